@@ -1,0 +1,34 @@
+//! slr, a service-level router: it knows which services exist at the edges of a network and carries each client's
+//! packets to the host server that serves it best.
+//!
+//! ```text
+//!            daemon  replay                      composers: wire rooms together
+//!              │       │
+//!   control  metrics   │                         slow path: compile, publish, count
+//!      │       │       │
+//!      └────► forward ◄┘ ◄── dpdk                fast path: burst in, burst out (dpdk arrives as `PacketIo`)
+//!      │       │
+//!   config     ├──► flow  service  tunnel        tables and headers
+//!              └──► packet                       bytes <-> meaning, no I/O
+//!                     └──► units  clock
+//! ```
+//!
+//! Arrows point down only; `tests/tidy.rs` holds them. `dpdk` is the one room that may contain `unsafe`.
+
+pub mod clock;
+pub mod config;
+pub mod control;
+#[cfg(feature = "dpdk")]
+pub mod daemon;
+#[cfg(feature = "dpdk")]
+#[allow(unsafe_code)]
+pub mod dpdk;
+pub mod flow;
+pub mod forward;
+pub mod metrics;
+pub mod packet;
+#[cfg(feature = "dpdk")]
+pub mod replay;
+pub mod service;
+pub mod tunnel;
+pub mod units;
