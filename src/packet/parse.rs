@@ -9,6 +9,7 @@
 //! comes before everything that it covers except the header's own length. Any bytes at all are safe to hand in. The
 //! checksums of TCP, UDP and ICMP are left to the receiver: this is a router.
 
+use std::convert::identity;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::{FromBytes, transmute_ref};
@@ -134,12 +135,12 @@ pub enum Frame {
 
 /// Parses an Ethernet frame. `head` is its first segment, in which all headers must lie; `frame_len` counts the bytes of
 /// all segments.
-#[inline]
+#[inline(always)]
 pub fn parse(head: &[u8], frame_len: usize) -> Result<Frame, ParseError> {
     let (ethertype, l3) = ethernet::payload(head)?;
     match ethertype {
-        ethernet::IPV4 => parse_ipv4(head, l3, frame_len).map(Frame::Ip),
-        ethernet::IPV6 => parse_ipv6(head, l3, frame_len).map(Frame::Ip),
+        ethernet::IPV4 => parse_ipv4(head, l3, frame_len, Frame::Ip),
+        ethernet::IPV6 => parse_ipv6(head, l3, frame_len, Frame::Ip),
         ethernet::ARP => Ok(Frame::Arp),
         _ => Err(ParseError::EthertypeUnsupported),
     }
@@ -147,14 +148,18 @@ pub fn parse(head: &[u8], frame_len: usize) -> Result<Frame, ParseError> {
 
 /// Parses an IP packet without a link layer in front, at offset 0 of `head`; `packet_len` counts the bytes of all
 /// segments.
-#[inline]
+#[inline(always)]
 pub fn parse_ip(head: &[u8], packet_len: usize) -> Result<Parsed, ParseError> {
     match head.first().map(|byte| byte >> 4) {
-        Some(4) => parse_ipv4(head, 0, packet_len),
-        Some(6) => parse_ipv6(head, 0, packet_len),
+        Some(4) => parse_ipv4(head, 0, packet_len, identity),
+        Some(6) => parse_ipv6(head, 0, packet_len, identity),
         _ => Err(ParseError::IpVersion),
     }
 }
+
+// What `parse` and `parse_ip` make of the findings (`done`) is made where they are complete: copied from one result into
+// the other they would be stored narrow and loaded wide several times over, which costs more than the parsing. For the
+// same reason the ways of rare packets are functions of their own, and nothing of a plain packet is lent to them.
 
 /// The header `H` at `offset`, if all of it is there.
 #[inline]
@@ -165,8 +170,8 @@ where
     H::ref_from_prefix(bytes.get(offset..)?).ok().map(|(header, _)| header)
 }
 
-#[inline]
-fn parse_ipv4(head: &[u8], l3: usize, frame_len: usize) -> Result<Parsed, ParseError> {
+#[inline(always)]
+fn parse_ipv4<T>(head: &[u8], l3: usize, frame_len: usize, done: impl FnOnce(Parsed) -> T) -> Result<T, ParseError> {
     let available = frame_len.saturating_sub(l3);
     let bytes = head.get(l3..).unwrap_or_default();
     let Ok((header, _)) = Ipv4Header::ref_from_prefix(bytes) else {
@@ -184,21 +189,29 @@ fn parse_ipv4(head: &[u8], l3: usize, frame_len: usize) -> Result<Parsed, ParseE
     if len < header_len || len > available {
         return Err(ParseError::Ipv4TotalLength);
     }
-    let fragment = if header.flags_fragment.get() & (ipv4::MORE_FRAGMENTS | ipv4::FRAGMENT_OFFSET) == 0 {
-        Fragment::None
-    } else {
-        // RFC 791 section 3.1: header included, all of a packet has at most 65,535 bytes.
-        fragment_of(
-            u32::from(header.identification.get()),
-            header.fragment_offset(),
-            header.flags_fragment.get() & ipv4::MORE_FRAGMENTS != 0,
-            len - header_len,
-            len,
-            header.protocol,
-        )?
-    };
-    let ip = Ip { bytes: bytes.get(..len).unwrap_or(bytes), len, family: Family::V4, fragment };
-    transport(&ip, l3, header_len, header.protocol)
+    let bytes = bytes.get(..len).unwrap_or(bytes);
+    if header.flags_fragment.get() & (ipv4::MORE_FRAGMENTS | ipv4::FRAGMENT_OFFSET) != 0 {
+        return ipv4_fragment(bytes, header, l3, header_len, done);
+    }
+    let ip = Ip { bytes, len, family: Family::V4, fragment: Fragment::None };
+    transport(ip, l3, header_len, header.protocol, done)
+}
+
+/// Goes on with an IPv4 fragment; `bytes` as in [`Ip`].
+#[cold]
+fn ipv4_fragment<T>(
+    bytes: &[u8],
+    header: &Ipv4Header,
+    l3: usize,
+    header_len: usize,
+    done: impl FnOnce(Parsed) -> T,
+) -> Result<T, ParseError> {
+    let len = usize::from(header.total_length.get());
+    let id = u32::from(header.identification.get());
+    let more = header.flags_fragment.get() & ipv4::MORE_FRAGMENTS != 0;
+    // RFC 791 section 3.1: header included, all of a packet has at most 65,535 bytes.
+    let fragment = fragment_of(id, header.fragment_offset(), more, len - header_len, len, header.protocol)?;
+    transport(Ip { bytes, len, family: Family::V4, fragment }, l3, header_len, header.protocol, done)
 }
 
 /// Checks an IPv4 header that is not exactly 20 bytes of version 4; gives its length in bytes.
@@ -218,8 +231,8 @@ fn ipv4_options(header: &Ipv4Header, bytes: &[u8], available: usize) -> Result<u
     Ok(len)
 }
 
-#[inline]
-fn parse_ipv6(head: &[u8], l3: usize, frame_len: usize) -> Result<Parsed, ParseError> {
+#[inline(always)]
+fn parse_ipv6<T>(head: &[u8], l3: usize, frame_len: usize, done: impl FnOnce(Parsed) -> T) -> Result<T, ParseError> {
     let available = frame_len.saturating_sub(l3);
     let bytes = head.get(l3..).unwrap_or_default();
     let Ok((header, _)) = Ipv6Header::ref_from_prefix(bytes) else {
@@ -232,14 +245,26 @@ fn parse_ipv6(head: &[u8], l3: usize, frame_len: usize) -> Result<Parsed, ParseE
     if len > available {
         return Err(ParseError::Ipv6PayloadLength);
     }
-    let mut ip = Ip { bytes: bytes.get(..len).unwrap_or(bytes), len, family: Family::V6, fragment: Fragment::None };
-    match header.next_header {
-        protocol::TCP | protocol::UDP => transport(&ip, l3, Ipv6Header::LEN, header.next_header),
-        first => {
-            let (l4, protocol) = walk_extensions(&mut ip, first)?;
-            transport(&ip, l3, l4, protocol)
-        }
+    let bytes = bytes.get(..len).unwrap_or(bytes);
+    if is_extension(header.next_header) {
+        return behind_extensions(bytes, header, l3, done);
     }
+    let ip = Ip { bytes, len, family: Family::V6, fragment: Fragment::None };
+    transport(ip, l3, Ipv6Header::LEN, header.next_header, done)
+}
+
+/// Goes on with an IPv6 packet that has extension headers; `bytes` as in [`Ip`].
+#[cold]
+fn behind_extensions<T>(
+    bytes: &[u8],
+    header: &Ipv6Header,
+    l3: usize,
+    done: impl FnOnce(Parsed) -> T,
+) -> Result<T, ParseError> {
+    let len = Ipv6Header::LEN + usize::from(header.payload_length.get());
+    let mut ip = Ip { bytes, len, family: Family::V6, fragment: Fragment::None };
+    let (l4, protocol) = walk_extensions(&mut ip, header.next_header)?;
+    transport(ip, l3, l4, protocol, done)
 }
 
 /// Walks IPv6 extension headers from number `kind` on: where the transport header starts in the packet, and its number.
@@ -298,6 +323,7 @@ fn walk_extensions(ip: &mut Ip, mut kind: u8) -> Result<(usize, u8), ParseError>
 }
 
 /// An IP packet whose own lengths have been checked.
+#[derive(Clone, Copy)]
 struct Ip<'a> {
     /// From the IP header on, as far as the first segment holds the packet; no padding.
     bytes: &'a [u8],
@@ -310,7 +336,7 @@ struct Ip<'a> {
 impl Ip<'_> {
     /// Why a header that needs the packet's first `needed` bytes is not in the first segment; `error` unless it is
     /// because of the segment or the fragment.
-    #[cold]
+    #[inline(always)]
     fn cut(&self, needed: usize, error: ParseError) -> ParseError {
         match self.fragment {
             // RFC 1858 section 3, RFC 7112 section 5: all headers are in the first fragment.
@@ -327,7 +353,6 @@ fn cut(needed: usize, len: usize, error: ParseError) -> ParseError {
 }
 
 /// Judges a fragment: `payload` is its bytes at `offset`, `whole` what counts of it towards [`LEN_MAX`].
-#[cold]
 fn fragment_of(
     id: u32,
     offset: usize,
@@ -351,23 +376,10 @@ fn fragment_of(
 }
 
 /// Reads the transport header at `l4` of the packet, whose IP header is at `l3` of the frame.
-#[inline]
-fn transport(ip: &Ip, l3: usize, l4: usize, protocol: u8) -> Result<Parsed, ParseError> {
-    let mut parsed = Parsed {
-        l3_offset: l3 as u16,
-        l4_offset: (l3 + l4) as u16,
-        l3_len: ip.len as u32,
-        family: ip.family,
-        protocol,
-        tcp_flags: 0,
-        src_port: 0,
-        dst_port: 0,
-        fragment: ip.fragment,
-    };
-    if let Fragment::Later { .. } = ip.fragment {
-        return Ok(parsed);
-    }
-    match protocol {
+#[inline(always)]
+fn transport<T>(ip: Ip, l3: usize, l4: usize, protocol: u8, done: impl FnOnce(Parsed) -> T) -> Result<T, ParseError> {
+    let (ports, tcp_flags) = match protocol {
+        _ if matches!(ip.fragment, Fragment::Later { .. }) => ((0, 0), 0),
         protocol::TCP => {
             let Some(tcp) = view::<TcpHeader>(ip.bytes, l4) else {
                 return Err(ip.cut(l4 + TcpHeader::LEN, ParseError::TcpHeader));
@@ -379,9 +391,7 @@ fn transport(ip: &Ip, l3: usize, l4: usize, protocol: u8) -> Result<Parsed, Pars
             if l4 + len > ip.bytes.len() {
                 return Err(ip.cut(l4 + len, ParseError::TcpHeader));
             }
-            parsed.tcp_flags = tcp.flags;
-            parsed.src_port = tcp.source_port.get();
-            parsed.dst_port = tcp.destination_port.get();
+            ((tcp.source_port.get(), tcp.destination_port.get()), tcp.flags)
         }
         protocol::UDP => {
             let Some(udp) = view::<UdpHeader>(ip.bytes, l4) else {
@@ -389,32 +399,47 @@ fn transport(ip: &Ip, l3: usize, l4: usize, protocol: u8) -> Result<Parsed, Pars
             };
             let len = usize::from(udp.length.get());
             // In a first fragment the length is that of the whole datagram.
-            if len < UdpHeader::LEN || (l4 + len > ip.len && !parsed.is_fragment()) {
+            if len < UdpHeader::LEN || (l4 + len > ip.len && ip.fragment == Fragment::None) {
                 return Err(ParseError::UdpLength);
             }
-            parsed.src_port = udp.source_port.get();
-            parsed.dst_port = udp.destination_port.get();
+            ((udp.source_port.get(), udp.destination_port.get()), 0)
         }
-        _ => other_transport(ip, l4, &mut parsed)?,
-    }
-    Ok(parsed)
+        _ => match other_ports(ip.bytes, l4, ip.family, protocol) {
+            Ok(ports) => (ports, 0),
+            Err((needed, error)) => return Err(ip.cut(needed, error)),
+        },
+    };
+    Ok(done(Parsed {
+        l3_offset: l3 as u16,
+        l4_offset: (l3 + l4) as u16,
+        l3_len: ip.len as u32,
+        family: ip.family,
+        protocol,
+        tcp_flags,
+        src_port: ports.0,
+        dst_port: ports.1,
+        fragment: ip.fragment,
+    }))
 }
 
-/// The rarer protocols: those that have ports where UDP has them, and ICMP.
-fn other_transport(ip: &Ip, l4: usize, parsed: &mut Parsed) -> Result<(), ParseError> {
-    let (len, error) = match (parsed.protocol, ip.family) {
+/// Source and destination port of the rarer protocols, which have them where UDP does, or none. The error is how many
+/// bytes of the packet a header needs that is cut off, and what that is called.
+#[cold]
+fn other_ports(bytes: &[u8], l4: usize, family: Family, protocol: u8) -> Result<(u16, u16), (usize, ParseError)> {
+    let (len, error) = match (protocol, family) {
         // RFC 9260 section 3.1, RFC 4340 section 5.1 (the short form), RFC 3828 section 3.1.
         (protocol::SCTP | protocol::DCCP, _) => (12, ParseError::TransportTruncated),
         (protocol::UDP_LITE, _) => (8, ParseError::TransportTruncated),
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
-            (IcmpHeader::message_len_min(ip.family), ParseError::IcmpTruncated)
+            (IcmpHeader::message_len_min(family), ParseError::IcmpTruncated)
         }
-        _ => return Ok(()),
+        _ => return Ok((0, 0)),
     };
-    let Some(header) = ip.bytes.get(l4..l4 + len) else { return Err(ip.cut(l4 + len, error)) };
-    if error == ParseError::TransportTruncated {
-        parsed.src_port = u16::from_be_bytes([header[0], header[1]]);
-        parsed.dst_port = u16::from_be_bytes([header[2], header[3]]);
+    match bytes.get(l4..l4 + len) {
+        None => Err((l4 + len, error)),
+        Some([s0, s1, d0, d1, ..]) if error == ParseError::TransportTruncated => {
+            Ok((u16::from_be_bytes([*s0, *s1]), u16::from_be_bytes([*d0, *d1])))
+        }
+        Some(_) => Ok((0, 0)),
     }
-    Ok(())
 }
