@@ -1,3 +1,18 @@
 //! Bytes and their meaning: header views, one-pass parsing and checksums, without any I/O.
+//!
+//! A header view is a `#[repr(C)]` struct laid over the bytes themselves; its wide fields are in network order and read
+//! with `get()`. Nothing here trusts a length that a packet states about itself.
 
+pub mod arp;
 pub mod buffer;
+pub mod checksum;
+mod error;
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
+pub mod parse;
+pub mod protocol;
+pub mod quic;
+pub mod tcp;
+pub mod udp;

@@ -1,0 +1,98 @@
+//! The bodies of the fuzz targets on stable Rust, over their seeds: hand-made frames, frames of the captures where they
+//! are there, and every seed cut short and with single bytes changed.
+//!
+//! `SLR_FUZZ_CORPUS=folder` also writes the seeds of each target there, to start libFuzzer from:
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz parse folder/parse`.
+
+mod support;
+
+#[path = "fuzz/bodies/parse.rs"]
+mod parse;
+
+/// Frames taken from each capture, spread over it.
+const FRAMES_PER_CAPTURE: usize = 200;
+
+/// Frames that start deep: each reaches code that few frames of the captures do.
+const HAND_MADE: [(&str, &str); 9] = [
+    ("nothing", ""),
+    ("ARP request", "ffffffffffff020000000001080600010800060400010200000000 01c00002010000000000 00c0000209"),
+    (
+        "IPv4, options, TCP",
+        "0200000000010200000000020800 4600002c00004000400600009404 0000c0000201c6336407 c00001bb000000010000000050 02ffff00000000",
+    ),
+    (
+        "IPv4, first fragment, UDP",
+        "0200000000010200000000020800 4500002400012000401100 00c0000201c6336407 c001003503e80000 0000000000000000",
+    ),
+    (
+        "two tags, IPv6, UDP",
+        "02000000000102000000000288a8000181000002 86dd 60000000000811402001 0db8000000000000000000000001 20010db8000000000000000000000002 c001003500080000",
+    ),
+    (
+        "IPv6, three extension headers, TCP",
+        "020000000001020000000002 86dd 60000000002c0040 20010db8000000000000000000000001 20010db8000000000000000000000002 3c00010400000000 2c00010400000000 0600000000000007 c00001bb000000010000000050 02ffff00000000",
+    ),
+    (
+        "IPv6, last fragment",
+        "020000000001020000000002 86dd 60000000000c2c40 20010db8000000000000000000000001 20010db8000000000000000000000002 110005a800000007 00000000",
+    ),
+    (
+        "IPv6, packet too big",
+        "020000000001020000000002 86dd 6000000000083a40 20010db8000000000000000000000001 20010db8000000000000000000000002 0200000000000500",
+    ),
+    (
+        "IPv6, UDP, QUIC initial",
+        "020000000001020000000002 86dd 6000000000151140 20010db8000000000000000000000001 20010db8000000000000000000000002 c00101bb00150000 c30000000103010203020809 40",
+    ),
+];
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let mut seeds: Vec<_> = HAND_MADE.iter().map(|(_, text)| parse::mended(&unhex(text))).collect();
+    for capture in ["realmix.pcap", "isp_mix_4096_vlan.pcap", "ipv6_tls.pcap", "frag_v4.pcap", "icmp_errors.pcap"] {
+        let Some(frames) = support::frames(capture) else { break };
+        let step = frames.len().div_ceil(FRAMES_PER_CAPTURE).max(1);
+        seeds.extend(frames.into_iter().step_by(step));
+    }
+    seeds
+}
+
+/// Runs `body` over the seeds, over each cut short, and over each with one byte changed.
+fn run(target: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
+    if let Some(folder) = std::env::var_os("SLR_FUZZ_CORPUS") {
+        let folder = std::path::Path::new(&folder).join(target);
+        std::fs::create_dir_all(&folder).expect("the folder of the corpus can be made");
+        for (index, seed) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{index:04}")), seed).expect("a seed can be written");
+        }
+    }
+    for seed in seeds {
+        body(seed);
+        for at in 0..seed.len().min(128) {
+            body(&seed[..at]);
+            let mut changed = seed.clone();
+            for bits in [0x01, 0x0f, 0x80, 0xff] {
+                changed[at] = seed[at] ^ bits;
+                body(&changed);
+            }
+        }
+    }
+}
+
+#[test]
+fn hand_made_frames_are_let_in() {
+    for (name, text) in &HAND_MADE[1..] {
+        let frame = parse::mended(&unhex(text));
+        let parsed = slr::packet::parse::parse(&frame, frame.len());
+        assert!(parsed.is_ok(), "{name}: {parsed:?}");
+    }
+}
+
+#[test]
+fn the_parser_holds_its_promises_around_every_seed() {
+    run("parse", &frames(), parse::run);
+}
