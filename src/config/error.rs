@@ -99,7 +99,7 @@ pub(super) fn nearest<'a>(typed: &str, words: impl IntoIterator<Item = &'a str>)
         return None;
     }
     let near = words.into_iter().map(|word| (distance(typed, word), word));
-    near.filter(|&(distance, word)| distance <= 1 + word.len() / 4).min().map(|(_, word)| word)
+    near.filter(|&(distance, word)| distance <= 1 + word.len() / 5).min().map(|(_, word)| word)
 }
 
 /// Edits between two words: a letter put in, left out or replaced, or two neighbours swapped.

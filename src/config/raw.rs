@@ -130,7 +130,8 @@ raw! {
 /// A single word, or a map where more than the word is to be said.
 pub(super) enum WordOr<T> {
     Word(String),
-    Map(T),
+    // Boxed: lists are long, and nearly all of their items are words.
+    Map(Box<T>),
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
@@ -139,7 +140,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
 
         /// An unquoted word that YAML takes for something else.
         fn not_a_word<E: serde::de::Error>(value: &dyn fmt::Display) -> E {
-            E::custom(format_args!("this word reads as {value}; put it in quotes to make it a name: \"1\""))
+            E::custom(format_args!(
+                "this reads as the value {value}; put it in quotes to make it a word, like \"1\" or \"no\""
+            ))
         }
 
         impl<'de, T: Deserialize<'de>> Visitor<'de> for WordOrMap<T> {
@@ -170,7 +173,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(WordOr::Map)
+                T::deserialize(MapAccessDeserializer::new(map)).map(|map| WordOr::Map(Box::new(map)))
             }
         }
 
@@ -187,14 +190,17 @@ pub(super) fn read(text: &str) -> Result<Config, Fault> {
             max_nodes: 50_000_000,
             max_total_scalar_bytes: 1 << 30,
             max_depth: 32,
-            max_documents: 1,
+            // A second one gets an error of its own.
+            max_documents: 2,
             // One anchor that many virtual hosts refer to is an honest use; the limits below bound the other kind.
             enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 20_000_000,
+            max_total_replayed_events: 2_000_000,
             max_replay_stack_depth: 16,
         },
+        // A key that is merged in from elsewhere is hard to find, and merges of merges multiply.
+        merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
         reject_unsupported_tags: true,
         with_snippet: false,
     };
@@ -209,27 +215,36 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
     match error {
         Error::AliasError { error, .. } => explain(error, text, place),
         Error::SerdeUnknownField { field, expected, .. } => match nearest(field, expected.iter().copied()) {
-            Some(near) => format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), example(near)),
+            Some(near) => {
+                format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), example_at(near, place))
+            }
             None => format!("unknown key {}; the keys here are {}", quote(field), expected.join(", ")),
         },
-        Error::SerdeMissingField { field, .. } => format!("missing key \"{field}\"; add it: {}", example(field)),
+        Error::SerdeMissingField { field, .. } => {
+            format!("missing key \"{field}\"; add it: {}", example_at(field, place))
+        }
         Error::DuplicateMappingKey { key, .. } => {
             format!("key {} is given twice in one map; keep one of them", quote(key.as_deref().unwrap_or("?")))
         }
         Error::Unexpected { expected: "string scalar", .. } => {
-            format!("a single value is expected here, not a list or a map{}", hint(text, place))
+            format!("a single value is expected here, not a list or a map{}", hint(text, place, ""))
         }
         Error::Unexpected { expected: "sequence start", .. } => {
-            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(text, place))
+            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(text, place, ""))
         }
         Error::Unexpected { expected: "mapping start", .. } => {
-            format!("a map of keys is expected here, such as name: edge1{}", hint(text, place))
-        }
-        Error::NullIntoString { .. } => format!("the value is missing; write one{}", hint(text, place)),
-        Error::SerdeInvalidType { unexpected, expected, .. } => {
             format!(
-                "found {unexpected} where {expected} is expected; write a name or a map such as {{ name: server1 }}"
+                "a map is expected here; write it in braces or with one key a line{}",
+                hint(text, place, "{ name: server1 }")
             )
+        }
+        Error::NullIntoString { .. } => {
+            format!("the value is missing; write one{}", hint(text, place, ""))
+        }
+        Error::SerdeInvalidType { unexpected, expected, .. } => {
+            let found = if unexpected == "sequence" { "a list" } else { "nothing" };
+            let example = "flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]";
+            format!("{expected} is expected here, not {found}; write it like {example}")
         }
         Error::Eof { .. } => {
             "the file holds no configuration; start from one of dpdk-config/*.yaml, or with router: { name: edge1 }"
@@ -244,6 +259,9 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
         }
         Error::UnknownAnchor { .. } => {
             "this alias has no anchor; put the anchor before it (&farm) or quote a value that starts with \"*\"".into()
+        }
+        Error::MergeKeyNotAllowed { .. } => {
+            "\"<<\" has no meaning here; write the keys out, or share a whole value: children: &all [server1], children: *all".into()
         }
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
@@ -263,14 +281,24 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
     }
 }
 
-/// An example of the key whose value starts at `place`, as far as the text shows which key that is.
-fn hint(text: &str, place: Place) -> String {
+/// An example of a key in the map that `place` is in; the one key of two meanings is told by its depth.
+fn example_at(key: &str, place: Place) -> &'static str {
+    match key {
+        "children" if place.column == 1 => "children: [{ name: server1, address: 10.0.1.1 }]",
+        _ => example(key),
+    }
+}
+
+/// An example of the key whose value starts (or, left out, should start) at `place`, as far as the line shows the
+/// key; `otherwise` where it does not.
+fn hint(text: &str, place: Place, otherwise: &str) -> String {
     let line = text.lines().nth(place.line as usize - 1).unwrap_or_default();
-    let before: String = line.chars().take(place.column as usize - 1).collect();
-    let key = before.trim_end().strip_suffix(':').unwrap_or_default();
-    let key = key.rsplit([' ', '{', ',', '\t']).next().unwrap_or_default();
-    match example(key) {
-        "" => String::new(),
-        example => format!(": {example}"),
+    let upto = |column| line.chars().take(column).collect::<String>();
+    let (before, with) = (upto(place.column as usize - 1), upto(place.column as usize));
+    let before = before.trim_end().strip_suffix(':').or(with.strip_suffix(':')).unwrap_or_default();
+    let key = before.rsplit([' ', '{', ',', '\t']).next().unwrap_or_default();
+    match (example(key), otherwise) {
+        ("", "") => String::new(),
+        ("", example) | (example, _) => format!(": {example}"),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "buffers" => "buffers: 16384",
         "capacity_v4" => "capacity_v4: 1000000",
         "capacity_v6" => "capacity_v6: 250000",
-        "children" => "children: [] (at the top: { name: server1, address: 10.0.1.1 }; in a virtual host: server1)",
+        "children" => "children: [server1]",
         "cluster" => "cluster: { key: 000102030405060708090a0b0c0d0e0f }",
         "cost" => "cost: 1.5",
         "count" => "count: 2",

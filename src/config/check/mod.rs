@@ -165,8 +165,8 @@ fn workers(raw: Option<&raw::Workers>) -> Result<Workers, Fault> {
 }
 
 fn flows(raw: Option<&raw::Flows>) -> Result<Flows, Fault> {
-    // Our own side of a connection is all that passes here: the server answers its client directly. So a state lasts
-    // until the client would have spoken again, not as long as a router that sees both directions may keep it.
+    // Only the client's side of a connection passes here, since the server answers directly: a state lasts until the
+    // client should have spoken again.
     let mut flows = Flows {
         capacity_v4: 1_000_000,
         capacity_v6: 250_000,

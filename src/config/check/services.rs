@@ -141,9 +141,9 @@ fn granularity(raw: &raw::VirtualHost) -> Result<Granularity, Fault> {
         Some((at, WordOr::Word(word))) => {
             Err(Fault::at(at, format!("flow {} is not known; write {}", quote(word), example("flow"))))
         }
-        Some((_, WordOr::Map(raw::Source { source }))) => Ok(Granularity::Source {
-            v4: or(&source.v4, 32, |text| number("v4", text, 0..=32))?,
-            v6: or(&source.v6, 128, |text| number("v6", text, 0..=128))?,
+        Some((_, WordOr::Map(given))) => Ok(Granularity::Source {
+            v4: or(&given.source.v4, 32, |text| number("v4", text, 0..=32))?,
+            v6: or(&given.source.v6, 128, |text| number("v6", text, 0..=128))?,
         }),
     }
 }
@@ -157,7 +157,7 @@ fn members(host: &str, raw: &raw::VirtualHost, children: &HashMap<&str, usize>) 
     for item in &raw.children.value {
         let (name, given) = match &item.value {
             WordOr::Word(name) => (name, None),
-            WordOr::Map(member) => (&member.name.value, Some(member)),
+            WordOr::Map(member) => (&member.name.value, Some(member.as_ref())),
         };
         let Some(&child) = children.get(name.as_str()) else {
             let advice = match nearest(name, children.keys().copied()) {
