@@ -1,0 +1,303 @@
+//! Whether what was written holds together: ranges, families, names that resolve.
+
+mod links;
+mod overlap;
+mod services;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::error::{Fault, quote};
+use super::raw::{self, Text};
+use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
+use super::{Child, Cluster, Config, Dpdk, Flows, Hugepages, Metrics, Router, Timeouts, TunnelKind, Workers};
+
+/// The largest prime below 2^24: beyond it a selection table costs more memory than it gains in evenness.
+const TABLE_SIZE_MAX: u32 = 16_777_213;
+
+/// Smallest room that a packet buffer takes in its pool, in bytes: its header, headroom and 2 KiB of data.
+const BUFFER_SIZE_MIN: u64 = 2304;
+
+/// Checks everything; the first fault ends it.
+pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
+    let router = router(&raw.router)?;
+    let dpdk = dpdk(raw.dpdk.as_ref())?;
+    let workers = workers(raw.workers.as_ref())?;
+    let mut config = Config {
+        ports: links::ports(&raw.ports)?,
+        router,
+        dpdk,
+        workers,
+        routes: Vec::new(),
+        neighbours: Vec::new(),
+        flows: flows(raw.flows.as_ref())?,
+        cluster: cluster(raw.cluster.as_ref())?,
+        children: Vec::new(),
+        virtual_hosts: Vec::new(),
+        metrics: metrics(raw.metrics.as_ref())?,
+    };
+    config.routes = links::routes(&raw.routes, &config.ports)?;
+    config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
+    config.children = children(&raw.children, &config)?;
+    config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts, &config)?;
+    overlap::check(&raw.virtual_hosts, &config.virtual_hosts)?;
+    Ok(config)
+}
+
+/// What was written, read, or the default.
+fn or<T>(text: &Option<Text>, default: T, read: impl FnOnce(&Text) -> Result<T, Fault>) -> Result<T, Fault> {
+    text.as_ref().map_or(Ok(default), read)
+}
+
+/// `v4` or `v6`, whichever is of the family.
+fn family<T>(ipv4: bool, v4: T, v6: T) -> T {
+    if ipv4 { v4 } else { v6 }
+}
+
+fn router(raw: &raw::Router) -> Result<Router, Fault> {
+    let mut router = Router {
+        name: name("name", &raw.name)?,
+        level: or(&raw.level, 1, level)?,
+        tunnel_v4: None,
+        tunnel_v6: None,
+        tunnel_source_v4: None,
+        tunnel_source_v6: None,
+        parents: Vec::new(),
+    };
+    for text in &raw.tunnel_addresses {
+        let second = match host("tunnel address", text)? {
+            std::net::IpAddr::V4(ip) => router.tunnel_v4.replace(ip).is_some(),
+            std::net::IpAddr::V6(ip) => router.tunnel_v6.replace(ip).is_some(),
+        };
+        if second {
+            let message = format!("{} is the second tunnel address of its family; keep one of each family", text.value);
+            return Err(Fault::at(text, message));
+        }
+    }
+    let has_tunnel = |ipv4| family(ipv4, router.tunnel_v4.is_some(), router.tunnel_v6.is_some());
+    let needs_tunnel = |what: &str, net: IpNet, text: &Text| match has_tunnel(net.addr().is_ipv4()) {
+        true => Ok(()),
+        false => Err(Fault::at(text, no_tunnel_address(&format!("{what} {}", text.value), net.addr().is_ipv4()))),
+    };
+    for text in &raw.tunnel_source_prefixes {
+        let net = prefix("tunnel source prefix", text)?;
+        needs_tunnel("tunnel source prefix", net, text)?;
+        if net.prefix_len() == net.max_prefix_len() {
+            let message = format!(
+                "tunnel source prefix {} holds one address only; write a shorter one: 192.0.2.64/26",
+                text.value
+            );
+            return Err(Fault::at(text, message));
+        }
+        let second = match net {
+            IpNet::V4(net) => router.tunnel_source_v4.replace(net).is_some(),
+            IpNet::V6(net) => router.tunnel_source_v6.replace(net).is_some(),
+        };
+        if second {
+            let message = format!("{net} is the second tunnel source prefix of its family; keep one of each family");
+            return Err(Fault::at(text, message));
+        }
+    }
+    let mut once = Once::new("parent");
+    for text in &raw.parents {
+        let net = prefix("parent", text)?;
+        needs_tunnel("parent", net, text)?;
+        once.add(net, text)?;
+        router.parents.push(net);
+    }
+    Ok(router)
+}
+
+fn no_tunnel_address(who: &str, ipv4: bool) -> String {
+    let (is, example) = family(ipv4, ("IPv4", "[192.0.2.1]"), ("IPv6", "[\"2001:db8::1\"]"));
+    format!("{who} is {is}, but the router has no {is} tunnel address; add one to router: tunnel_addresses: {example}")
+}
+
+fn level(text: &Text) -> Result<u8, Fault> {
+    let names = [("site", 1), ("system", 2), ("network", 3)];
+    if text.value.bytes().all(|byte| byte.is_ascii_digit()) {
+        number("level", text, 1..=255)
+    } else {
+        word("level", text, &names)
+    }
+}
+
+fn dpdk(raw: Option<&raw::Dpdk>) -> Result<Dpdk, Fault> {
+    let mut dpdk = Dpdk { hugepages: Hugepages::Auto, memory_mib: 512, buffers: 16_384, file_prefix: None };
+    let Some(raw) = raw else { return Ok(dpdk) };
+    let kinds = [("auto", Hugepages::Auto), ("require", Hugepages::Require), ("never", Hugepages::Never)];
+    dpdk.hugepages = or(&raw.hugepages, dpdk.hugepages, |text| word("hugepages", text, &kinds))?;
+    dpdk.memory_mib = or(&raw.memory, dpdk.memory_mib, |text| mebibytes("memory", text))?;
+    dpdk.buffers = or(&raw.buffers, dpdk.buffers, |text| number("buffers", text, 1024..=1 << 26))?;
+    dpdk.file_prefix = raw.file_prefix.as_ref().map(|text| name("file_prefix", text)).transpose()?;
+    let needed = (u64::from(dpdk.buffers) * BUFFER_SIZE_MIN).div_ceil(1 << 20);
+    if needed > u64::from(dpdk.memory_mib) {
+        let (buffers, memory) = (dpdk.buffers, dpdk.memory_mib);
+        let message = format!(
+            "{buffers} buffers do not fit into {memory}MiB; write at least memory: {needed}MiB or fewer buffers"
+        );
+        return Err(match raw.buffers.as_ref().or(raw.memory.as_ref()) {
+            Some(text) => Fault::at(text, message),
+            None => Fault::whole(message),
+        });
+    }
+    Ok(dpdk)
+}
+
+fn workers(raw: Option<&raw::Workers>) -> Result<Workers, Fault> {
+    let Some(raw) = raw else { return Ok(Workers { count: 1, cpus: Vec::new() }) };
+    let (mut cpus, mut once) = (Vec::new(), Once::new("CPU"));
+    for text in raw.cpus.iter().flat_map(|list| &list.value) {
+        let cpu = number("cpus", text, 0..=1023)?;
+        once.add(cpu, text)?;
+        cpus.push(cpu);
+    }
+    let count = or(&raw.count, cpus.len().max(1) as u16, |text| number("count", text, 1..=127))?;
+    match &raw.cpus {
+        Some(list) if !cpus.is_empty() && cpus.len() != usize::from(count) => {
+            let message = format!("{} CPUs for {count} workers; name one CPU for each worker, or none", cpus.len());
+            Err(Fault::at(list, message))
+        }
+        _ => Ok(Workers { count, cpus }),
+    }
+}
+
+fn flows(raw: Option<&raw::Flows>) -> Result<Flows, Fault> {
+    // Only the client's side of a connection passes here, since the server answers directly: a state lasts until the
+    // client should have spoken again.
+    let mut flows = Flows {
+        capacity_v4: 1_000_000,
+        capacity_v6: 250_000,
+        timeouts: Timeouts {
+            tcp_syn: Duration::from_secs(60),
+            tcp_established: Duration::from_secs(15 * 60),
+            tcp_fin: Duration::from_secs(30),
+            tcp_rst: Duration::from_secs(5),
+            udp: Duration::from_secs(60),
+            other: Duration::from_secs(60),
+        },
+    };
+    let Some(raw) = raw else { return Ok(flows) };
+    flows.capacity_v4 = or(&raw.capacity_v4, flows.capacity_v4, |text| number("capacity_v4", text, 1..=1 << 28))?;
+    flows.capacity_v6 = or(&raw.capacity_v6, flows.capacity_v6, |text| number("capacity_v6", text, 1..=1 << 28))?;
+    let Some(raw) = &raw.timeouts else { return Ok(flows) };
+    let timeouts = &mut flows.timeouts;
+    for (key, text, timeout) in [
+        ("tcp_syn", &raw.tcp_syn, &mut timeouts.tcp_syn),
+        ("tcp_established", &raw.tcp_established, &mut timeouts.tcp_established),
+        ("tcp_fin", &raw.tcp_fin, &mut timeouts.tcp_fin),
+        ("tcp_rst", &raw.tcp_rst, &mut timeouts.tcp_rst),
+        ("udp", &raw.udp, &mut timeouts.udp),
+        ("other", &raw.other, &mut timeouts.other),
+    ] {
+        *timeout = or(text, *timeout, |text| duration(key, text))?;
+    }
+    Ok(flows)
+}
+
+fn cluster(raw: Option<&raw::Cluster>) -> Result<Cluster, Fault> {
+    let mut cluster = Cluster { key: [0; 16], table_size: 65_537 };
+    let Some(raw) = raw else { return Ok(cluster) };
+    cluster.key = or(&raw.key, cluster.key, key)?;
+    cluster.table_size = or(&raw.table_size, cluster.table_size, table_size)?;
+    Ok(cluster)
+}
+
+fn key(text: &Text) -> Result<[u8; 16], Fault> {
+    let digits = &text.value;
+    let number = match digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => u128::from_str_radix(digits, 16).ok(),
+        false => None,
+    };
+    // The key is a secret, so the message does not repeat it.
+    number.map(u128::to_be_bytes).ok_or_else(|| {
+        Fault::at(
+            text,
+            format!("the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: {}", example("key")),
+        )
+    })
+}
+
+/// Slots of a consistent-hash table.
+fn table_size(text: &Text) -> Result<u32, Fault> {
+    let size = number("table_size", text, 2..=TABLE_SIZE_MAX)?;
+    // TABLE_SIZE_MAX is a prime, so there is one to find.
+    let prime = (size..=TABLE_SIZE_MAX).find(|&size| is_prime(size)).unwrap_or(TABLE_SIZE_MAX);
+    if prime == size {
+        return Ok(size);
+    }
+    Err(Fault::at(text, format!("table_size {size} is not a prime; write the next one up: table_size: {prime}")))
+}
+
+fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+}
+
+fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
+    let mut once = Once::new("child");
+    let child = |child: &raw::Child| {
+        let name = name("name", &child.name)?;
+        once.add(name.clone(), &child.name)?;
+        let Some(text) = &child.address else {
+            return Err(Fault::at(
+                &child.name,
+                format!("child \"{name}\" has no address; add it: {}", example("address")),
+            ));
+        };
+        let address = host("address", text)?;
+        let ipv4 = address.is_ipv4();
+        let router = &config.router;
+        if !family(ipv4, router.tunnel_v4.is_some(), router.tunnel_v6.is_some()) {
+            return Err(Fault::at(text, no_tunnel_address(&format!("child \"{name}\""), ipv4)));
+        }
+        if config.owns(address) {
+            let message = format!("child \"{name}\" has the router's own address {address}; write the child's");
+            return Err(Fault::at(text, message));
+        }
+        if !config.ports.is_empty() && config.attachment(address).is_none() {
+            let route =
+                family(ipv4, "{ prefix: 0.0.0.0/0, via: 10.0.0.254 }", "{ prefix: \"::/0\", via: \"2001:db8::fe\" }");
+            let message = format!(
+                "child \"{name}\" cannot be reached: no port's subnet and no route has {address}; add a route: {route}"
+            );
+            return Err(Fault::at(text, message));
+        }
+        let tunnel = or(&child.tunnel, TunnelKind::IpIp, |text| word("tunnel", text, &[("ipip", TunnelKind::IpIp)]))?;
+        Ok(Child { name, address, tunnel })
+    };
+    raw.iter().map(child).collect()
+}
+
+fn metrics(raw: Option<&raw::Metrics>) -> Result<Metrics, Fault> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9477));
+    let Some(text) = raw.and_then(|raw| raw.listen.as_ref()) else { return Ok(Metrics { listen: Some(default) }) };
+    if text.value == "off" {
+        return Ok(Metrics { listen: None });
+    }
+    let wrong = |_| {
+        let what = "is neither off nor an address with a port";
+        Fault::at(
+            text,
+            format!("listen {} {what}; write listen: {default} or listen: \"[::1]:9477\"", quote(&text.value)),
+        )
+    };
+    text.value.parse().map(|listen| Metrics { listen: Some(listen) }).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primes_are_told_from_composites() {
+        let composite = |n: u32| (2..n).any(|a| (2..n).any(|b| a * b == n));
+        for n in 2..300 {
+            assert_eq!(is_prime(n), !composite(n), "{n}");
+        }
+        assert!(!is_prime(0) && !is_prime(1));
+        assert!(is_prime(65_537) && is_prime(TABLE_SIZE_MAX));
+    }
+}

@@ -1,0 +1,194 @@
+//! Whether virtual hosts are complete: addresses, services, policy, and children that exist.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use super::{or, table_size};
+use crate::config::error::{Fault, nearest, quote};
+use crate::config::raw::{self, Text, WordOr};
+use crate::config::values::{Once, example, name, number, prefix, show, word};
+use crate::config::{Config, Member, VirtualHost};
+use crate::service::filter::Filter;
+use crate::service::selection::{Granularity, Policy};
+use crate::units::Weight;
+
+/// Weight of a child that is given by its name alone: room for finer shares below, and for larger ones above.
+const WEIGHT_DEFAULT: Weight = Weight::new(100).expect("100 is below Weight::MAX");
+const COST_DEFAULT: f64 = 1.0;
+
+/// Protocols by name; the flag says whether they have ports.
+const PROTOCOLS: [(&str, (u8, bool)); 5] =
+    [("tcp", (6, true)), ("udp", (17, true)), ("sctp", (132, true)), ("icmp", (1, false)), ("icmpv6", (58, false))];
+
+pub(super) fn virtual_hosts(raw: &[raw::VirtualHost], config: &Config) -> Result<Vec<VirtualHost>, Fault> {
+    let children: HashMap<&str, usize> =
+        config.children.iter().enumerate().map(|(index, child)| (child.name.as_str(), index)).collect();
+    let mut once = Once::new("virtual host");
+    let mut hosts = Vec::with_capacity(raw.len());
+    for raw in raw {
+        let host = virtual_host(raw, config, &children)?;
+        once.add(host.name.clone(), &raw.name)?;
+        hosts.push(host);
+    }
+    Ok(hosts)
+}
+
+fn virtual_host(
+    raw: &raw::VirtualHost,
+    config: &Config,
+    children: &HashMap<&str, usize>,
+) -> Result<VirtualHost, Fault> {
+    let name = name("name", &raw.name)?;
+    let (mut addresses, mut once) = (Vec::new(), Once::new("address"));
+    for text in &raw.addresses.value {
+        let net = prefix("address", text)?;
+        once.add(show(net), text)?;
+        if net.prefix_len() == net.max_prefix_len() && config.owns(net.addr()) {
+            let own = net.addr();
+            let message =
+                format!("virtual host \"{name}\" has the router's own address {own}; give the service one of its own");
+            return Err(Fault::at(text, message));
+        }
+        addresses.push(net);
+    }
+    if addresses.is_empty() {
+        let message = format!("virtual host \"{name}\" has no address; write at least one: {}", example("addresses"));
+        return Err(Fault::at(&raw.addresses, message));
+    }
+    let services = match &raw.services {
+        None => vec![Filter::ANY],
+        Some(list) if list.value.is_empty() => {
+            let message = format!(
+                "virtual host \"{name}\" has an empty list of services; leave the key out for any, or write {}",
+                example("services")
+            );
+            return Err(Fault::at(list, message));
+        }
+        Some(list) => list.value.iter().map(service).collect::<Result<_, _>>()?,
+    };
+    let policies = [
+        ("consistent_hash", Policy::ConsistentHash),
+        ("least_cost", Policy::LeastCost),
+        ("round_robin", Policy::RoundRobin),
+    ];
+    let flow = granularity(raw)?;
+    let policy = or(&raw.selection, Policy::ConsistentHash, |text| word("selection", text, &policies))?;
+    let table_size = or(&raw.table_size, config.cluster.table_size, table_size)?;
+    let members = members(&name, raw, children)?;
+    if members.len() > table_size as usize {
+        let count = members.len();
+        let message = format!(
+            "table_size {table_size} is smaller than the {count} children of virtual host \"{name}\"; \
+             write at least a hundred slots a child: {}",
+            example("table_size")
+        );
+        return Err(match &raw.table_size {
+            Some(text) => Fault::at(text, message),
+            None => Fault::at(&raw.children, message),
+        });
+    }
+    Ok(VirtualHost { name, addresses, services, flow, policy, table_size, members })
+}
+
+/// `tcp/80`, `tcp/8000-8999`, `udp`, `47`, `any`.
+fn service(text: &Text) -> Result<Filter, Fault> {
+    let wrong = |why: String| Fault::at(text, format!("service {} {why}", quote(&text.value)));
+    if text.value == "any" {
+        return Ok(Filter::ANY);
+    }
+    let (protocol, ports) = match text.value.split_once('/') {
+        Some((protocol, ports)) => (protocol, Some(ports)),
+        None => (text.value.as_str(), None),
+    };
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == protocol).map(|(_, meaning)| *meaning);
+    let number = decimal(protocol).and_then(|number| u8::try_from(number).ok());
+    let numbered = number.map(|number| (number, PROTOCOLS.iter().any(|&(_, known)| known == (number, true))));
+    let Some((protocol, has_ports)) = named.or(numbered) else {
+        let names = PROTOCOLS.iter().map(|(name, _)| *name).chain(["any"]);
+        return Err(wrong(match nearest(protocol, names) {
+            Some(near) => format!("is not known; did you mean \"{near}\"?"),
+            None => "is not known; write tcp, udp, sctp, icmp, icmpv6, a protocol number from 0 to 255, or any".into(),
+        }));
+    };
+    let ports = match ports {
+        None => Filter::ALL_PORTS,
+        Some(_) if !has_ports => {
+            let protocol = Filter { protocol: Some(protocol), ports: Filter::ALL_PORTS };
+            return Err(wrong(format!("has a port, which its protocol does not have; write {protocol} alone")));
+        }
+        Some(ports) => port_range(ports).ok_or_else(|| {
+            wrong("has no good port; write one from 0 to 65535 or a range: tcp/80 or tcp/8000-8999".into())
+        })?,
+    };
+    Ok(Filter { protocol: Some(protocol), ports })
+}
+
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = decimal(first)?..=decimal(last)?;
+    (!range.is_empty()).then_some(range)
+}
+
+fn decimal(text: &str) -> Option<u16> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn granularity(raw: &raw::VirtualHost) -> Result<Granularity, Fault> {
+    match raw.flow.as_ref().map(|flow| (flow, &flow.value)) {
+        None => Ok(Granularity::FiveTuple),
+        Some((_, WordOr::Word(word))) if word == "5-tuple" => Ok(Granularity::FiveTuple),
+        Some((_, WordOr::Word(word))) if word == "source" => Ok(Granularity::Source { v4: 32, v6: 128 }),
+        Some((at, WordOr::Word(word))) => {
+            Err(Fault::at(at, format!("flow {} is not known; write {}", quote(word), example("flow"))))
+        }
+        Some((_, WordOr::Map(given))) => Ok(Granularity::Source {
+            v4: or(&given.source.v4, 32, |text| number("v4", text, 0..=32))?,
+            v6: or(&given.source.v6, 128, |text| number("v6", text, 0..=128))?,
+        }),
+    }
+}
+
+fn members(host: &str, raw: &raw::VirtualHost, children: &HashMap<&str, usize>) -> Result<Vec<Member>, Fault> {
+    if raw.children.value.is_empty() {
+        let message = format!("virtual host \"{host}\" has no children; name at least one: children: [server1]");
+        return Err(Fault::at(&raw.children, message));
+    }
+    let (mut members, mut once) = (Vec::new(), Once::new("child"));
+    for item in &raw.children.value {
+        let (name, given) = match &item.value {
+            WordOr::Word(name) => (name, None),
+            WordOr::Map(member) => (&member.name.value, Some(member.as_ref())),
+        };
+        let Some(&child) = children.get(name.as_str()) else {
+            let advice = match nearest(name, children.keys().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "define it in the top-level children: { name: server1, address: 10.0.1.1 }".into(),
+            };
+            let wrong = quote(name);
+            let message = format!("virtual host \"{host}\" names the child {wrong}, which is not defined; {advice}");
+            // A name in a map has a place of its own.
+            return Err(given.map_or_else(|| Fault::at(item, &message), |given| Fault::at(&given.name, &message)));
+        };
+        once.add(name, item)?;
+        let mut member = Member { child, weight: WEIGHT_DEFAULT, cost: COST_DEFAULT, tier: 0 };
+        if let Some(given) = given {
+            member.weight = or(&given.weight, member.weight, weight)?;
+            member.cost = or(&given.cost, member.cost, cost)?;
+            member.tier = or(&given.tier, member.tier, |text| number("tier", text, 0..=u8::MAX))?;
+        }
+        members.push(member);
+    }
+    Ok(members)
+}
+
+fn weight(text: &Text) -> Result<Weight, Fault> {
+    let number = number("weight", text, 0..=Weight::MAX)?;
+    Ok(Weight::new(number).expect("the range ends at Weight::MAX"))
+}
+
+fn cost(text: &Text) -> Result<f64, Fault> {
+    text.value.parse().ok().filter(|cost: &f64| cost.is_finite() && *cost >= 0.0).ok_or_else(|| {
+        let wrong = quote(&text.value);
+        Fault::at(text, format!("cost {wrong} is not a number of at least 0; write one: {}", example("cost")))
+    })
+}

@@ -1,0 +1,225 @@
+//! What the rest of the program may rely on once a configuration is let in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::service::filter::Filter;
+use crate::service::selection::{Granularity, Policy};
+use crate::units::{MacAddr, PortIndex, Weight};
+
+/// One router's configuration, checked: names resolve, ranges hold, virtual hosts do not overlap.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this router is.
+    pub router: Router,
+    /// The DPDK environment.
+    pub dpdk: Dpdk,
+    /// The poll-mode workers.
+    pub workers: Workers,
+    /// The ports; empty in a configuration that is only replayed.
+    pub ports: Vec<Port>,
+    /// Static routes, beside the subnets of the ports' own addresses.
+    pub routes: Vec<Route>,
+    /// Neighbours whose link-layer address is given.
+    pub neighbours: Vec<Neighbour>,
+    /// The flow tables.
+    pub flows: Flows,
+    /// What all routers of a cluster share so that they choose alike.
+    pub cluster: Cluster,
+    /// Next-level gateways and host servers.
+    pub children: Vec<Child>,
+    /// The services.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Where metrics are served.
+    pub metrics: Metrics,
+}
+
+/// Who this router is.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// Name in messages and metrics.
+    pub name: String,
+    /// Level in the hierarchy: 1 is the router in front of host servers (`site`), then `system`, `network`, and upward.
+    pub level: u8,
+    /// Source of our IPv4 tunnels, and where parents' tunnels to us end.
+    pub tunnel_v4: Option<Ipv4Addr>,
+    /// Source of our IPv6 tunnels, and where parents' tunnels to us end.
+    pub tunnel_v6: Option<Ipv6Addr>,
+    /// Prefix over which the outer IPv4 source is spread by flow hash, instead of `tunnel_v4`.
+    pub tunnel_source_v4: Option<Ipv4Net>,
+    /// Prefix over which the outer IPv6 source is spread by flow hash, instead of `tunnel_v6`.
+    pub tunnel_source_v6: Option<Ipv6Net>,
+    /// Outer sources whose tunnel packets we take off.
+    pub parents: Vec<IpNet>,
+}
+
+/// Where DPDK's memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Hugepages where the machine has enough, else ordinary pages; which of the two is announced.
+    Auto,
+    /// Hugepages or no start.
+    Require,
+    /// Ordinary pages.
+    Never,
+}
+
+/// The DPDK environment.
+#[derive(Clone, Debug)]
+pub struct Dpdk {
+    /// Kind of pages.
+    pub hugepages: Hugepages,
+    /// Memory for packet buffers and tables, in MiB.
+    pub memory_mib: u32,
+    /// Packet buffers in the pool.
+    pub buffers: u32,
+    /// Name that keeps instances on one machine apart; `None`: made from the process id.
+    pub file_prefix: Option<String>,
+}
+
+/// The poll-mode workers.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// How many; at least 1.
+    pub count: u16,
+    /// CPU of each worker, as long as `count`; empty: any, in turn.
+    pub cpus: Vec<u16>,
+}
+
+/// One port.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Name in messages and metrics.
+    pub name: String,
+    /// DPDK devargs: `0000:01:00.0`, `net_af_packet0,iface=veth0`, `net_tap0,iface=tap0`.
+    pub device: String,
+    /// Longest IP packet that leaves here, in bytes.
+    pub mtu: u16,
+    /// Our addresses on this link, each with the length of its subnet.
+    pub addresses: Vec<IpNet>,
+    /// 802.1Q tag of everything we send here.
+    pub vlan: Option<u16>,
+}
+
+/// One static route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Destinations.
+    pub prefix: IpNet,
+    /// Next hop; lies in the subnet of a port.
+    pub via: IpAddr,
+}
+
+/// A neighbour whose link-layer address is given.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    /// Its IP address; lies in the subnet of a port.
+    pub address: IpAddr,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+}
+
+/// The flow tables of each worker.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    /// Flows over IPv4 that one worker holds.
+    pub capacity_v4: u32,
+    /// Flows over IPv6 that one worker holds.
+    pub capacity_v6: u32,
+    /// How long a flow without packets is kept.
+    pub timeouts: Timeouts,
+}
+
+/// How long a flow without packets is kept, by its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, only SYN seen.
+    pub tcp_syn: Duration,
+    /// TCP, data or acknowledgements seen.
+    pub tcp_established: Duration,
+    /// TCP, client has sent FIN.
+    pub tcp_fin: Duration,
+    /// TCP, client has sent RST.
+    pub tcp_rst: Duration,
+    /// UDP.
+    pub udp: Duration,
+    /// Every other protocol, and flows coarser than a 5-tuple.
+    pub other: Duration,
+}
+
+/// What all routers of a cluster share.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Key of the consistent hash (SipHash), 16 bytes.
+    pub key: [u8; 16],
+    /// Slots of a consistent-hash table where the virtual host names no size of its own; a prime.
+    pub table_size: u32,
+}
+
+/// How packets are carried to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// IP in IP, in the four combinations of families (RFC 2003, 2473, 4213).
+    IpIp,
+}
+
+/// A next-level gateway or host server.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// Unique name.
+    pub name: String,
+    /// Where its tunnels end.
+    pub address: IpAddr,
+    /// How packets get there.
+    pub tunnel: TunnelKind,
+}
+
+/// A service.
+#[derive(Clone, Debug)]
+pub struct VirtualHost {
+    /// Unique name.
+    pub name: String,
+    /// Addresses and whole subnets.
+    pub addresses: Vec<IpNet>,
+    /// Protocols and ports; never empty.
+    pub services: Vec<Filter>,
+    /// What a flow is.
+    pub flow: Granularity,
+    /// Who gets a new flow.
+    pub policy: Policy,
+    /// Slots of the consistent-hash table; a prime.
+    pub table_size: u32,
+    /// Who serves it; never empty.
+    pub members: Vec<Member>,
+}
+
+/// A child in a virtual host's service.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Position in [`Config::children`].
+    pub child: usize,
+    /// Share of new flows.
+    pub weight: Weight,
+    /// Cost, for [`Policy::LeastCost`]; finite, at least 0.
+    pub cost: f64,
+    /// 0 is primary; tier n+1 gets new flows only when no child of tier n can take any.
+    pub tier: u8,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug)]
+pub struct Metrics {
+    /// Address of the HTTP endpoint; `None` turns it off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// The subnet of a port that an address lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The port.
+    pub port: PortIndex,
+    /// The neighbour on that port to send to.
+    pub next_hop: IpAddr,
+}

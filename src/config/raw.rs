@@ -1,0 +1,304 @@
+//! Which keys exist, at what depth, and whether each holds a value, a list or a map.
+//!
+//! Every single value is kept as its text with its place, so that `check` alone decides what it means.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_saphyr::{Error, Spanned};
+
+use super::error::{Fault, Place, nearest, one_line, quote};
+use super::values::example;
+
+/// A single value as it was written.
+pub(super) type Text = Spanned<String>;
+
+/// Declares structs whose keys are all there is.
+macro_rules! raw {
+    ($($name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* })*) => {$(
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name { $($(#[$attribute])* pub $field: $type,)* }
+    )*};
+}
+
+raw! {
+    Config {
+        router: Router,
+        dpdk: Option<Dpdk>,
+        workers: Option<Workers>,
+        #[serde(default)]
+        ports: Vec<Spanned<Port>>,
+        #[serde(default)]
+        routes: Vec<Route>,
+        #[serde(default)]
+        neighbours: Vec<Neighbour>,
+        flows: Option<Flows>,
+        cluster: Option<Cluster>,
+        children: Vec<Child>,
+        virtual_hosts: Vec<VirtualHost>,
+        metrics: Option<Metrics>,
+    }
+    Router {
+        name: Text,
+        level: Option<Text>,
+        #[serde(default)]
+        tunnel_addresses: Vec<Text>,
+        #[serde(default)]
+        tunnel_source_prefixes: Vec<Text>,
+        #[serde(default)]
+        parents: Vec<Text>,
+    }
+    Dpdk {
+        hugepages: Option<Text>,
+        memory: Option<Text>,
+        buffers: Option<Text>,
+        file_prefix: Option<Text>,
+    }
+    Workers {
+        count: Option<Text>,
+        cpus: Option<Spanned<Vec<Text>>>,
+    }
+    Port {
+        name: Text,
+        device: Text,
+        mtu: Option<Text>,
+        #[serde(default)]
+        addresses: Vec<Text>,
+        vlan: Option<Text>,
+    }
+    Route {
+        prefix: Text,
+        via: Text,
+    }
+    Neighbour {
+        address: Text,
+        mac: Text,
+    }
+    Flows {
+        capacity_v4: Option<Text>,
+        capacity_v6: Option<Text>,
+        timeouts: Option<Timeouts>,
+    }
+    Timeouts {
+        tcp_syn: Option<Text>,
+        tcp_established: Option<Text>,
+        tcp_fin: Option<Text>,
+        tcp_rst: Option<Text>,
+        udp: Option<Text>,
+        other: Option<Text>,
+    }
+    Cluster {
+        key: Option<Text>,
+        table_size: Option<Text>,
+    }
+    Child {
+        name: Text,
+        address: Option<Text>,
+        tunnel: Option<Text>,
+    }
+    VirtualHost {
+        name: Text,
+        addresses: Spanned<Vec<Text>>,
+        services: Option<Spanned<Vec<Text>>>,
+        flow: Option<Spanned<WordOr<Source>>>,
+        selection: Option<Text>,
+        table_size: Option<Text>,
+        children: Spanned<Vec<Spanned<WordOr<Member>>>>,
+    }
+    Source {
+        source: SourceLengths,
+    }
+    SourceLengths {
+        v4: Option<Text>,
+        v6: Option<Text>,
+    }
+    Member {
+        name: Text,
+        weight: Option<Text>,
+        cost: Option<Text>,
+        tier: Option<Text>,
+    }
+    Metrics {
+        listen: Option<Text>,
+    }
+}
+
+/// A single word, or a map where more than the word is to be said.
+pub(super) enum WordOr<T> {
+    Word(String),
+    // Boxed: lists are long, and nearly all of their items are words.
+    Map(Box<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrMap<T>(PhantomData<T>);
+
+        /// An unquoted word that YAML takes for something else.
+        fn not_a_word<E: serde::de::Error>(value: &dyn fmt::Display) -> E {
+            E::custom(format_args!(
+                "this reads as the value {value}; put it in quotes to make it a word, like \"1\" or \"no\""
+            ))
+        }
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for WordOrMap<T> {
+            type Value = WordOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a word or a map")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Self::Value, E> {
+                Ok(WordOr::Word(word.to_owned()))
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
+                Err(not_a_word(&value))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+                Err(not_a_word(&value))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+                Err(not_a_word(&value))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+                Err(not_a_word(&value))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|map| WordOr::Map(Box::new(map)))
+            }
+        }
+
+        deserializer.deserialize_any(WordOrMap(PhantomData))
+    }
+}
+
+/// Reads the keys; what the values mean is not looked at.
+pub(super) fn read(text: &str) -> Result<Config, Fault> {
+    let options = serde_saphyr::options! {
+        // Room for 100,000 virtual hosts and more, but an end to what a hostile file makes of a few bytes.
+        budget: serde_saphyr::budget! {
+            max_events: 100_000_000,
+            max_nodes: 50_000_000,
+            max_total_scalar_bytes: 1 << 30,
+            max_depth: 32,
+            // A second one gets an error of its own.
+            max_documents: 2,
+            // One anchor that many virtual hosts refer to is an honest use; the limits below bound the other kind.
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 2_000_000,
+            max_replay_stack_depth: 16,
+        },
+        // A key that is merged in from elsewhere is hard to find, and merges of merges multiply.
+        merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
+        Fault { place: Some(place), message: explain(&error, text, place) }
+    })
+}
+
+/// Says what the parser found in the words of this configuration.
+fn explain(error: &Error, text: &str, place: Place) -> String {
+    match error {
+        Error::AliasError { error, .. } => explain(error, text, place),
+        Error::SerdeUnknownField { field, expected, .. } => match nearest(field, expected.iter().copied()) {
+            Some(near) => {
+                format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), example_at(near, place))
+            }
+            None => format!("unknown key {}; the keys here are {}", quote(field), expected.join(", ")),
+        },
+        Error::SerdeMissingField { field, .. } => {
+            format!("missing key \"{field}\"; add it: {}", example_at(field, place))
+        }
+        Error::DuplicateMappingKey { key, .. } => {
+            format!("key {} is given twice in one map; keep one of them", quote(key.as_deref().unwrap_or("?")))
+        }
+        Error::Unexpected { expected: "string scalar", .. } => {
+            format!("a single value is expected here, not a list or a map{}", hint(text, place, ""))
+        }
+        Error::Unexpected { expected: "sequence start", .. } => {
+            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(text, place, ""))
+        }
+        Error::Unexpected { expected: "mapping start", .. } => {
+            format!(
+                "a map is expected here; write it in braces or with one key a line{}",
+                hint(text, place, "{ name: server1 }")
+            )
+        }
+        Error::NullIntoString { .. } => {
+            format!("the value is missing; write one{}", hint(text, place, ""))
+        }
+        Error::SerdeInvalidType { unexpected, expected, .. } => {
+            let found = if unexpected == "sequence" { "a list" } else { "nothing" };
+            let example = "flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]";
+            format!("{expected} is expected here, not {found}; write it like {example}")
+        }
+        Error::Eof { .. } => {
+            "the file holds no configuration; start from one of dpdk-config/*.yaml, or with router: { name: edge1 }"
+                .into()
+        }
+        Error::MultipleDocuments { .. } => {
+            "a second YAML document starts here; keep one document: remove the line \"---\" and what is not wanted"
+                .into()
+        }
+        Error::UnsupportedTag { .. } => {
+            "YAML tags have no meaning here; leave out the word that starts with \"!\"".into()
+        }
+        Error::UnknownAnchor { .. } => {
+            "this alias has no anchor; put the anchor before it (&farm) or quote a value that starts with \"*\"".into()
+        }
+        Error::MergeKeyNotAllowed { .. } => {
+            "\"<<\" has no meaning here; write the keys out, or share a whole value: children: &all [server1], children: *all".into()
+        }
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            "the file nests or repeats (anchors and aliases) beyond all measure; write it flat".into()
+        }
+        Error::ExternalMessage { msg, .. } => {
+            format!("not valid YAML: {}; check the indentation, brackets and quotes before this place", one_line(msg))
+        }
+        Error::Message { msg, .. } => one_line(msg),
+        other => {
+            let said = one_line(&other.to_string());
+            let said = said.split(" at line ").next().unwrap_or_default();
+            format!("not a configuration: {said}; compare with dpdk-config/lab.yaml")
+        }
+    }
+}
+
+/// An example of a key in the map that `place` is in; the one key of two meanings is told by its depth.
+fn example_at(key: &str, place: Place) -> &'static str {
+    match key {
+        "children" if place.column == 1 => "children: [{ name: server1, address: 10.0.1.1 }]",
+        _ => example(key),
+    }
+}
+
+/// An example of the key whose value starts (or, left out, should start) at `place`, as far as the line shows the
+/// key; `otherwise` where it does not.
+fn hint(text: &str, place: Place, otherwise: &str) -> String {
+    let line = text.lines().nth(place.line as usize - 1).unwrap_or_default();
+    let upto = |column| line.chars().take(column).collect::<String>();
+    let (before, with) = (upto(place.column as usize - 1), upto(place.column as usize));
+    let before = before.trim_end().strip_suffix(':').or(with.strip_suffix(':')).unwrap_or_default();
+    let key = before.rsplit([' ', '{', ',', '\t']).next().unwrap_or_default();
+    match (example(key), otherwise) {
+        ("", "") => String::new(),
+        ("", example) | (example, _) => format!(": {example}"),
+    }
+}

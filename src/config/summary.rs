@@ -1,0 +1,125 @@
+//! How a checked configuration is shown to people.
+
+use std::fmt;
+
+use super::values::show;
+use super::{Config, Hugepages, TunnelKind, VirtualHost};
+use crate::service::selection::{Granularity, Policy};
+
+/// What was compiled, as a text of many lines; made by [`Config::summary`].
+#[derive(Debug)]
+pub struct Summary<'a>(pub(super) &'a Config);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.router(f)?;
+        self.ports(f)?;
+        let rows = self.0.children.iter().map(|child| {
+            let TunnelKind::IpIp = child.tunnel;
+            vec![child.name.clone(), child.address.to_string(), "ipip".into()]
+        });
+        table(f, "children", 0, &["name", "address", "tunnel"], rows.collect())?;
+        writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
+        self.0.virtual_hosts.iter().try_for_each(|host| self.virtual_host(f, host))
+    }
+}
+
+impl Summary<'_> {
+    fn router(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { router, dpdk, workers, flows, cluster, metrics, .. } = self.0;
+        let level = match router.level {
+            1 => " (site)",
+            2 => " (system)",
+            3 => " (network)",
+            _ => "",
+        };
+        writeln!(f, "router {}, level {}{level}", router.name, router.level)?;
+        let own = router.tunnel_v4.iter().map(ToString::to_string);
+        let own = own.chain(router.tunnel_v6.iter().map(ToString::to_string));
+        writeln!(f, "  tunnel addresses  {}", list(own))?;
+        let spread = router.tunnel_source_v4.iter().map(ToString::to_string);
+        let spread = spread.chain(router.tunnel_source_v6.iter().map(ToString::to_string));
+        writeln!(f, "  tunnel sources    {}", list(spread))?;
+        writeln!(f, "  parents           {}", list(router.parents.iter().copied().map(show)))?;
+        let hugepages = match dpdk.hugepages {
+            Hugepages::Auto => "auto",
+            Hugepages::Require => "require",
+            Hugepages::Never => "never",
+        };
+        let prefix = dpdk.file_prefix.as_deref().unwrap_or("from the process id");
+        let (memory, buffers) = (dpdk.memory_mib, dpdk.buffers);
+        writeln!(f, "dpdk     hugepages {hugepages}, {memory} MiB, {buffers} buffers, file prefix {prefix}")?;
+        let cpus = if workers.cpus.is_empty() { "any".into() } else { list(workers.cpus.iter().map(u16::to_string)) };
+        writeln!(f, "workers  {}, CPUs {cpus}", workers.count)?;
+        let times = &flows.timeouts;
+        writeln!(f, "flows    {} IPv4 and {} IPv6 a worker, kept for", flows.capacity_v4, flows.capacity_v6)?;
+        writeln!(
+            f,
+            "         tcp syn {:?}, established {:?}, fin {:?}, rst {:?}; udp {:?}; other {:?}",
+            times.tcp_syn, times.tcp_established, times.tcp_fin, times.tcp_rst, times.udp, times.other
+        )?;
+        let key = if cluster.key == [0; 16] { "all zeros (anyone can foresee the choice)" } else { "given" };
+        writeln!(f, "cluster  key {key}, {} slots a table", cluster.table_size)?;
+        match metrics.listen {
+            Some(listen) => writeln!(f, "metrics  http://{listen}/metrics"),
+            None => writeln!(f, "metrics  off"),
+        }
+    }
+
+    fn ports(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports = self.0.ports.iter().map(|port| {
+            let vlan = port.vlan.map_or("-".into(), |vlan| vlan.to_string());
+            let addresses = list(port.addresses.iter().map(ToString::to_string));
+            vec![port.name.clone(), port.device.clone(), port.mtu.to_string(), vlan, addresses]
+        });
+        table(f, "ports", 0, &["name", "device", "mtu", "vlan", "addresses"], ports.collect())?;
+        let routes = self.0.routes.iter().map(|route| vec![show(route.prefix), route.via.to_string()]);
+        table(f, "routes", 0, &["prefix", "via"], routes.collect())?;
+        let neighbours = self.0.neighbours.iter().map(|one| vec![one.address.to_string(), one.mac.to_string()]);
+        table(f, "neighbours", 0, &["address", "mac"], neighbours.collect())
+    }
+
+    fn virtual_host(&self, f: &mut fmt::Formatter<'_>, host: &VirtualHost) -> fmt::Result {
+        writeln!(f, "  {}", host.name)?;
+        writeln!(f, "    addresses  {}", list(host.addresses.iter().copied().map(show)))?;
+        writeln!(f, "    services   {}", list(host.services.iter().map(ToString::to_string)))?;
+        match host.flow {
+            Granularity::FiveTuple => writeln!(f, "    flow       5-tuple")?,
+            Granularity::Source { v4, v6 } => writeln!(f, "    flow       source /{v4} (IPv4), /{v6} (IPv6)")?,
+        }
+        match host.policy {
+            Policy::ConsistentHash => writeln!(f, "    selection  consistent_hash, {} slots", host.table_size)?,
+            Policy::LeastCost => writeln!(f, "    selection  least_cost, {} slots", host.table_size)?,
+            Policy::RoundRobin => writeln!(f, "    selection  round_robin")?,
+        }
+        let members = host.members.iter().map(|member| {
+            let name = self.0.children[member.child].name.clone();
+            let weight = member.weight.get();
+            let note = if weight == 0 { "draining" } else { "" };
+            vec![name, weight.to_string(), member.tier.to_string(), member.cost.to_string(), note.into()]
+        });
+        table(f, "children", 4, &["name", "weight", "tier", "cost", ""], members.collect())
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".into() } else { items.join(", ") }
+}
+
+/// Writes aligned columns under a title with their number; nothing but the title when there are none.
+fn table(f: &mut fmt::Formatter<'_>, title: &str, margin: usize, head: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
+    writeln!(f, "{:margin$}{title}: {}", "", rows.len())?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(head[column].len());
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let head = head.iter().map(ToString::to_string).collect();
+    for row in std::iter::once(&head).chain(&rows) {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        writeln!(f, "{:1$}{2}", "", margin + 2, line.trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! What a single value means: numbers, durations, sizes, addresses, prefixes, words; each refusal shows a right one.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::error::{Fault, nearest, quote};
+use super::raw::Text;
+
+/// A right use of a key; empty for what is no key.
+pub(super) fn example(key: &str) -> &'static str {
+    match key {
+        "address" => "address: 10.0.1.1",
+        "addresses" => "addresses: [192.0.2.80/32]",
+        "buffers" => "buffers: 16384",
+        "capacity_v4" => "capacity_v4: 1000000",
+        "capacity_v6" => "capacity_v6: 250000",
+        "children" => "children: [server1]",
+        "cluster" => "cluster: { key: 000102030405060708090a0b0c0d0e0f }",
+        "cost" => "cost: 1.5",
+        "count" => "count: 2",
+        "cpus" => "cpus: [1, 2]",
+        "device" => "device: \"0000:01:00.0\"",
+        "dpdk" => "dpdk: { hugepages: auto }",
+        "file_prefix" => "file_prefix: slr",
+        "flow" => "flow: 5-tuple, flow: source or flow: { source: { v4: 24, v6: 56 } }",
+        "flows" => "flows: { capacity_v4: 1000000 }",
+        "hugepages" => "hugepages: auto",
+        "key" => "key: 000102030405060708090a0b0c0d0e0f",
+        "level" => "level: site",
+        "listen" => "listen: 127.0.0.1:9477",
+        "mac" => "mac: \"02:00:5e:10:00:01\"",
+        "memory" => "memory: 512MiB",
+        "metrics" => "metrics: { listen: 127.0.0.1:9477 }",
+        "mtu" => "mtu: 1500",
+        "name" => "name: web-1",
+        "neighbours" => "neighbours: [{ address: 10.0.0.254, mac: \"02:00:5e:10:00:01\" }]",
+        "other" => "other: 60s",
+        "parents" => "parents: [198.51.100.1]",
+        "ports" => "ports: [{ name: outside, device: \"0000:01:00.0\", addresses: [10.0.0.1/24] }]",
+        "prefix" => "prefix: 0.0.0.0/0",
+        "router" => "router: { name: edge1, tunnel_addresses: [192.0.2.1] }",
+        "routes" => "routes: [{ prefix: 0.0.0.0/0, via: 10.0.0.254 }]",
+        "selection" => "selection: consistent_hash",
+        "services" => "services: [tcp/80, tcp/8000-8999, udp]",
+        "source" => "source: { v4: 24, v6: 56 }",
+        "table_size" => "table_size: 65537",
+        "tcp_established" => "tcp_established: 15m",
+        "tcp_fin" => "tcp_fin: 30s",
+        "tcp_rst" => "tcp_rst: 5s",
+        "tcp_syn" => "tcp_syn: 60s",
+        "tier" => "tier: 0",
+        "timeouts" => "timeouts: { udp: 60s }",
+        "tunnel" => "tunnel: ipip",
+        "tunnel_addresses" => "tunnel_addresses: [192.0.2.1]",
+        "tunnel_source_prefixes" => "tunnel_source_prefixes: [192.0.2.64/26]",
+        "udp" => "udp: 60s",
+        "v4" => "v4: 24",
+        "v6" => "v6: 56",
+        "via" => "via: 10.0.0.254",
+        "virtual_hosts" => "virtual_hosts: [{ name: web, addresses: [192.0.2.80], children: [server1] }]",
+        "vlan" => "vlan: 100",
+        "weight" => "weight: 10",
+        "workers" => "workers: { count: 2 }",
+        _ => "",
+    }
+}
+
+/// Digits only: no sign, no other base, no separators.
+fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// A whole number in a range.
+pub(super) fn number<T>(key: &str, text: &Text, range: RangeInclusive<T>) -> Result<T, Fault>
+where
+    T: Copy + PartialOrd + Display + TryFrom<u64>,
+{
+    let (low, high) = (range.start(), range.end());
+    let Some(number) = digits::<u128>(&text.value) else {
+        let wrong = quote(&text.value);
+        let message = format!("{key} {wrong} is not a whole number; write one from {low} to {high}: {}", example(key));
+        return Err(Fault::at(text, message));
+    };
+    let fits = u64::try_from(number).ok().and_then(|number| T::try_from(number).ok());
+    fits.filter(|number| range.contains(number)).ok_or_else(|| {
+        let message = format!("{key} {number} is out of range; write one from {low} to {high}: {}", example(key));
+        Fault::at(text, message)
+    })
+}
+
+/// The number before a unit, in the smallest unit; `None` when either is not understood or it is beyond `u64`.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let start = text.find(|c: char| !c.is_ascii_digit())?;
+    let (count, unit) = text.split_at(start);
+    let (_, size) = units.iter().find(|(name, _)| *name == unit)?;
+    digits::<u64>(count)?.checked_mul(*size)
+}
+
+/// A time from a millisecond to seven days: far from where the millisecond ticks of flow entries wrap.
+pub(super) fn duration(key: &str, text: &Text) -> Result<Duration, Fault> {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let Some(ms) = with_unit(&text.value, &units) else {
+        let wrong = quote(&text.value);
+        let what = "is not a time; write a whole number with its unit ms, s, m or h";
+        return Err(Fault::at(text, format!("{key} {wrong} {what}: {}", example(key))));
+    };
+    if !(1..=7 * DAY_MS).contains(&ms) {
+        let wrong = quote(&text.value);
+        let message = format!("{key} {wrong} is out of range; write a time from 1ms to 168h: {}", example(key));
+        return Err(Fault::at(text, message));
+    }
+    Ok(Duration::from_millis(ms))
+}
+
+/// An amount of memory in MiB, from 64 MiB to 1 TiB.
+pub(super) fn mebibytes(key: &str, text: &Text) -> Result<u32, Fault> {
+    let Some(mib) = with_unit(&text.value, &[("MiB", 1), ("GiB", 1024)]) else {
+        let what = "is not a size; write a whole number with its unit MiB or GiB";
+        return Err(Fault::at(text, format!("{key} {} {what}: {}", quote(&text.value), example(key))));
+    };
+    u32::try_from(mib).ok().filter(|mib| (64..=1 << 20).contains(mib)).ok_or_else(|| {
+        let wrong = quote(&text.value);
+        Fault::at(text, format!("{key} {wrong} is out of range; write a size from 64MiB to 1024GiB: {}", example(key)))
+    })
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(key: &str, text: &Text, words: &[(&str, T)]) -> Result<T, Fault> {
+    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
+        return Ok(*meaning);
+    }
+    let names = || words.iter().map(|(word, _)| *word);
+    let advice = match nearest(&text.value, names()) {
+        Some(near) => format!("did you mean {key}: {near}?"),
+        None => format!("write one of {}: {}", names().collect::<Vec<_>>().join(", "), example(key)),
+    };
+    Err(Fault::at(text, format!("{key} {} is not known; {advice}", quote(&text.value))))
+}
+
+/// A name that is safe in messages, metrics and file names.
+pub(super) fn name(key: &str, text: &Text) -> Result<String, Fault> {
+    let value = &text.value;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&value.len()) && value.bytes().all(plain) && value.as_bytes()[0].is_ascii_alphanumeric() {
+        return Ok(value.clone());
+    }
+    let rule = "is not usable; write 1 to 64 of the characters A-Z a-z 0-9 . _ -, a letter or digit first";
+    Err(Fault::at(text, format!("{key} {} {rule}: {}", quote(value), example(key))))
+}
+
+/// One address.
+pub(super) fn address(key: &str, text: &Text) -> Result<IpAddr, Fault> {
+    text.value.parse().map_err(|_| {
+        let wrong = quote(&text.value);
+        let message = match text.value.parse::<IpNet>() {
+            Ok(net) => format!("{key} {wrong} has a prefix length, but one address belongs here: {}", net.addr()),
+            Err(_) => format!("{key} {wrong} is not an IP address; write one like 192.0.2.1 or \"2001:db8::1\""),
+        };
+        Fault::at(text, message)
+    })
+}
+
+/// One address of one machine, to send to or from.
+pub(super) fn host(key: &str, text: &Text) -> Result<IpAddr, Fault> {
+    let ip = address(key, text)?;
+    let why = match ip {
+        _ if ip.is_unspecified() => "the unspecified address",
+        _ if ip.is_multicast() => "a multicast group",
+        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        _ => return Ok(ip),
+    };
+    let message = format!("{key} {ip} is {why}; write the address of one machine, like 192.0.2.1 or \"2001:db8::1\"");
+    Err(Fault::at(text, message))
+}
+
+/// A prefix, or one address as the prefix of its full length. No bits may be set behind the prefix.
+pub(super) fn prefix(key: &str, text: &Text) -> Result<IpNet, Fault> {
+    if let Ok(ip) = text.value.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip));
+    }
+    let Ok(net) = text.value.parse::<IpNet>() else {
+        let wrong = quote(&text.value);
+        let what = "is not an address or prefix; write one like 192.0.2.80, 192.0.2.0/24 or \"2001:db8::/64\"";
+        return Err(Fault::at(text, format!("{key} {wrong} {what}")));
+    };
+    if net.trunc() != net {
+        let (all, one) = (net.trunc(), net.addr());
+        let message =
+            format!("{key} {net} has bits set behind the prefix; write {all} for all of it or {one} for one address");
+        return Err(Fault::at(text, message));
+    }
+    Ok(net)
+}
+
+/// A prefix as people write it: without its length where it is one address.
+pub(super) fn show(prefix: IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() { prefix.addr().to_string() } else { prefix.to_string() }
+}
+
+/// Checks that nothing is there twice: remembers where each thing was first.
+pub(super) struct Once<K> {
+    what: &'static str,
+    seen: std::collections::HashMap<K, u64>,
+}
+
+impl<K: std::hash::Hash + Eq + Display> Once<K> {
+    pub fn new(what: &'static str) -> Once<K> {
+        Once { what, seen: Default::default() }
+    }
+
+    pub fn add<T>(&mut self, key: K, at: &serde_saphyr::Spanned<T>) -> Result<(), Fault> {
+        let line = at.referenced.line();
+        match self.seen.entry(key) {
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(line);
+                Ok(())
+            }
+            std::collections::hash_map::Entry::Occupied(taken) => {
+                let (what, key, first) = (self.what, taken.key(), taken.get());
+                Err(Fault::at(
+                    at,
+                    format!("{what} {key} is already there (line {first}); change or remove one of them"),
+                ))
+            }
+        }
+    }
+}

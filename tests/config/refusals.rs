@@ -1,0 +1,548 @@
+//! One wrong thing at a time, and the line that says so.
+
+/// A fragment of the good configuration, what stands in its place, and what is said after `r.yaml:`.
+pub const REFUSALS: &[(&str, &str, &str)] = &[
+    // Keys and shape.
+    ("  name: edge1", "  nmae: edge1", r#"2:3: unknown key "nmae"; did you mean "name"? (name: web-1)"#),
+    ("  name: edge1\n", "", r#"2:3: missing key "name"; add it: name: web-1"#),
+    (
+        "  name: edge1",
+        "  name: edge1\n  colour: red",
+        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents"#,
+    ),
+    ("weight: 10", "wieght: 10", r#"28:42: unknown key "wieght"; did you mean "weight"? (weight: 10)"#),
+    ("source: { v4: 24 }", "source: { v5: 24 }", r#"27:23: unknown key "v5"; did you mean "v4"? (v4: 24)"#),
+    (
+        "udp: 30s",
+        "icmp: 30s",
+        r#"13:41: unknown key "icmp"; the keys here are tcp_syn, tcp_established, tcp_fin, tcp_rst, udp, other"#,
+    ),
+    (
+        "memory: 512MiB",
+        "memory: 512MiB, memory: 1GiB",
+        r#"4:25: key "memory" is given twice in one map; keep one of them"#,
+    ),
+    (
+        "\nchildren:\n",
+        "\nchildern:\n",
+        r#"15:1: unknown key "childern"; did you mean "children"? (children: [{ name: server1, address: 10.0.1.1 }])"#,
+    ),
+    (
+        "metrics: {",
+        "metrisc: {",
+        r#"29:1: unknown key "metrisc"; did you mean "metrics"? (metrics: { listen: 127.0.0.1:9477 })"#,
+    ),
+    (
+        "metrics: {",
+        "colour: {",
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, neighbours, flows, cluster, children, virtual_hosts, metrics"#,
+    ),
+    (
+        "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",
+        "",
+        r#"25:1: missing key "children"; add it: children: [{ name: server1, address: 10.0.1.1 }]"#,
+    ),
+    ("    children: [server1, server2]\n", "", r#"22:5: missing key "children"; add it: children: [server1]"#),
+    (
+        "flow: { source: { v4: 24 } }",
+        "flow: [source]",
+        "27:5: a word or a map is expected here, not a list; write it like flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]",
+    ),
+    (
+        "flow: { source: { v4: 24 } }",
+        "flow: { source: 24 }",
+        "27:21: a map is expected here; write it in braces or with one key a line: source: { v4: 24, v6: 56 }",
+    ),
+    (
+        "capacity_v4: 1000",
+        "capacity_v4: { a: 1 }",
+        "13:23: a single value is expected here, not a list or a map: capacity_v4: 1000000",
+    ),
+    (
+        "  - { name: farm, device",
+        "  - farm\n  - { name: b, device",
+        "8:5: a map is expected here; write it in braces or with one key a line: { name: server1 }",
+    ),
+    ("[198.51.100.81]", "[198.51.100.81, 198.51.100.82, null]", "25:47: the value is missing; write one"),
+    ("name: edge1", "name: [edge1]", "2:9: a single value is expected here, not a list or a map: name: web-1"),
+    ("name: edge1", "name:", "2:7: the value is missing; write one: name: web-1"),
+    (
+        "tunnel_addresses: [192.0.2.1]",
+        "tunnel_addresses: 192.0.2.1",
+        r#"3:21: a list is expected here; write it in brackets or with one "- " a line: tunnel_addresses: [192.0.2.1]"#,
+    ),
+    (
+        "dpdk: { memory: 512MiB }",
+        "dpdk: 512MiB",
+        "4:7: a map is expected here; write it in braces or with one key a line: dpdk: { hugepages: auto }",
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [[server1]]",
+        "23:16: a word or a map is expected here, not a list; write it like flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]",
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [1]",
+        r#"23:16: this reads as the value 1; put it in quotes to make it a word, like "1" or "no""#,
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [no]",
+        r#"23:16: this reads as the value false; put it in quotes to make it a word, like "1" or "no""#,
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [server1, server2",
+        "24:9: not valid YAML: illegal placement of ':' indicator; check the indentation, brackets and quotes before this place",
+    ),
+    (
+        "name: edge1",
+        "name: *edge1",
+        r#"2:9: this alias has no anchor; put the anchor before it (&farm) or quote a value that starts with "*""#,
+    ),
+    (
+        "name: edge1",
+        "name: !ruby edge1",
+        r#"2:15: YAML tags have no meaning here; leave out the word that starts with "!""#,
+    ),
+    (
+        "{ name: server2, weight: 10 }",
+        "{ <<: { name: server2 } }",
+        r#"28:27: "<<" has no meaning here; write the keys out, or share a whole value: children: &all [server1], children: *all"#,
+    ),
+    (
+        "metrics:",
+        "---\nmetrics:",
+        r#"30:1: a second YAML document starts here; keep one document: remove the line "---" and what is not wanted"#,
+    ),
+    // Router.
+    (
+        "name: edge1",
+        "name: edge 1",
+        r#"2:9: name "edge 1" is not usable; write 1 to 64 of the characters A-Z a-z 0-9 . _ -, a letter or digit first: name: web-1"#,
+    ),
+    (
+        "name: edge1",
+        "name: edge1\n  level: sight",
+        r#"3:10: level "sight" is not known; write one of site, system, network: level: site"#,
+    ),
+    (
+        "name: edge1",
+        "name: edge1\n  level: 256",
+        "3:10: level 256 is out of range; write one from 1 to 255: level: site",
+    ),
+    ("name: edge1", "name: edge1\n  level: 0", "3:10: level 0 is out of range; write one from 1 to 255: level: site"),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1/24]",
+        r#"3:22: tunnel address "192.0.2.1/24" has a prefix length, but one address belongs here: 192.0.2.1"#,
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.256]",
+        r#"3:22: tunnel address "192.0.2.256" is not an IP address; write one like 192.0.2.1 or "2001:db8::1""#,
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1, 192.0.2.2]",
+        "3:33: 192.0.2.2 is the second tunnel address of its family; keep one of each family",
+    ),
+    (
+        "[192.0.2.1]",
+        "[224.0.0.1]",
+        r#"3:22: tunnel address 224.0.0.1 is a multicast group; write the address of one machine, like 192.0.2.1 or "2001:db8::1""#,
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1]\n  tunnel_source_prefixes: [192.0.2.64]",
+        "4:28: tunnel source prefix 192.0.2.64 holds one address only; write a shorter one: 192.0.2.64/26",
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1]\n  tunnel_source_prefixes: [192.0.2.65/26]",
+        "4:28: tunnel source prefix 192.0.2.65/26 has bits set behind the prefix; write 192.0.2.64/26 for all of it or 192.0.2.65 for one address",
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1]\n  tunnel_source_prefixes: [192.0.2.64/26, 10.9.0.0/24]",
+        "4:43: 10.9.0.0/24 is the second tunnel source prefix of its family; keep one of each family",
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1]\n  tunnel_source_prefixes: [\"2001:db8::/64\"]",
+        r#"4:28: tunnel source prefix 2001:db8::/64 is IPv6, but the router has no IPv6 tunnel address; add one to router: tunnel_addresses: ["2001:db8::1"]"#,
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1]\n  parents: [\"2001:db8::/64\"]",
+        r#"4:13: parent 2001:db8::/64 is IPv6, but the router has no IPv6 tunnel address; add one to router: tunnel_addresses: ["2001:db8::1"]"#,
+    ),
+    (
+        "[192.0.2.1]",
+        "[192.0.2.1]\n  parents: [10.0.0.9, 10.0.0.9/32]",
+        "4:23: parent 10.0.0.9/32 is already there (line 4); change or remove one of them",
+    ),
+    // Dpdk, workers.
+    (
+        "512MiB",
+        "512MB",
+        r#"4:17: memory "512MB" is not a size; write a whole number with its unit MiB or GiB: memory: 512MiB"#,
+    ),
+    (
+        "512MiB",
+        "512",
+        r#"4:17: memory "512" is not a size; write a whole number with its unit MiB or GiB: memory: 512MiB"#,
+    ),
+    ("512MiB", "1MiB", r#"4:17: memory "1MiB" is out of range; write a size from 64MiB to 1024GiB: memory: 512MiB"#),
+    (
+        "512MiB",
+        "99999999999999999999GiB",
+        r#"4:17: memory "99999999999999999999GiB" is not a size; write a whole number with its unit MiB or GiB: memory: 512MiB"#,
+    ),
+    (
+        "512MiB",
+        "64MiB, buffers: 100000",
+        "4:33: 100000 buffers do not fit into 64MiB; write at least memory: 220MiB or fewer buffers",
+    ),
+    (
+        "512MiB",
+        "64MiB, buffers: 10",
+        "4:33: buffers 10 is out of range; write one from 1024 to 67108864: buffers: 16384",
+    ),
+    (
+        "512MiB",
+        "64MiB, hugepages: alway",
+        r#"4:35: hugepages "alway" is not known; write one of auto, require, never: hugepages: auto"#,
+    ),
+    (
+        "512MiB",
+        "64MiB, hugepages: always",
+        r#"4:35: hugepages "always" is not known; write one of auto, require, never: hugepages: auto"#,
+    ),
+    ("count: 2", "count: 1", "5:28: 2 CPUs for 1 workers; name one CPU for each worker, or none"),
+    ("count: 2", "count: 0", "5:19: count 0 is out of range; write one from 1 to 127: count: 2"),
+    ("count: 2", "count: two", r#"5:19: count "two" is not a whole number; write one from 1 to 127: count: 2"#),
+    ("count: 2", "count: -1", r#"5:19: count "-1" is not a whole number; write one from 1 to 127: count: 2"#),
+    ("cpus: [1, 2]", "cpus: [1, 1]", "5:32: CPU 1 is already there (line 5); change or remove one of them"),
+    ("cpus: [1, 2]", "cpus: [1, 4096]", "5:32: cpus 4096 is out of range; write one from 0 to 1023: cpus: [1, 2]"),
+    // Ports, routes, neighbours.
+    ("name: farm", "name: outside", "8:13: port outside is already there (line 7); change or remove one of them"),
+    ("net_null1", "net_null0", "8:27: device net_null0 is already there (line 7); change or remove one of them"),
+    (
+        "net_null1",
+        "",
+        r#"8:27: device "" is not a DPDK device; write a PCI address "0000:01:00.0" or a driver with its arguments "net_af_packet0,iface=veth0""#,
+    ),
+    ("mtu: 1500", "mtu: 500", "7:48: mtu 500 is out of range; write one from 576 to 65535: mtu: 1500"),
+    ("mtu: 1500", "mtu: 65536", "7:48: mtu 65536 is out of range; write one from 576 to 65535: mtu: 1500"),
+    (
+        "mtu: 1500, addresses: [",
+        r#"mtu: 1279, addresses: ["2001:db8::1/64", "#,
+        r#"7:48: mtu 1279 is too small for the IPv6 address of port "outside"; write at least mtu: 1280"#,
+    ),
+    ("vlan: 7", "vlan: 4095", "7:86: vlan 4095 is out of range; write one from 1 to 4094: vlan: 100"),
+    ("vlan: 7", "vlan: 0", "7:86: vlan 0 is out of range; write one from 1 to 4094: vlan: 100"),
+    (
+        "10.0.1.1/24",
+        "10.0.1.1",
+        r#"8:52: port address "10.0.1.1" is not an address with the length of its subnet; write one like 10.0.0.1/24 or "2001:db8::1/64""#,
+    ),
+    (
+        "10.0.1.1/24",
+        "10.0.1.0/24",
+        "8:52: port address 10.0.1.0/24 is none that a machine can have; write one like 10.0.0.1/24",
+    ),
+    (
+        "10.0.1.1/24",
+        "10.0.0.2/24",
+        r#"8:52: the subnet of 10.0.0.2/24 is on port "outside" already; each belongs to one port, change one of them"#,
+    ),
+    (
+        "10.0.1.1/24",
+        "10.0.0.1/24",
+        r#"8:52: the address of 10.0.0.1/24 is on port "outside" already; each belongs to one port, change one of them"#,
+    ),
+    (
+        "via: 10.0.0.254",
+        "via: 10.0.2.254",
+        "10:31: via 10.0.2.254 is in no port's subnet; write an address in one of 10.0.0.0/24, 10.0.1.0/24",
+    ),
+    ("via: 10.0.0.254", "via: 10.0.0.1", "10:31: via 10.0.0.1 is the router's own address; write a neighbour's"),
+    (
+        "via: 10.0.0.254",
+        "via: 10.0.0.254 }\n  - { prefix: 0.0.0.0/0, via: 10.0.0.253",
+        "11:15: route to 0.0.0.0/0 is already there (line 10); change or remove one of them",
+    ),
+    (
+        "prefix: 0.0.0.0/0",
+        r#"prefix: "::/0""#,
+        "10:28: via 10.0.0.254 is not of the family of ::/0; write a next hop of the same family",
+    ),
+    (
+        "prefix: 0.0.0.0/0",
+        "prefix: 10.3.0.1/8",
+        "10:15: prefix 10.3.0.1/8 has bits set behind the prefix; write 10.0.0.0/8 for all of it or 10.3.0.1 for one address",
+    ),
+    (
+        "address: 10.0.0.254",
+        "address: 10.0.3.254",
+        "12:16: neighbour 10.0.3.254 is in no port's subnet; write an address in one of 10.0.0.0/24, 10.0.1.0/24",
+    ),
+    (
+        r#"mac: "02:00:5e:10:00:01""#,
+        r#"mac: "02:00:5e:10:00""#,
+        r#"12:33: mac "02:00:5e:10:00" is not six hexadecimal octets; write them with colons, in quotes: "02:00:5e:10:00:01""#,
+    ),
+    (
+        r#"mac: "02:00:5e:10:00:01""#,
+        r#"mac: "01:00:5e:10:00:01""#,
+        r#"12:33: mac 01:00:5e:10:00:01 is the address of a group of machines; write one machine's: "02:00:5e:10:00:01""#,
+    ),
+    (
+        r#"mac: "02:00:5e:10:00:01" }"#,
+        "mac: \"02:00:5e:10:00:01\" }\n  - { address: 10.0.0.254, mac: \"02:00:5e:10:00:02\" }",
+        "13:16: neighbour 10.0.0.254 is already there (line 12); change or remove one of them",
+    ),
+    // Flows, cluster, metrics.
+    (
+        "udp: 30s",
+        "udp: 30",
+        r#"13:46: udp "30" is not a time; write a whole number with its unit ms, s, m or h: udp: 60s"#,
+    ),
+    (
+        "udp: 30s",
+        "udp: 30 sec",
+        r#"13:46: udp "30 sec" is not a time; write a whole number with its unit ms, s, m or h: udp: 60s"#,
+    ),
+    ("udp: 30s", "udp: 0s", r#"13:46: udp "0s" is out of range; write a time from 1ms to 168h: udp: 60s"#),
+    ("udp: 30s", "udp: 169h", r#"13:46: udp "169h" is out of range; write a time from 1ms to 168h: udp: 60s"#),
+    (
+        "capacity_v4: 1000",
+        "capacity_v4: 0",
+        "13:23: capacity_v4 0 is out of range; write one from 1 to 268435456: capacity_v4: 1000000",
+    ),
+    (
+        "000102030405060708090a0b0c0d0e0f",
+        "0001020304",
+        "14:17: the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: key: 000102030405060708090a0b0c0d0e0f",
+    ),
+    (
+        "table_size: 101",
+        "table_size: 65536",
+        "14:63: table_size 65536 is not a prime; write the next one up: table_size: 65537",
+    ),
+    (
+        "table_size: 101",
+        "table_size: 1",
+        "14:63: table_size 1 is out of range; write one from 2 to 16777213: table_size: 65537",
+    ),
+    (
+        "table_size: 101",
+        "table_size: 16777214",
+        "14:63: table_size 16777214 is out of range; write one from 2 to 16777213: table_size: 65537",
+    ),
+    (
+        "table_size: 101",
+        "table_size: 2",
+        r#"28:15: table_size 2 is smaller than the 3 children of virtual host "web"; write at least a hundred slots a child: table_size: 65537"#,
+    ),
+    (
+        "flow: { source: { v4: 24 } }",
+        "table_size: 2",
+        r#"27:17: table_size 2 is smaller than the 3 children of virtual host "web"; write at least a hundred slots a child: table_size: 65537"#,
+    ),
+    (
+        "listen: 127.0.0.1:9477",
+        "listen: localhost",
+        r#"29:20: listen "localhost" is neither off nor an address with a port; write listen: 127.0.0.1:9477 or listen: "[::1]:9477""#,
+    ),
+    // Children.
+    (
+        "{ name: server1, address: 10.0.1.11 }",
+        "{ name: server1 }",
+        r#"16:13: child "server1" has no address; add it: address: 10.0.1.1"#,
+    ),
+    (
+        "{ name: server1, address: 10.0.1.11 }",
+        "{ address: 10.0.1.11 }",
+        r#"16:7: missing key "name"; add it: name: web-1"#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: server1.example.org",
+        r#"16:31: address "server1.example.org" is not an IP address; write one like 192.0.2.1 or "2001:db8::1""#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 0.0.0.0",
+        r#"16:31: address 0.0.0.0 is the unspecified address; write the address of one machine, like 192.0.2.1 or "2001:db8::1""#,
+    ),
+    (
+        "address: 10.0.1.11",
+        r#"address: "2001:db8::11""#,
+        r#"16:31: child "server1" is IPv6, but the router has no IPv6 tunnel address; add one to router: tunnel_addresses: ["2001:db8::1"]"#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.1",
+        r#"16:31: child "server1" has the router's own address 10.0.1.1; write the child's"#,
+    ),
+    (
+        "{ name: server2, address",
+        "{ name: server1, address",
+        "17:13: child server1 is already there (line 16); change or remove one of them",
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: gre",
+        r#"16:50: tunnel "gre" is not known; write one of ipip: tunnel: ipip"#,
+    ),
+    (
+        "prefix: 0.0.0.0/0",
+        "prefix: 10.8.0.0/16",
+        r#"18:31: child "server3" cannot be reached: no port's subnet and no route has 10.9.9.13; add a route: { prefix: 0.0.0.0/0, via: 10.0.0.254 }"#,
+    ),
+    (
+        "  - { name: server1, address: 10.0.1.11 }",
+        "  - { name: server1, address: 10.0.1.11 }\n  - { name: far, address: \"::1\" }",
+        r#"17:27: child "far" is IPv6, but the router has no IPv6 tunnel address; add one to router: tunnel_addresses: ["2001:db8::1"]"#,
+    ),
+    // Virtual hosts.
+    ("name: web", "name: shop", "24:11: virtual host shop is already there (line 20); change or remove one of them"),
+    (
+        "[198.51.100.81]",
+        "[]",
+        r#"25:16: virtual host "web" has no address; write at least one: addresses: [192.0.2.80/32]"#,
+    ),
+    (
+        "[198.51.100.81]",
+        "[198.51.100.81/24]",
+        "25:17: address 198.51.100.81/24 has bits set behind the prefix; write 198.51.100.0/24 for all of it or 198.51.100.81 for one address",
+    ),
+    (
+        "[198.51.100.81]",
+        "[198.51.100]",
+        r#"25:17: address "198.51.100" is not an address or prefix; write one like 192.0.2.80, 192.0.2.0/24 or "2001:db8::/64""#,
+    ),
+    (
+        "[198.51.100.81]",
+        "[198.51.100.81, 198.51.100.81/32]",
+        "25:32: address 198.51.100.81 is already there (line 25); change or remove one of them",
+    ),
+    (
+        "[198.51.100.81]",
+        "[192.0.2.1]",
+        r#"25:17: virtual host "web" has the router's own address 192.0.2.1; give the service one of its own"#,
+    ),
+    (
+        "flow: { source: { v4: 24 } }",
+        "table_size: 1000",
+        "27:17: table_size 1000 is not a prime; write the next one up: table_size: 1009",
+    ),
+    (
+        "services: [tcp/80]",
+        "services: []",
+        r#"22:15: virtual host "shop" has an empty list of services; leave the key out for any, or write services: [tcp/80, tcp/8000-8999, udp]"#,
+    ),
+    ("services: [tcp/80]", "services: [tpc/80]", r#"22:16: service "tpc/80" is not known; did you mean "tcp"?"#),
+    (
+        "services: [tcp/80]",
+        "services: [http]",
+        r#"22:16: service "http" is not known; write tcp, udp, sctp, icmp, icmpv6, a protocol number from 0 to 255, or any"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80-]",
+        r#"22:16: service "tcp/80-" has no good port; write one from 0 to 65535 or a range: tcp/80 or tcp/8000-8999"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/90-80]",
+        r#"22:16: service "tcp/90-80" has no good port; write one from 0 to 65535 or a range: tcp/80 or tcp/8000-8999"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/65536]",
+        r#"22:16: service "tcp/65536" has no good port; write one from 0 to 65535 or a range: tcp/80 or tcp/8000-8999"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [icmp/8]",
+        r#"22:16: service "icmp/8" has a port, which its protocol does not have; write icmp alone"#,
+    ),
+    ("services: [tcp/80]", "services: [any/80]", r#"22:16: service "any/80" is not known; did you mean "any"?"#),
+    (
+        "services: [tcp/80]",
+        "services: [47/80]",
+        r#"22:16: service "47/80" has a port, which its protocol does not have; write 47 alone"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [256]",
+        r#"22:16: service "256" is not known; write tcp, udp, sctp, icmp, icmpv6, a protocol number from 0 to 255, or any"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80, 6/80]",
+        r#"22:24: virtual host "shop" has the service tcp/80 twice; remove one of them"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80-90, tcp/85-95]",
+        r#"22:27: services tcp/80-90 and tcp/85-95 of virtual host "shop" overlap; write them as one: tcp/80-95"#,
+    ),
+    (
+        "flow: { source: { v4: 24 } }",
+        "flow: 4-tuple",
+        r#"27:11: flow "4-tuple" is not known; write flow: 5-tuple, flow: source or flow: { source: { v4: 24, v6: 56 } }"#,
+    ),
+    ("source: { v4: 24 }", "source: { v4: 33 }", "27:27: v4 33 is out of range; write one from 0 to 32: v4: 24"),
+    (
+        "flow: { source: { v4: 24 } }",
+        "selection: least_costs",
+        r#"27:16: selection "least_costs" is not known; did you mean selection: least_cost?"#,
+    ),
+    (
+        "children: [server1, server2]",
+        "children: []",
+        r#"23:15: virtual host "shop" has no children; name at least one: children: [server1]"#,
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [server1, server33]",
+        r#"23:25: virtual host "shop" names the child "server33", which is not defined; did you mean "server3"?"#,
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [database]",
+        r#"23:16: virtual host "shop" names the child "database", which is not defined; define it in the top-level children: { name: server1, address: 10.0.1.1 }"#,
+    ),
+    (
+        "children: [server1, server2]",
+        "children: [server1, server1]",
+        "23:25: child server1 is already there (line 23); change or remove one of them",
+    ),
+    ("weight: 10", "weight: 10001", "28:50: weight 10001 is out of range; write one from 0 to 10000: weight: 10"),
+    ("weight: 10", "weight: -1", r#"28:50: weight "-1" is not a whole number; write one from 0 to 10000: weight: 10"#),
+    (
+        "weight: 10",
+        "weight: ten",
+        r#"28:50: weight "ten" is not a whole number; write one from 0 to 10000: weight: 10"#,
+    ),
+    (
+        "weight: 10",
+        "weight: 0x10",
+        r#"28:50: weight "0x10" is not a whole number; write one from 0 to 10000: weight: 10"#,
+    ),
+    ("weight: 10", "cost: -0.5", r#"28:48: cost "-0.5" is not a number of at least 0; write one: cost: 1.5"#),
+    ("weight: 10", "cost: .inf", r#"28:48: cost ".inf" is not a number of at least 0; write one: cost: 1.5"#),
+    ("weight: 10", "cost: cheap", r#"28:48: cost "cheap" is not a number of at least 0; write one: cost: 1.5"#),
+    ("weight: 10", "tier: 256", "28:48: tier 256 is out of range; write one from 0 to 255: tier: 0"),
+    (
+        "{ name: server2, weight: 10 }",
+        "{ name: server9, weight: 10 }",
+        r#"28:33: virtual host "web" names the child "server9", which is not defined; did you mean "server1"?"#,
+    ),
+    ("{ name: server2, weight: 10 }", "{ weight: 10 }", r#"28:27: missing key "name"; add it: name: web-1"#),
+];
