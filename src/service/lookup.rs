@@ -26,8 +26,8 @@ use crate::units::VirtualHostId;
 /// Index of all virtual hosts; immutable once built.
 #[derive(Clone, Debug)]
 pub struct VirtualHosts {
-    v4: Prefixes<u32, 16>,
-    v6: Prefixes<u128, 8>,
+    v4: Prefixes<u32, 16, 8>,
+    v6: Prefixes<u128, 4, 3>,
 }
 
 impl VirtualHosts {
@@ -117,23 +117,23 @@ struct Service<'a, A> {
 
 /// The prefixes of one address family.
 #[derive(Clone, Debug)]
-struct Prefixes<A, const B: usize> {
+struct Prefixes<A, const U: usize, const L: usize> {
     /// Addresses to the position of their longest prefix.
-    ranges: Ranges<A, B>,
+    ranges: Ranges<A, U, L>,
     prefixes: Vec<Prefix>,
-    /// Spans of all prefixes that have few.
-    spans: Vec<Span>,
-    /// Prefixes that have many: classes to virtual hosts.
-    crowded: Vec<Ranges<u32, 16>>,
+    /// Spans of prefixes that have many: classes to virtual hosts.
+    crowded: Vec<Ranges<u32, 16, 8>>,
 }
 
+/// A prefix, with all that most lookups need, in one cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Prefix {
     /// Position of the next shorter prefix that covers this one, or [`NONE`].
     shorter: u32,
-    /// Position of the first in `spans`; in `crowded` where `span_count` is [`NONE`].
-    span_first: u32,
-    span_count: u32,
+    /// Position in `crowded`, or [`NONE`] where `spans` has all.
+    crowded: u32,
+    spans: [Span; FEW],
 }
 
 /// The classes of traffic from `first` to `last` that belong to `host`.
@@ -144,8 +144,18 @@ struct Span {
     host: u32,
 }
 
-/// Spans of a prefix up to which they are looked through one by one: three cache lines.
-const FEW: usize = 16;
+impl Span {
+    /// Spans nothing.
+    const EMPTY: Span = Span { first: 1, last: 0, host: NONE };
+
+    #[inline]
+    fn contains(&self, class: u32) -> bool {
+        (self.first <= class) & (class <= self.last)
+    }
+}
+
+/// Spans that fit into a prefix's cache line.
+const FEW: usize = 4;
 
 /// Number that stands beside the 256 protocols for a filter without one.
 const ANY: u32 = 256;
@@ -155,11 +165,11 @@ fn class(protocol: u32, port: u16) -> u32 {
     protocol << 16 | u32::from(port)
 }
 
-impl<A: Address, const B: usize> Prefixes<A, B> {
-    fn new(mut services: Vec<Service<'_, A>>) -> Prefixes<A, B> {
+impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
+    fn new(mut services: Vec<Service<'_, A>>) -> Self {
         // Shorter prefixes before the longer that they cover; the order of equal ones stays.
         services.sort_by(|a, b| (a.first, b.last).cmp(&(b.first, a.last)));
-        let (mut prefixes, mut spans, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut prefixes, mut crowded) = (Vec::new(), Vec::new());
         let mut starts = Starts(vec![(A::MIN, NONE)]);
         // Prefixes that cover the address where we are, with their last address.
         let mut open: Vec<(u32, A)> = Vec::new();
@@ -168,21 +178,24 @@ impl<A: Address, const B: usize> Prefixes<A, B> {
             starts.close(&mut open, |end| end < first);
             let rules: Vec<Rule<'_>> = same.iter().map(|service| service.rule).collect();
             let own = paint(&rules);
-            let (span_first, span_count) =
-                if own.len() <= FEW { (spans.len(), own.len() as u32) } else { (crowded.len(), NONE) };
-            if own.len() <= FEW {
-                spans.extend(own)
-            } else {
-                crowded.push(ranges(&own))
+            let mut prefix = Prefix { shorter: NONE, crowded: NONE, spans: [Span::EMPTY; FEW] };
+            match prefix.spans.get_mut(..own.len()) {
+                Some(spans) => spans.copy_from_slice(&own),
+                None => {
+                    prefix.crowded = crowded.len() as u32;
+                    crowded.push(ranges(&own));
+                }
             }
-            let shorter = open.last().map_or(NONE, |&(prefix, _)| prefix);
+            if let Some(&(shorter, _)) = open.last() {
+                prefix.shorter = shorter;
+            }
             let position = prefixes.len() as u32;
-            prefixes.push(Prefix { shorter, span_first: span_first as u32, span_count });
+            prefixes.push(prefix);
             starts.push(first, position);
             open.push((position, last));
         }
         starts.close(&mut open, |_| true);
-        Prefixes { ranges: Ranges::new(&starts.0, A::MAX), prefixes, spans, crowded }
+        Prefixes { ranges: Ranges::new(&starts.0, A::MAX), prefixes, crowded }
     }
 
     #[inline]
@@ -191,24 +204,25 @@ impl<A: Address, const B: usize> Prefixes<A, B> {
         let mut position = self.ranges.find(destination);
         while position != NONE {
             let prefix = &self.prefixes[position as usize];
-            let host = self.host(prefix, named).or_else(|| self.host(prefix, any));
-            if host.is_some() {
-                return host;
+            let mut host = NONE;
+            if prefix.crowded == NONE {
+                // No branches: whoever floods us could make them unpredictable. Spans of `any` are last, and give way.
+                for span in prefix.spans.iter().rev() {
+                    host = if span.contains(named) | span.contains(any) { span.host } else { host };
+                }
+            } else {
+                let spans = &self.crowded[prefix.crowded as usize];
+                host = spans.find(named);
+                if host == NONE {
+                    host = spans.find(any);
+                }
+            }
+            if host != NONE {
+                return Some(VirtualHostId(host));
             }
             position = prefix.shorter;
         }
         None
-    }
-
-    #[inline]
-    fn host(&self, prefix: &Prefix, class: u32) -> Option<VirtualHostId> {
-        let first = prefix.span_first as usize;
-        if prefix.span_count == NONE {
-            let host = self.crowded[first].find(class);
-            return (host != NONE).then_some(VirtualHostId(host));
-        }
-        let spans = &self.spans[first..first + prefix.span_count as usize];
-        spans.iter().find(|span| span.first <= class && class <= span.last).map(|span| VirtualHostId(span.host))
     }
 }
 
@@ -286,7 +300,7 @@ fn next_free(free: &mut [usize], mut piece: usize) -> usize {
 }
 
 /// The spans as a search tree over all classes.
-fn ranges(spans: &[Span]) -> Ranges<u32, 16> {
+fn ranges(spans: &[Span]) -> Ranges<u32, 16, 8> {
     let mut starts = Starts(vec![(0, NONE)]);
     for span in spans {
         starts.push(span.first, span.host);
@@ -492,7 +506,7 @@ mod tests {
     fn address() -> impl Strategy<Value = IpAddr> {
         let octet = || prop::sample::select(&[0u8, 1, 0x7f, 0x80, 0xff][..]);
         prop_oneof![
-            prop::array::uniform4(octet()).prop_map(|octets| IpAddr::from(octets)),
+            prop::array::uniform4(octet()).prop_map(IpAddr::from),
             prop::array::uniform4(octet())
                 .prop_map(|[a, b, c, d]| { IpAddr::from([a, b, 0, 0, 0, 0, 0, c, c, 0, 0, 0, 0, 0, 0, d]) }),
         ]

@@ -286,9 +286,9 @@ mod tests {
         let names = &name_sets(4)[0];
         let members: Vec<Named> = names.iter().cloned().zip([2, 13, 111, 10].map(weight)).collect();
         for key in KEYS {
-            for removed in 0..4 {
+            for (removed, name) in names.iter().enumerate() {
                 let moved = disruption(&members, removed, &key);
-                assert!(moved <= 0.01, "{moved} without {}", names[removed]);
+                assert!(moved <= 0.01, "{moved} without {name}");
             }
         }
     }
