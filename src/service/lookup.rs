@@ -15,6 +15,7 @@
 //! A prefix's filters become disjoint spans of ports for each protocol, the narrowest on top, so that 65,000 virtual hosts on
 //! one address cost one more search.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -121,23 +122,62 @@ struct Prefixes<A, const U: usize, const L: usize> {
     /// Addresses to the position of their longest prefix.
     ranges: Ranges<A, U, L>,
     prefixes: Vec<Prefix>,
-    /// Spans of prefixes that have many: classes to virtual hosts.
-    crowded: Vec<Ranges<u32, 16, 8>>,
+    patterns: Vec<Pattern>,
 }
 
-/// A prefix, with all that most lookups need, in one cache line.
+/// A prefix. Small, since there may be one for each virtual host, and the more of them a cache holds the better.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
 struct Prefix {
     /// Position of the next shorter prefix that covers this one, or [`NONE`].
     shorter: u32,
-    /// Position in `crowded`, or [`NONE`] where `spans` has all.
-    crowded: u32,
-    spans: [Span; FEW],
+    /// Position of its spans in `patterns`.
+    pattern: u32,
+    /// The lowest of its virtual hosts, from which the hosts of its spans are counted.
+    host: u32,
+}
+
+/// The spans of prefixes: in ascending order, disjoint. Prefixes with the same ones share them (the usual: 80 and 443).
+#[derive(Clone, Debug)]
+enum Pattern {
+    Few([Span; FEW]),
+    Many(Ranges<u32, 16, 8>),
+}
+
+impl Pattern {
+    /// Spans up to [`FEW`] cost no search.
+    fn new(spans: &[Span]) -> Pattern {
+        let mut few = [Span::EMPTY; FEW];
+        match few.get_mut(..spans.len()) {
+            Some(used) => {
+                used.copy_from_slice(spans);
+                Pattern::Few(few)
+            }
+            None => Pattern::Many(ranges(spans)),
+        }
+    }
+
+    /// The host of the span that contains `named`, else of the one that contains `any`, else [`NONE`].
+    #[inline]
+    fn find(&self, named: u32, any: u32) -> u32 {
+        match self {
+            Pattern::Few(spans) => {
+                // No branches: who floods us could make them unpredictable. Spans of `any` are last, and give way.
+                let mut host = NONE;
+                for span in spans.iter().rev() {
+                    host = if span.contains(named) | span.contains(any) { span.host } else { host };
+                }
+                host
+            }
+            Pattern::Many(spans) => match spans.find(named) {
+                NONE => spans.find(any),
+                host => host,
+            },
+        }
+    }
 }
 
 /// The classes of traffic from `first` to `last` that belong to `host`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Span {
     first: u32,
     last: u32,
@@ -154,8 +194,8 @@ impl Span {
     }
 }
 
-/// Spans that fit into a prefix's cache line.
-const FEW: usize = 4;
+/// Spans that are looked through one by one.
+const FEW: usize = 5;
 
 /// Number that stands beside the 256 protocols for a filter without one.
 const ANY: u32 = 256;
@@ -169,7 +209,7 @@ impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
     fn new(mut services: Vec<Service<'_, A>>) -> Self {
         // Shorter prefixes before the longer that they cover; the order of equal ones stays.
         services.sort_by(|a, b| (a.first, b.last).cmp(&(b.first, a.last)));
-        let (mut prefixes, mut crowded) = (Vec::new(), Vec::new());
+        let (mut prefixes, mut patterns, mut known) = (Vec::new(), Vec::new(), HashMap::new());
         let mut starts = Starts(vec![(A::MIN, NONE)]);
         // Prefixes that cover the address where we are, with their last address.
         let mut open: Vec<(u32, A)> = Vec::new();
@@ -177,25 +217,21 @@ impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
             let (first, last) = (same[0].first, same[0].last);
             starts.close(&mut open, |end| end < first);
             let rules: Vec<Rule<'_>> = same.iter().map(|service| service.rule).collect();
-            let own = paint(&rules);
-            let mut prefix = Prefix { shorter: NONE, crowded: NONE, spans: [Span::EMPTY; FEW] };
-            match prefix.spans.get_mut(..own.len()) {
-                Some(spans) => spans.copy_from_slice(&own),
-                None => {
-                    prefix.crowded = crowded.len() as u32;
-                    crowded.push(ranges(&own));
-                }
-            }
-            if let Some(&(shorter, _)) = open.last() {
-                prefix.shorter = shorter;
-            }
+            let mut spans = paint(&rules);
+            let host = spans.iter().map(|span| span.host).min().unwrap_or(0);
+            spans.iter_mut().for_each(|span| span.host -= host);
+            let pattern = *known.entry(spans).or_insert_with_key(|spans| {
+                patterns.push(Pattern::new(spans));
+                patterns.len() as u32 - 1
+            });
+            let shorter = open.last().map_or(NONE, |&(prefix, _)| prefix);
             let position = prefixes.len() as u32;
-            prefixes.push(prefix);
+            prefixes.push(Prefix { shorter, pattern, host });
             starts.push(first, position);
             open.push((position, last));
         }
         starts.close(&mut open, |_| true);
-        Prefixes { ranges: Ranges::new(&starts.0, A::MAX), prefixes, crowded }
+        Prefixes { ranges: Ranges::new(&starts.0, A::MAX), prefixes, patterns }
     }
 
     #[inline]
@@ -204,21 +240,9 @@ impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
         let mut position = self.ranges.find(destination);
         while position != NONE {
             let prefix = &self.prefixes[position as usize];
-            let mut host = NONE;
-            if prefix.crowded == NONE {
-                // No branches: whoever floods us could make them unpredictable. Spans of `any` are last, and give way.
-                for span in prefix.spans.iter().rev() {
-                    host = if span.contains(named) | span.contains(any) { span.host } else { host };
-                }
-            } else {
-                let spans = &self.crowded[prefix.crowded as usize];
-                host = spans.find(named);
-                if host == NONE {
-                    host = spans.find(any);
-                }
-            }
+            let host = self.patterns[prefix.pattern as usize].find(named, any);
             if host != NONE {
-                return Some(VirtualHostId(host));
+                return Some(VirtualHostId(prefix.host + host));
             }
             position = prefix.shorter;
         }
