@@ -1,4 +1,21 @@
 //! Which virtual host a packet is for, and which child gets a new flow.
+//!
+//! ```text
+//! destination, protocol, port ──lookup──► virtual host ──selection──► child
+//!                                 │                         │
+//!                              filter, ranges            maglev ◄── cluster hash of the flow key
+//! ```
+//!
+//! - [`filter`]: what protocols and ports a virtual host asks for.
+//! - [`lookup`]: which virtual host is the most specific for a packet.
+//! - `ranges`: which of many ranges a key lies in, for `lookup`.
+//! - [`maglev`]: which member a hash belongs to, alike on all routers of a cluster.
+//! - [`selection`]: which members take part (tiers, costs), and who of them gets a new flow.
+//!
+//! Everything is built by the slow path and then only read: workers look up without allocation, locks or clocks.
 
 pub mod filter;
+pub mod lookup;
+pub mod maglev;
+mod ranges;
 pub mod selection;

@@ -1,4 +1,19 @@
 //! How a new flow's child is chosen.
+//!
+//! ```text
+//! candidates ──lowest tier that can──► (least cost: the cheapest, equal weights) ──► table of members
+//!                                                                                        ▲
+//!                                     flow key's cluster hash, or a cursor that goes round ┘
+//! ```
+//!
+//! Policy is worked out when a table is built; a new flow only looks into it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::maglev::{Maglev, apportion};
+use crate::units::Weight;
 
 /// Which packets make up one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,4 +38,382 @@ pub enum Policy {
     LeastCost,
     /// In turn, in proportion to weights. Each router has its own turn.
     RoundRobin,
+}
+
+/// A child that may get new flows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate<'a> {
+    /// Name, unique among the candidates, that all routers of the cluster agree on.
+    pub name: &'a str,
+    /// Share of new flows; 0 drains.
+    pub weight: Weight,
+    /// Cost of sending a flow there, for [`Policy::LeastCost`]; in any unit. Not a number counts as infinite.
+    pub cost: f64,
+    /// 0 is primary; a tier gets new flows only when no candidate of a lower one can take any.
+    pub tier: u8,
+    /// Whether it is up.
+    pub available: bool,
+}
+
+impl Candidate<'_> {
+    fn takes_flows(&self) -> bool {
+        self.available && self.weight != Weight::DRAIN
+    }
+
+    fn cost(&self) -> f64 {
+        if self.cost.is_nan() { f64::INFINITY } else { self.cost }
+    }
+}
+
+/// Gives new flows of a virtual host their member. Shared by workers; only the cursor of round robin ever changes.
+#[derive(Debug)]
+pub struct Selector {
+    table: Table,
+    /// The candidates that take part, by name: what the table's entries are positions in.
+    members: Box<[u32]>,
+}
+
+#[derive(Debug)]
+enum Table {
+    Hash(Maglev),
+    /// The members in turn, and whose turn it is, modulo the length.
+    Turn(Arc<[u16]>, AtomicU32),
+}
+
+impl Selector {
+    /// Works out who gets new flows under `policy`, with `table_size` slots where they are found by hash.
+    pub fn build(policy: Policy, candidates: &[Candidate<'_>], table_size: u32, tables: &mut TableCache) -> Selector {
+        let mut members: Vec<u32> = (0..).zip(candidates).filter(|(_, c)| c.takes_flows()).map(|(i, _)| i).collect();
+        let candidate = |member: &u32| &candidates[*member as usize];
+        if let Some(active) = members.iter().map(|m| candidate(m).tier).min() {
+            members.retain(|m| candidate(m).tier == active);
+        }
+        if policy == Policy::LeastCost {
+            let least = members.iter().map(|m| candidate(m).cost()).fold(f64::INFINITY, f64::min);
+            members.retain(|m| candidate(m).cost() <= least);
+        }
+        // Candidates listed in another order share the same table.
+        members.sort_by_key(|m| candidate(m).name);
+        let children = members.iter().map(|m| {
+            let weight = if policy == Policy::LeastCost { EQUAL } else { candidate(m).weight };
+            (candidate(m).name, weight)
+        });
+        let table = match policy {
+            Policy::ConsistentHash | Policy::LeastCost => {
+                Table::Hash(tables.maglev(&children.collect::<Vec<_>>(), table_size))
+            }
+            Policy::RoundRobin => {
+                let weights: Vec<u16> = children.map(|(_, weight)| weight.get()).collect();
+                Table::Turn(tables.turns(&weights), AtomicU32::new(0))
+            }
+        };
+        Selector { table, members: members.into() }
+    }
+
+    /// The candidate, by its position, that gets the new flow whose key has this [`ClusterHash`](super::maglev::ClusterHash);
+    /// `None` where no candidate can take any.
+    #[inline]
+    pub fn select(&self, hash: u64) -> Option<usize> {
+        let entry = match &self.table {
+            Table::Hash(table) => table.slot(hash)?,
+            Table::Turn(turns, cursor) => {
+                let length = turns.len() as u32;
+                let turn = cursor.fetch_add(1, Ordering::Relaxed).checked_rem(length)?;
+                usize::from(turns[turn as usize])
+            }
+        };
+        self.members.get(entry).map(|&member| member as usize)
+    }
+}
+
+/// The weight of all, where weights do not count.
+const EQUAL: Weight = Weight::new(1).expect("1 is in the range of weights");
+
+/// Children and their weights in the order of names, and the slots they share.
+type MaglevKey = (Vec<(String, Weight)>, u32);
+
+/// Tables that selectors share: those of equal children, weights and sizes are one.
+#[derive(Debug)]
+pub struct TableCache {
+    key: [u8; 16],
+    maglev: HashMap<MaglevKey, Maglev>,
+    turns: HashMap<Vec<u16>, Arc<[u16]>>,
+}
+
+impl TableCache {
+    /// No tables yet; `key` is the cluster's.
+    pub fn new(key: [u8; 16]) -> TableCache {
+        TableCache { key, maglev: HashMap::new(), turns: HashMap::new() }
+    }
+
+    /// Memory of all tables, in bytes.
+    pub fn bytes(&self) -> usize {
+        let maglev = self.maglev.values().map(Maglev::slots);
+        maglev.chain(self.turns.values()).map(|table| size_of_val::<[u16]>(table)).sum()
+    }
+
+    /// Drops the tables that no selector holds any more.
+    pub fn drop_unused(&mut self) {
+        self.maglev.retain(|_, table| Arc::strong_count(table.slots()) > 1);
+        self.turns.retain(|_, table| Arc::strong_count(table) > 1);
+    }
+
+    fn maglev(&mut self, children: &[(&str, Weight)], size: u32) -> Maglev {
+        let key = (children.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect(), size);
+        self.maglev.entry(key).or_insert_with(|| Maglev::build(children, size, &self.key)).clone()
+    }
+
+    fn turns(&mut self, weights: &[u16]) -> Arc<[u16]> {
+        self.turns.entry(weights.to_vec()).or_insert_with(|| turns(weights)).clone()
+    }
+}
+
+/// Turns in a cycle of round robin at most, as long as there are fewer members.
+const TURNS_MAX: u32 = 1 << 14;
+
+/// A cycle of turns, each a position in `weights`: as many for each as its weight, spread evenly.
+///
+/// Weights are divided by their greatest common divisor. Where they still add up to more than [`TURNS_MAX`] they are scaled
+/// down to that, rounded to the largest remainders but to no less than one turn: a share is off by less than one turn in
+/// the cycle, or has one turn where it would have none. Weights are above 0.
+fn turns(weights: &[u16]) -> Arc<[u16]> {
+    let divisor = weights.iter().copied().fold(0, gcd).max(1);
+    let mut counts: Vec<u32> = weights.iter().map(|&weight| u32::from(weight / divisor)).collect();
+    if counts.iter().sum::<u32>() > TURNS_MAX {
+        let shares: Vec<(u32, u64)> = counts.iter().copied().zip(0..).collect();
+        counts = apportion(&shares, TURNS_MAX).into_iter().map(|count| count.max(1)).collect();
+    }
+    // Each member gains its count in every turn; the richest takes the turn and pays for it with a whole cycle's worth.
+    let cycle: i64 = counts.iter().copied().map(i64::from).sum();
+    let mut credit = vec![0; counts.len()];
+    (0..cycle)
+        .filter_map(|_| {
+            for (credit, &count) in credit.iter_mut().zip(&counts) {
+                *credit += i64::from(count);
+            }
+            // The first of the richest.
+            let richest = (0..credit.len()).rev().max_by_key(|&member| credit[member])?;
+            credit[richest] -= cycle;
+            u16::try_from(richest).ok()
+        })
+        .collect()
+}
+
+fn gcd(a: u16, b: u16) -> u16 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::maglev::ClusterHash;
+
+    const KEY: [u8; 16] = *b"all routers know";
+    const SIZE: u32 = 1021;
+
+    fn candidate(name: &str, weight: u16) -> Candidate<'_> {
+        Candidate { name, weight: Weight::new(weight).unwrap(), cost: 0.0, tier: 0, available: true }
+    }
+
+    fn build(policy: Policy, candidates: &[Candidate<'_>]) -> Selector {
+        Selector::build(policy, candidates, SIZE, &mut TableCache::new(KEY))
+    }
+
+    /// Of 10,000 new flows, how many each candidate gets.
+    fn counts(selector: &Selector, candidates: usize) -> Vec<u32> {
+        let hash = ClusterHash::new(&KEY);
+        let mut counts = vec![0; candidates];
+        for flow in 0..10_000u32 {
+            if let Some(member) = selector.select(hash.hash(&flow.to_be_bytes())) {
+                counts[member] += 1;
+            }
+        }
+        counts
+    }
+
+    /// Which candidates get new flows at all.
+    fn chosen(policy: Policy, candidates: &[Candidate<'_>]) -> Vec<bool> {
+        counts(&build(policy, candidates), candidates.len()).into_iter().map(|count| count > 0).collect()
+    }
+
+    const POLICIES: [Policy; 3] = [Policy::ConsistentHash, Policy::LeastCost, Policy::RoundRobin];
+
+    #[test]
+    fn weight_0_and_unavailability_drain() {
+        for policy in POLICIES {
+            let mut candidates = [candidate("a", 0), candidate("b", 1), candidate("c", 1)];
+            assert_eq!(chosen(policy, &candidates), [false, true, true], "{policy:?}");
+            candidates[1].available = false;
+            assert_eq!(chosen(policy, &candidates), [false, false, true], "{policy:?}");
+            candidates[2].weight = Weight::DRAIN;
+            assert_eq!(chosen(policy, &candidates), [false, false, false], "{policy:?}");
+            assert_eq!(build(policy, &[]).select(0), None, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_tier_takes_over_and_gives_back() {
+        let tiers = [3, 1, 1, 2];
+        // Available, and then who gets new flows.
+        let cases = [
+            ([true, true, true, true], [false, true, true, false]),
+            ([true, false, true, true], [false, false, true, false]),
+            ([true, false, false, true], [false, false, false, true]),
+            ([true, false, false, false], [true, false, false, false]),
+            ([false, false, false, false], [false, false, false, false]),
+            ([true, true, false, true], [false, true, false, false]),
+        ];
+        for policy in POLICIES {
+            for (available, expected) in cases {
+                let mut candidates = ["a", "b", "c", "d"].map(|name| candidate(name, 1));
+                for ((candidate, tier), available) in candidates.iter_mut().zip(tiers).zip(available) {
+                    (candidate.tier, candidate.available) = (tier, available);
+                }
+                assert_eq!(chosen(policy, &candidates), expected, "{policy:?} {available:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tier_that_is_drained_gives_way() {
+        let candidates = [candidate("primary", 0), Candidate { tier: 1, ..candidate("backup", 1) }];
+        assert_eq!(chosen(Policy::ConsistentHash, &candidates), [false, true]);
+    }
+
+    #[test]
+    fn the_least_cost_of_the_active_tier_wins_and_ties_share() {
+        let cases = [
+            ([3.0, 1.0, 2.0, 0.5], [false, true, false, false]),
+            ([1.0, 1.0, 2.0, 0.5], [true, true, false, false]),
+            ([0.0, -0.0, 0.0, 0.0], [true, true, true, false]),
+            ([f64::NAN, 7.0, f64::INFINITY, 0.0], [false, true, false, false]),
+            ([f64::NAN, f64::INFINITY, f64::NAN, 0.0], [true, true, true, false]),
+        ];
+        for (costs, expected) in cases {
+            // The cheapest of all is a backup, and weights above 0 do not count.
+            let mut candidates = [candidate("a", 1), candidate("b", 1000), candidate("c", 1), candidate("d", 1)];
+            candidates[3].tier = 1;
+            for (candidate, cost) in candidates.iter_mut().zip(costs) {
+                candidate.cost = cost;
+            }
+            let counts = counts(&build(Policy::LeastCost, &candidates), 4);
+            let fair = 10_000 / expected.iter().filter(|&&gets| gets).count() as u32;
+            for (count, gets) in counts.into_iter().zip(expected) {
+                let expected = if gets { fair - 300..fair + 300 } else { 0..1 };
+                assert!(expected.contains(&count), "{costs:?}: {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn consistent_hash_follows_weights_and_not_the_order_of_candidates() {
+        let candidates = [candidate("a", 1), candidate("b", 0), candidate("c", 3), candidate("d", 6)];
+        let selector = build(Policy::ConsistentHash, &candidates);
+        for (count, expected) in counts(&selector, 4).into_iter().zip([1000, 0, 3000, 6000]) {
+            assert!(count.abs_diff(expected) <= expected / 5, "{count} of {expected}");
+        }
+        let mut reversed = candidates;
+        reversed.reverse();
+        let other = build(Policy::ConsistentHash, &reversed);
+        for flow in 0..10_000u64 {
+            let hash = flow << 50 | flow;
+            let name = |candidates: &[Candidate<'static>; 4], selector: &Selector| {
+                selector.select(hash).map(|member| candidates[member].name)
+            };
+            assert_eq!(name(&candidates, &selector), name(&reversed, &other), "{hash}");
+        }
+    }
+
+    #[test]
+    fn round_robin_goes_round() {
+        let cases: [(&[u16], &[usize]); 4] = [
+            (&[1, 1, 1], &[0, 1, 2]),
+            (&[5, 1, 1], &[0, 0, 1, 0, 2, 0, 0]),
+            (&[600, 0, 200], &[0, 0, 2, 0]),
+            (&[7], &[0]),
+        ];
+        for (weights, cycle) in cases {
+            let candidates: Vec<_> = ["a", "b", "c"].iter().zip(weights).map(|(name, &w)| candidate(name, w)).collect();
+            let selector = build(Policy::RoundRobin, &candidates);
+            for _ in 0..3 {
+                let turns: Vec<_> = (0..cycle.len()).filter_map(|_| selector.select(0)).collect();
+                assert_eq!(turns, cycle, "{weights:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cycle_is_exact_and_smooth() {
+        for weights in [&[1u16, 2, 3][..], &[2, 13, 111, 10], &[100, 99, 98, 1], &[9973, 1, 1], &[4000, 6000, 3000]] {
+            let cycle = turns(weights);
+            let divisor = weights.iter().copied().fold(0, gcd);
+            let sum: u32 = weights.iter().map(|&weight| u32::from(weight / divisor)).sum();
+            assert_eq!(cycle.len(), sum as usize, "{weights:?}");
+            for (member, weight) in weights.iter().enumerate() {
+                let rate = f64::from(weight / divisor) / f64::from(sum);
+                let mut had = 0.0;
+                for (turn, &whose) in cycle.iter().enumerate() {
+                    had += if usize::from(whose) == member { 1.0 } else { 0.0 };
+                    let due = rate * (turn + 1) as f64;
+                    let late: f64 = had - due;
+                    assert!(late.abs() < weights.len() as f64 / 2.0, "{weights:?}: {member} had {had} of {due}");
+                }
+                assert_eq!(had, f64::from(weight / divisor), "{weights:?}: {member}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_cycles_are_rounded_and_forget_nobody() {
+        let mut weights = vec![10_000; 99];
+        weights.extend([1, 4999]);
+        let cycle = turns(&weights);
+        let count = |member: u16| cycle.iter().filter(|&&whose| whose == member).count() as f64;
+        assert!(cycle.len() <= TURNS_MAX as usize + 1);
+        assert_eq!(count(99), 1.0);
+        for (member, weight) in [(0, 10_000.0), (98, 10_000.0), (100, 4999.0)] {
+            let due = weight / 995_000.0 * f64::from(TURNS_MAX);
+            assert!((count(member) - due).abs() <= 1.0, "{} turns of {due}", count(member));
+        }
+    }
+
+    #[test]
+    fn equal_children_share_one_table() {
+        let mut tables = TableCache::new(KEY);
+        let children = [candidate("a", 1), candidate("b", 2), candidate("c", 0)];
+        let reordered = [candidate("b", 2), candidate("a", 1)];
+        let one = SIZE as usize * size_of::<u16>();
+        // Policy, candidates, slots, and the bytes of all tables after it.
+        let steps = [
+            (Policy::ConsistentHash, &children[..], SIZE, one),
+            (Policy::ConsistentHash, &children[..], SIZE, one),
+            (Policy::ConsistentHash, &reordered[..], SIZE, one),
+            (Policy::LeastCost, &children[..], SIZE, 2 * one),
+            (Policy::LeastCost, &reordered[..], SIZE, 2 * one),
+            (Policy::ConsistentHash, &children[..1], SIZE, 3 * one),
+            (Policy::ConsistentHash, &children[..], 7, 3 * one + 14),
+            (Policy::RoundRobin, &children[..], SIZE, 3 * one + 14 + 6),
+            (Policy::RoundRobin, &reordered[..], SIZE, 3 * one + 14 + 6),
+        ];
+        let mut selectors = Vec::new();
+        for (step, (policy, candidates, size, bytes)) in steps.into_iter().enumerate() {
+            selectors.push(Selector::build(policy, candidates, size, &mut tables));
+            assert_eq!(tables.bytes(), bytes, "step {step}");
+        }
+        selectors.truncate(1);
+        tables.drop_unused();
+        assert_eq!(tables.bytes(), one);
+    }
+
+    #[test]
+    fn workers_share_the_turns() {
+        let candidates = [candidate("a", 1), candidate("b", 3)];
+        let selector = build(Policy::RoundRobin, &candidates);
+        let b: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..1000).filter(|_| selector.select(0) == Some(1)).count())).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(b, 3000);
+    }
 }
