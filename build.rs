@@ -73,6 +73,12 @@ mod dpdk {
             .probe("libdpdk")
             .map_err(|_| format!("DPDK {OLDEST} or later was not found by pkg-config (libdpdk). {HELP}"))?;
 
+        // An upgrade of DPDK changes these.
+        for file in ["rte_build_config.h", "rte_version.h"] {
+            for path in library.include_paths.iter().map(|path| path.join(file)).filter(|path| path.exists()) {
+                println!("cargo::rerun-if-changed={}", path.display());
+            }
+        }
         generate(header, &library, &out.join("dpdk.rs"))?;
         compile(shim, &library)?;
 
