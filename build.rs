@@ -20,9 +20,10 @@ mod dpdk {
                         without DPDK: cargo build --no-default-features";
 
     /// Functions that [`crate::dpdk`] calls; everything else of DPDK stays out of the bindings.
-    const FUNCTIONS: [&str; 34] = [
+    const FUNCTIONS: [&str; 31] = [
         "slr_.*",
         "rte_dev_probe",
+        "rte_dev_remove",
         "rte_eal_cleanup",
         "rte_eal_get_lcore_state",
         "rte_eal_get_runtime_dir",
@@ -31,7 +32,6 @@ mod dpdk {
         "rte_eth_dev_adjust_nb_rx_tx_desc",
         "rte_eth_dev_close",
         "rte_eth_dev_configure",
-        "rte_eth_dev_get_mtu",
         "rte_eth_dev_get_port_by_name",
         "rte_eth_dev_info_get",
         "rte_eth_dev_set_mtu",
@@ -42,9 +42,7 @@ mod dpdk {
         "rte_eth_rx_queue_setup",
         "rte_eth_stats_get",
         "rte_eth_tx_queue_setup",
-        "rte_dev_remove",
         "rte_free",
-        "rte_get_main_lcore",
         "rte_get_tsc_hz",
         "rte_lcore_is_enabled",
         "rte_mbuf_dyn_rx_timestamp_register",
@@ -54,7 +52,6 @@ mod dpdk {
         "rte_pktmbuf_pool_create",
         "rte_strerror",
         "rte_zmalloc",
-        "rte_log_set_global_level",
     ];
 
     /// Libraries that those functions live in. Newer releases split `rte_eal`; what a release lacks is skipped.

@@ -1,6 +1,7 @@
 //! Decides how a port comes up and goes down: plugged, configured, started, and closed when nobody polls it any more.
 
 use std::ffi::{CStr, CString, c_int};
+use std::fs;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,7 +104,10 @@ pub enum PortError {
         has: u16,
     },
     /// The device cannot have this MTU.
-    #[error("port `{device}` cannot have an MTU of {asked}: choose one from {min} to {max}")]
+    #[error(
+        "port `{device}` cannot have an MTU of {asked}: choose one from {min} to {max}, or give the network interface \
+         below it a larger one (`ip link set dev IFACE mtu {asked}`)"
+    )]
     Mtu {
         /// The port.
         device: String,
@@ -187,6 +191,7 @@ impl Port {
             name: device.to_owned(),
             plugged,
             rx_queues: options.rx_queues,
+            mtu: options.mtu,
             started: AtomicBool::new(false),
             _pool: pool.clone(),
             _lease: lease,
@@ -263,15 +268,21 @@ impl Port {
 
     /// Largest packet without Ethernet header, in bytes.
     pub fn mtu(&self) -> u16 {
-        let mut mtu = 0;
-        // SAFETY: the port is open and `mtu` ours to write.
-        unsafe { sys::rte_eth_dev_get_mtu(self.device.id, &raw mut mtu) };
-        mtu
+        self.device.mtu
     }
 
     /// The driver's name.
     pub fn driver(&self) -> String {
         self.device.info().map(|info| driver_name(&info)).unwrap_or_default()
+    }
+}
+
+/// The largest MTU that DPDK lets us set. Where the driver gives none, DPDK computes it from the largest frame.
+fn mtu_max(info: &sys::rte_eth_dev_info) -> u16 {
+    const HEADER_AND_CHECK_BYTES: u32 = 18;
+    match info.max_mtu {
+        u16::MAX => u16::try_from(info.max_rx_pktlen.saturating_sub(HEADER_AND_CHECK_BYTES)).unwrap_or(u16::MAX),
+        mtu => mtu,
     }
 }
 
@@ -281,6 +292,7 @@ pub struct Device {
     name: String,
     plugged: bool,
     rx_queues: u16,
+    mtu: u16,
     /// Never false again once it is true: only the drop stops the device, when no queue can poll it.
     started: AtomicBool,
     _pool: Pool,
@@ -324,15 +336,12 @@ impl Device {
                 return Err(PortError::Queues { device: self.name.clone(), direction, asked, has });
             }
         }
-        let (asked, min, max) = (options.mtu, info.min_mtu, info.max_mtu);
-        if !(min..=max).contains(&asked) {
-            return Err(PortError::Mtu { device: self.name.clone(), asked, min, max });
-        }
+        let (asked, settable) = (options.mtu, self.settable_mtu(&info, options.mtu)?);
         // net_pcap gives microseconds since 1970. What the clocks of network cards count is not known here.
         mbuf::enable_timestamps(self.id, if driver_name(&info) == "net_pcap" { 1000 } else { 0 });
 
         let mut conf = sys::rte_eth_conf::default();
-        conf.rxmode.mtu = u32::from(asked);
+        conf.rxmode.mtu = u32::from(settable);
         if asked.saturating_add(FRAME_OVERHEAD_BYTES) > pool.data_room() {
             conf.rxmode.offloads |= info.rx_offload_capa & sys::SLR_RX_SCATTER;
         }
@@ -364,6 +373,9 @@ impl Device {
                 unsafe { sys::rte_eth_tx_queue_setup(self.id, queue, tx_length, u32::MAX, ptr::null()) }
             })?;
         }
+        if settable < asked {
+            return Ok(());
+        }
         self.step("setting its MTU", || {
             // SAFETY: as above.
             match unsafe { sys::rte_eth_dev_set_mtu(self.id, asked) } {
@@ -372,6 +384,16 @@ impl Device {
                 status => status,
             }
         })
+    }
+
+    /// The MTU to set for `asked`: less than that where the device sits on a network interface that has it already.
+    fn settable_mtu(&self, info: &sys::rte_eth_dev_info, asked: u16) -> Result<u16, PortError> {
+        let (min, max) = (info.min_mtu, mtu_max(info));
+        // net_af_packet allows 1500 at most, and still carries whatever its interface carries.
+        if (min..=max).contains(&asked) || asked > max && interface_mtu(info.if_index).is_some_and(|mtu| asked <= mtu) {
+            return Ok(asked.min(max));
+        }
+        Err(PortError::Mtu { device: self.name.clone(), asked, min, max })
     }
 
     /// Takes out what lies in the rings of a `net_ring` device: closing frees the rings, but not what is in them.
@@ -489,6 +511,14 @@ fn missing_interface(device: &str) -> Option<&str> {
     let interfaces =
         device.split(',').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| key.ends_with("iface"));
     interfaces.map(|(_, name)| name).find(|name| !Path::new("/sys/class/net").join(name).exists())
+}
+
+/// MTU of the network interface with this index; `None` where there is none, as for index 0.
+fn interface_mtu(index: u32) -> Option<u16> {
+    let number = |path: &Path| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let interfaces = fs::read_dir("/sys/class/net").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let interface = interfaces.into_iter().find(|path| number(&path.join("ifindex")) == Some(index))?;
+    number(&interface.join("mtu")).map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
 fn driver_name(info: &sys::rte_eth_dev_info) -> String {
