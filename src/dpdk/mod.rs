@@ -23,6 +23,7 @@ pub mod lcore;
 mod log;
 mod mbuf;
 mod memory;
+mod plug;
 mod pool;
 mod port;
 mod queue;

@@ -1,6 +1,6 @@
 //! Decides how a port comes up and goes down: plugged, configured, started, and closed when nobody polls it any more.
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 use std::fs;
 use std::path::Path;
 use std::ptr;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::eal::Lease;
+use super::plug::find_or_plug;
 use super::pool::Pool;
 use super::queue::{Ops, RxQueue, TxQueue};
 use super::{lock, log, mbuf, reason, sys};
@@ -15,14 +16,12 @@ use crate::units::MacAddr;
 
 /// `-ENOTSUP`
 const NOT_SUPPORTED: c_int = -95;
-/// `-EFAULT`: no bus knows the device's name.
-const UNKNOWN_NAME: c_int = -14;
 /// Ethernet header with two VLAN tags, and the frame check sequence that some devices deliver.
 const FRAME_OVERHEAD_BYTES: u16 = 14 + 8 + 4;
 /// Packets that one ring of a `net_ring` device holds, at most.
 const RING_PACKETS_MAX: usize = 1024;
 
-/// Ports that are open, by DPDK's number. Held locked while a port opens or closes: one at a time.
+/// Ports that are open, by DPDK's number. Locked while a device is plugged, started or closed: one at a time.
 static OPEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
 
 /// How to set a port up.
@@ -440,79 +439,6 @@ impl Drop for Device {
     }
 }
 
-/// The port of `device`, and whether it had to be plugged for that.
-fn find_or_plug(device: &str, open: &[u16]) -> Result<(u16, bool), PortError> {
-    let name = device.split(',').next().unwrap_or_default();
-    let bad_name = || PortError::Name(device.to_owned());
-    let devargs = CString::new(device).map_err(|_| bad_name())?;
-    let pci = is_pci_address(name);
-    let port_name = CString::new(if pci { full_pci_address(name) } else { name.to_owned() }).map_err(|_| bad_name())?;
-    if name.is_empty() {
-        return Err(bad_name());
-    }
-
-    if let Some(id) = port_by_name(&port_name) {
-        return if open.contains(&id) { Err(PortError::AlreadyOpen(device.to_owned())) } else { Ok((id, false)) };
-    }
-    if pci && !Path::new("/sys/bus/pci/devices").join(full_pci_address(name)).exists() {
-        return Err(PortError::NoPciDevice(device.to_owned()));
-    }
-    if let Some(interface) = missing_interface(device) {
-        return Err(PortError::NoInterface { device: device.to_owned(), interface: interface.to_owned() });
-    }
-    // SAFETY: `devargs` is a string, which DPDK copies; the caller's lease says that the EAL runs.
-    let (status, said) = log::during(|| unsafe { sys::rte_dev_probe(devargs.as_ptr()) });
-    if status == 0
-        && let Some(id) = port_by_name(&port_name)
-    {
-        return Ok((id, true));
-    }
-    let device = device.to_owned();
-    let reason = if status == 0 { "its driver made no network port of it".to_owned() } else { reason(status, &said) };
-    Err(match status {
-        _ if pci => PortError::Pci { device, reason },
-        UNKNOWN_NAME => PortError::UnknownDriver(device),
-        _ => PortError::Probe { device, reason },
-    })
-}
-
-fn port_by_name(name: &CStr) -> Option<u16> {
-    let mut id = 0;
-    // SAFETY: `name` is a string and `id` ours to write; the caller's lease says that the EAL runs.
-    let status = unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) };
-    (status == 0).then_some(id)
-}
-
-/// `0000:03:00.0` or, without the domain, `03:00.0`.
-fn is_pci_address(name: &str) -> bool {
-    let (address, function) = name.rsplit_once('.').unwrap_or_default();
-    let parts: Vec<&str> = address.split(':').collect();
-    let hex = |text: &str, len| text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let bus = match parts[..] {
-        [domain, bus, slot] => hex(domain, 4) && hex(bus, 2) && hex(slot, 2),
-        [bus, slot] => hex(bus, 2) && hex(slot, 2),
-        _ => false,
-    };
-    bus && hex(function, 1)
-}
-
-fn full_pci_address(name: &str) -> String {
-    let domain = if name.matches(':').count() == 1 { "0000:" } else { "" };
-    format!("{domain}{name}").to_ascii_lowercase()
-}
-
-/// The network interface that `device` sits on and that does not exist.
-fn missing_interface(device: &str) -> Option<&str> {
-    // Others make their interface, as net_tap does.
-    const ON_INTERFACE: [&str; 3] = ["net_af_packet", "net_af_xdp", "net_pcap"];
-    if !ON_INTERFACE.iter().any(|driver| device.starts_with(driver)) {
-        return None;
-    }
-    let interfaces =
-        device.split(',').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| key.ends_with("iface"));
-    interfaces.map(|(_, name)| name).find(|name| !Path::new("/sys/class/net").join(name).exists())
-}
-
 /// MTU of the network interface with this index; `None` where there is none, as for index 0.
 fn interface_mtu(index: u32) -> Option<u16> {
     let number = |path: &Path| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
@@ -527,33 +453,4 @@ fn driver_name(info: &sys::rte_eth_dev_info) -> String {
     }
     // SAFETY: a driver's name is a constant string; its library is never unloaded.
     unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pci_addresses_are_told_from_virtual_devices() {
-        for (name, full) in [("0000:03:00.1", "0000:03:00.1"), ("AF:1f.0", "0000:af:1f.0")] {
-            assert!(is_pci_address(name));
-            assert_eq!(full_pci_address(name), full);
-        }
-        for name in ["", "net_null0", "net_tap0", "0000:03:00", "03.0", "0000:0g:00.0", "1:0000:03:00.0"] {
-            assert!(!is_pci_address(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_missing_interface_is_found_before_the_driver_stumbles_over_it() {
-        for (device, missing) in [
-            ("net_af_packet0,iface=nosuch0", Some("nosuch0")),
-            ("net_pcap0,rx_iface=lo,tx_iface=nosuch1", Some("nosuch1")),
-            ("net_af_packet0,iface=lo", None),
-            ("net_tap0,iface=nosuch0", None),
-            ("net_null0", None),
-        ] {
-            assert_eq!(missing_interface(device), missing, "{device}");
-        }
-    }
 }
