@@ -49,6 +49,37 @@ index!(
     WorkerId(u16)
 );
 
+/// Defines a fieldless enum of reasons, each with the label that it has in metrics and reports.
+macro_rules! labelled {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every variant, in the order of their numbers.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The metric label, in snake case.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $($name::$variant => $label,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.label())
+            }
+        }
+    };
+}
+pub(crate) use labelled;
+
 /// Share of new flows that a child asks for, relative to its siblings; 0 drains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Weight(u16);
@@ -137,7 +168,9 @@ mod tests {
         let mac = MacAddr([0x02, 0, 0x5e, 0x10, 0, 0xff]);
         assert_eq!(mac.to_string(), "02:00:5e:10:00:ff");
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        for wrong in ["", "02:00:5e:10:00", "02:00:5e:10:00:ff:01", "2:0:5e:10:0:ff", "02-00-5e-10-00-ff", "0g:00:00:00:00:00"] {
+        for wrong in
+            ["", "02:00:5e:10:00", "02:00:5e:10:00:ff:01", "2:0:5e:10:0:ff", "02-00-5e-10-00-ff", "0g:00:00:00:00:00"]
+        {
             assert!(wrong.parse::<MacAddr>().is_err(), "{wrong}");
         }
     }

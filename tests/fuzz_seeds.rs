@@ -4,7 +4,8 @@
 //! `SLR_FUZZ_CORPUS=folder` also writes the seeds of each target there, to start libFuzzer from:
 //! `cargo +nightly fuzz run --fuzz-dir tests/fuzz parse folder/parse`.
 
-mod support;
+#[path = "common/capture.rs"]
+mod capture;
 
 #[path = "fuzz/bodies/parse.rs"]
 mod parse;
@@ -54,7 +55,7 @@ fn unhex(text: &str) -> Vec<u8> {
 fn frames() -> Vec<Vec<u8>> {
     let mut seeds: Vec<_> = HAND_MADE.iter().map(|(_, text)| parse::mended(&unhex(text))).collect();
     for capture in ["realmix.pcap", "isp_mix_4096_vlan.pcap", "ipv6_tls.pcap", "frag_v4.pcap", "icmp_errors.pcap"] {
-        let Some(frames) = support::frames(capture) else { break };
+        let Some(frames) = capture::real_frames(capture) else { break };
         let step = frames.len().div_ceil(FRAMES_PER_CAPTURE).max(1);
         seeds.extend(frames.into_iter().step_by(step));
     }

@@ -1,6 +1,7 @@
 //! Real traffic through the parser: every frame is let in, or refused for a reason that is known and counted.
 
-mod support;
+#[path = "common/capture.rs"]
+mod capture;
 
 use slr::packet::parse::{Family, Fragment, Frame, ParseError, parse};
 
@@ -30,7 +31,7 @@ fn outcome(frames: &[Vec<u8>]) -> Outcome {
             Err(error) => refused[error as usize] += 1,
         }
     }
-    let named = ParseError::ALL.iter().map(|error| (error.name(), refused[*error as usize]));
+    let named = ParseError::ALL.iter().map(|error| (error.label(), refused[*error as usize]));
     outcome.refused = named.filter(|(_, count)| *count > 0).collect();
     outcome
 }
@@ -48,7 +49,7 @@ fn every_frame_of_the_captures_is_let_in_or_refused_for_its_own_reason() {
         ("icmp_errors.pcap", Outcome { v4: 425, v6: 128, arp: 0, fragments: 0, refused: vec![("ipv4_checksum", 10)] }),
     ];
     for (capture, expected) in table {
-        let Some(frames) = support::frames(capture) else { return };
+        let Some(frames) = capture::real_frames(capture) else { return };
         assert_eq!(outcome(&frames), expected, "{capture}");
     }
 }
