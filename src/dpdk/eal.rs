@@ -1,10 +1,11 @@
 //! Decides how the DPDK environment starts: which pages, which lcores, and that it leaves nothing behind.
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock};
-use std::{fs, thread};
+use std::thread;
 
 use super::{errno, error_text, lock, log, reason, sys};
 
@@ -142,6 +143,9 @@ impl Drop for Lease {
     }
 }
 
+/// Where the kernel tells of hugepages, one directory for each size.
+const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
+
 /// The running DPDK environment.
 pub struct Eal {
     pages: Pages,
@@ -154,6 +158,8 @@ impl Eal {
     ///
     /// The calling thread keeps its CPU affinity: the main lcore is a thread of its own, which sleeps.
     pub fn init(options: &EalOptions) -> Result<&'static Eal, EalError> {
+        // Held until the pages are taken, so that of two processes that start at once the second counts what is left.
+        let _turn = hugepages_turn();
         let pages = choose_pages(options.hugepages, options.memory_mib, free_hugepages_mib())?;
         let arguments = arguments(options, &pages, &allowed_cpus())?;
 
@@ -239,11 +245,19 @@ fn choose_pages(wish: Hugepages, needed_mib: u32, free_mib: u64) -> Result<Pages
     }
 }
 
+/// Waits until no other process of ours is choosing its pages. The lock is on the kernel's own directory and leaves
+/// nothing behind; where it cannot be had, the choice is made without it.
+fn hugepages_turn() -> Option<File> {
+    let directory = File::open(HUGEPAGES).ok()?;
+    directory.lock().ok()?;
+    Some(directory)
+}
+
 /// Free hugepages of all sizes that nobody has reserved, in MiB.
 fn free_hugepages_mib() -> u64 {
     let number = |path: &Path| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let size_kib = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
-    let Ok(sizes) = fs::read_dir("/sys/kernel/mm/hugepages") else { return 0 };
+    let Ok(sizes) = fs::read_dir(HUGEPAGES) else { return 0 };
     let free_kib = sizes.filter_map(|entry| {
         let entry = entry.ok()?;
         let kib = size_kib(entry.file_name().to_str()?)?;

@@ -7,6 +7,7 @@ use zerocopy::FromZeros;
 
 use super::eal::Lease;
 use super::sys;
+use crate::flow::memory::Memory;
 
 const CACHE_LINE_BYTES: usize = 64;
 
@@ -60,6 +61,18 @@ impl<T: FromZeros> Drop for HugeSlice<T> {
             ptr::drop_in_place(&raw mut **self);
             sys::rte_free(self.start.as_ptr().cast());
         }
+    }
+}
+
+/// DPDK's memory as the place of flow tables.
+#[derive(Clone, Copy, Debug)]
+pub struct HugeMemory;
+
+impl Memory for HugeMemory {
+    type Slice<T: FromZeros + Send> = HugeSlice<T>;
+
+    fn zeroed<T: FromZeros + Send>(len: usize) -> Option<HugeSlice<T>> {
+        HugeSlice::new(len)
     }
 }
 

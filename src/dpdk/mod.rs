@@ -32,7 +32,7 @@ pub mod tsc;
 
 pub use eal::{Eal, EalError, EalOptions, Hugepages, Pages};
 pub use mbuf::Mbuf;
-pub use memory::{HugeSlice, prefetch};
+pub use memory::{HugeMemory, HugeSlice, prefetch};
 pub use pool::{Pool, PoolError};
 pub use port::{Link, Port, PortError, PortOptions, PortStats};
 pub use queue::{RxQueue, TxQueue, TxResult};

@@ -42,6 +42,20 @@ pub struct PortOptions {
     pub promiscuous: bool,
 }
 
+impl Default for PortOptions {
+    /// One queue each way, 1024 descriptors a queue, MTU 1500, own frames only.
+    fn default() -> PortOptions {
+        PortOptions {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: 1500,
+            promiscuous: false,
+        }
+    }
+}
+
 /// Why a port does not come up.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PortError {

@@ -1,0 +1,175 @@
+//! What makes two packets the same flow: 5-tuples, and coarser keys of the same shape.
+//!
+//! ```text
+//! KeyV4  source 4 | destination 4 | source port 2 | destination port 2 | protocol 1       13 bytes
+//! KeyV6  source 16 | destination 16 | source port 2 | destination port 2 | protocol 1     37 bytes
+//! ```
+//!
+//! All fields are in network order, as they stand in the packet. A coarser key (all packets of one client prefix to one
+//! virtual host) keeps the masked source, puts the virtual host's number where the destination was, and takes
+//! [`COARSE`] as its protocol, so that it meets no 5-tuple.
+
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::packet::parse::{Family, Parsed};
+use crate::units::VirtualHostId;
+
+/// Protocol number of coarse keys; IANA reserves 255.
+pub const COARSE: u8 = 255;
+
+/// A key that a [`Table`](super::table::Table) can hold: bytes without padding.
+pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable + 'static {
+    /// Where the packet is going.
+    fn destination(&self) -> IpAddr;
+
+    /// The key of a datagram's fragments: the identification takes the place of the ports (RFC 791 section 3.2, RFC 8200
+    /// section 4.5).
+    fn datagram(self, identification: u32) -> Self;
+
+    /// The key that all flows of one client prefix to `host` share; `prefix` is the number of leading source bits kept.
+    fn coarse(self, host: VirtualHostId, prefix: u8) -> Self;
+}
+
+/// Defines a key over addresses of `$len` bytes each.
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+        #[repr(C)]
+        pub struct $name {
+            /// Client address.
+            pub source: [u8; $len],
+            /// Address of the virtual host.
+            pub destination: [u8; $len],
+            /// Source port, then destination port.
+            pub ports: [u8; 4],
+            /// IP protocol number, or [`COARSE`].
+            pub protocol: u8,
+        }
+
+        impl $name {
+            /// The 5-tuple of the packet whose addresses start `addresses_at` bytes into its IP header.
+            #[inline]
+            fn of(head: &[u8], parsed: &Parsed, addresses_at: usize) -> $name {
+                let start = usize::from(parsed.l3_offset) + addresses_at;
+                // The parser has seen the whole IP header in `head`.
+                let (source, destination) = head[start..start + 2 * $len].split_at($len);
+                let [a, b] = parsed.src_port.to_be_bytes();
+                let [c, d] = parsed.dst_port.to_be_bytes();
+                let mut key =
+                    $name { source: [0; $len], destination: [0; $len], ports: [a, b, c, d], protocol: parsed.protocol };
+                key.source.copy_from_slice(source);
+                key.destination.copy_from_slice(destination);
+                key
+            }
+        }
+
+        impl FlowKey for $name {
+            fn destination(&self) -> IpAddr {
+                self.destination.into()
+            }
+
+            fn datagram(self, identification: u32) -> $name {
+                // An IPv6 identification is unique whatever the protocol, and only the first fragment tells the protocol.
+                let protocol = if $len == 16 { 0 } else { self.protocol };
+                $name { ports: identification.to_be_bytes(), protocol, ..self }
+            }
+
+            fn coarse(self, host: VirtualHostId, prefix: u8) -> $name {
+                let mut source = self.source;
+                mask(&mut source, prefix);
+                let mut destination = [0; $len];
+                destination[..4].copy_from_slice(&host.0.to_be_bytes());
+                $name { source, destination, ports: [0; 4], protocol: COARSE }
+            }
+        }
+    };
+}
+
+key!(
+    /// Key of a flow over IPv4.
+    KeyV4,
+    4
+);
+key!(
+    /// Key of a flow over IPv6.
+    KeyV6,
+    16
+);
+
+impl Hash for KeyV4 {
+    /// Two words: a multiplicative hasher takes them in two steps.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ports = u64::from(u32::from_ne_bytes(self.ports));
+        state.write_u64(
+            u64::from(u32::from_ne_bytes(self.source)) << 32 | u64::from(u32::from_ne_bytes(self.destination)),
+        );
+        state.write_u64(ports << 8 | u64::from(self.protocol));
+    }
+}
+
+impl Hash for KeyV6 {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ports = u64::from(u32::from_ne_bytes(self.ports));
+        state.write_u128(u128::from_ne_bytes(self.source));
+        state.write_u128(u128::from_ne_bytes(self.destination));
+        state.write_u64(ports << 8 | u64::from(self.protocol));
+    }
+}
+
+/// Clears all but the first `prefix` bits.
+fn mask(address: &mut [u8], prefix: u8) {
+    for (index, octet) in address.iter_mut().enumerate() {
+        let kept = usize::from(prefix).saturating_sub(8 * index).min(8);
+        *octet &= !(0xff_u16 >> kept) as u8;
+    }
+}
+
+/// The key of a packet of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Over IPv4.
+    V4(KeyV4),
+    /// Over IPv6.
+    V6(KeyV6),
+}
+
+impl Key {
+    /// The 5-tuple of the packet that was parsed from `head`.
+    #[inline]
+    pub fn of(head: &[u8], parsed: &Parsed) -> Key {
+        match parsed.family {
+            Family::V4 => Key::V4(KeyV4::of(head, parsed, 12)),
+            Family::V6 => Key::V6(KeyV6::of(head, parsed, 8)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_keeps_exactly_the_prefix() {
+        for (prefix, expected) in [(0, [0, 0, 0, 0]), (1, [0x80, 0, 0, 0]), (12, [0xff, 0xf0, 0, 0]), (32, [0xff; 4])] {
+            let mut address = [0xff; 4];
+            mask(&mut address, prefix);
+            assert_eq!(address, expected, "/{prefix}");
+        }
+    }
+
+    #[test]
+    fn coarse_keys_depend_on_client_prefix_and_virtual_host_alone() {
+        let key = KeyV4 { source: [10, 1, 2, 3], destination: [192, 0, 2, 1], ports: [0, 80, 1, 2], protocol: 6 };
+        let same = KeyV4 { source: [10, 1, 2, 99], destination: [192, 0, 2, 7], ports: [9; 4], protocol: 17 };
+        let host = VirtualHostId(7);
+        assert_eq!(key.coarse(host, 24), same.coarse(host, 24));
+        assert_ne!(key.coarse(host, 32), same.coarse(host, 32));
+        assert_ne!(key.coarse(host, 24), same.coarse(VirtualHostId(8), 24));
+    }
+}

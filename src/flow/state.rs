@@ -1,0 +1,138 @@
+//! How far a flow has come, as seen from the client's side alone: the server's answers do not pass this router.
+//!
+//! ```text
+//!            SYN                     any other
+//!  (new) ──────────► TcpSyn ───────────────────────► TcpEstablished ◄──┐ (the server ignored the RST)
+//!    │ FIN, RST, any other: the state of that row         │ FIN   │RST │
+//!    └────────────────────────────────────────────►    TcpFin   TcpRst ┘
+//!                                                         │ SYN   │ SYN
+//!                                                         └──► (new)
+//! ```
+
+use crate::packet::tcp as flags;
+
+/// State of a flow; decides how long it is kept without packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowState {
+    /// TCP, only SYN seen.
+    TcpSyn,
+    /// TCP, more than SYN seen.
+    TcpEstablished,
+    /// TCP, the client has sent FIN.
+    TcpFin,
+    /// TCP, the client has sent RST last.
+    TcpRst,
+    /// UDP.
+    Udp,
+    /// Every other protocol, and keys coarser than a 5-tuple.
+    Other,
+    /// Fragments of one datagram.
+    Fragments,
+}
+
+impl FlowState {
+    /// Number of states.
+    pub const COUNT: usize = 7;
+
+    /// Every state, in the order of their numbers.
+    pub const ALL: [FlowState; FlowState::COUNT] = [
+        FlowState::TcpSyn,
+        FlowState::TcpEstablished,
+        FlowState::TcpFin,
+        FlowState::TcpRst,
+        FlowState::Udp,
+        FlowState::Other,
+        FlowState::Fragments,
+    ];
+
+    /// State of a flow whose first packet is of `protocol` with these TCP flags (0 for other protocols).
+    #[inline]
+    pub fn of_first(protocol: u8, tcp_flags: u8) -> FlowState {
+        match protocol {
+            6 if tcp_flags & flags::RST != 0 => FlowState::TcpRst,
+            6 if tcp_flags & flags::FIN != 0 => FlowState::TcpFin,
+            6 if tcp_flags & flags::SYN != 0 => FlowState::TcpSyn,
+            6 => FlowState::TcpEstablished,
+            17 => FlowState::Udp,
+            _ => FlowState::Other,
+        }
+    }
+
+    /// State after one more packet, or `None` when that packet opens a new connection on the old one's ports.
+    #[inline]
+    pub fn after(self, tcp_flags: u8) -> Option<FlowState> {
+        use FlowState::{TcpEstablished, TcpFin, TcpRst, TcpSyn};
+        let (syn, fin, rst) = (tcp_flags & flags::SYN != 0, tcp_flags & flags::FIN != 0, tcp_flags & flags::RST != 0);
+        match self {
+            FlowState::Udp | FlowState::Other | FlowState::Fragments => Some(self),
+            TcpFin | TcpRst if syn && !rst => None,
+            _ if rst => Some(TcpRst),
+            TcpFin => Some(TcpFin),
+            _ if fin => Some(TcpFin),
+            TcpSyn if syn => Some(TcpSyn),
+            TcpSyn | TcpEstablished | TcpRst => Some(TcpEstablished),
+        }
+    }
+}
+
+/// How long a flow without packets is kept, in milliseconds, by state.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts([u32; FlowState::COUNT]);
+
+impl Timeouts {
+    /// Timeouts by a function of the state.
+    pub fn new(milliseconds: impl Fn(FlowState) -> u32) -> Timeouts {
+        Timeouts(FlowState::ALL.map(milliseconds))
+    }
+
+    /// Timeout of the state with this number.
+    #[inline]
+    pub(super) fn of(&self, state: u8) -> u32 {
+        self.0.get(usize::from(state)).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use FlowState::*;
+    use flags::{ACK, FIN, RST, SYN};
+
+    #[test]
+    fn the_first_packet_sets_the_state() {
+        for (protocol, tcp_flags, state) in [
+            (6, SYN, TcpSyn),
+            (6, ACK, TcpEstablished),
+            (6, FIN | ACK, TcpFin),
+            (6, RST, TcpRst),
+            (6, 0, TcpEstablished),
+            (17, 0, Udp),
+            (47, 0, Other),
+        ] {
+            assert_eq!(FlowState::of_first(protocol, tcp_flags), state, "protocol {protocol}, flags {tcp_flags:#x}");
+        }
+    }
+
+    #[test]
+    fn every_transition() {
+        let after = |state: FlowState| [SYN, ACK, FIN | ACK, RST].map(|tcp_flags| state.after(tcp_flags));
+        //                           SYN                   ACK                   FIN           RST
+        assert_eq!(after(TcpSyn), [Some(TcpSyn), Some(TcpEstablished), Some(TcpFin), Some(TcpRst)]);
+        assert_eq!(after(TcpEstablished), [Some(TcpEstablished), Some(TcpEstablished), Some(TcpFin), Some(TcpRst)]);
+        assert_eq!(after(TcpFin), [None, Some(TcpFin), Some(TcpFin), Some(TcpRst)]);
+        assert_eq!(after(TcpRst), [None, Some(TcpEstablished), Some(TcpFin), Some(TcpRst)]);
+        for state in [Udp, Other, Fragments] {
+            assert_eq!(after(state), [Some(state); 4]);
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_own_timeout() {
+        let timeouts = Timeouts::new(|state| 1000 + state as u32);
+        for (number, state) in FlowState::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, number);
+            assert_eq!(timeouts.of(state as u8), 1000 + number as u32);
+        }
+    }
+}
