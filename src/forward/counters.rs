@@ -1,0 +1,150 @@
+//! What a worker counts: written by it alone, read by anyone at any time.
+//!
+//! Packets are conserved: `received = forwarded + punted + dropped` holds whenever the worker is between two bursts.
+//! Bytes are those of the IP packet as the client sent it, without link layer and tunnel.
+
+use std::ops::Add;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::verdict::{DropReason, PuntReason};
+use crate::units::TargetId;
+
+/// A number with one writer and any readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`; for the one writer. Not an atomic addition: there is nobody to race with.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.set(self.get().wrapping_add(count));
+    }
+
+    /// Sets the value; for the one writer.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets and flows of one virtual host on one child.
+#[derive(Debug, Default)]
+pub struct TargetCounters {
+    /// Packets forwarded.
+    pub packets: Counter,
+    /// Bytes of those packets.
+    pub bytes: Counter,
+    /// Flows that were given to the child.
+    pub flows: Counter,
+}
+
+/// One worker's counters. Aligned so that two workers' counters share no pair of cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    /// Packets received.
+    pub received: Counter,
+    /// Packets handed to a port.
+    pub forwarded: Counter,
+    /// Bursts with at least one packet.
+    pub bursts: Counter,
+    /// Cycles spent on packets, from after their reception to before their transmission.
+    pub busy_cycles: Counter,
+    /// Flow entries made.
+    pub flows_inserted: Counter,
+    /// Flow entries whose time was over.
+    pub flows_expired: Counter,
+    /// New flows that found no place in the table; their packets are forwarded all the same.
+    pub flows_refused: Counter,
+    /// Flow entries held now.
+    pub flows_active: Counter,
+    dropped: [Counter; DropReason::COUNT],
+    punted: [Counter; PuntReason::ALL.len()],
+    targets: Box<[TargetCounters]>,
+}
+
+impl WorkerCounters {
+    /// Counters for `targets` targets, all zero.
+    pub fn new(targets: usize) -> WorkerCounters {
+        WorkerCounters {
+            received: Counter::default(),
+            forwarded: Counter::default(),
+            bursts: Counter::default(),
+            busy_cycles: Counter::default(),
+            flows_inserted: Counter::default(),
+            flows_expired: Counter::default(),
+            flows_refused: Counter::default(),
+            flows_active: Counter::default(),
+            dropped: std::array::from_fn(|_| Counter::default()),
+            punted: std::array::from_fn(|_| Counter::default()),
+            targets: (0..targets).map(|_| TargetCounters::default()).collect(),
+        }
+    }
+
+    /// Packets dropped for `reason`.
+    #[inline]
+    pub fn dropped(&self, reason: DropReason) -> &Counter {
+        &self.dropped[reason.index()]
+    }
+
+    /// Packets punted for `reason`.
+    #[inline]
+    pub fn punted(&self, reason: PuntReason) -> &Counter {
+        &self.punted[reason as usize]
+    }
+
+    /// Counters of `target`.
+    #[inline]
+    pub fn target(&self, target: TargetId) -> &TargetCounters {
+        &self.targets[target.index()]
+    }
+
+    /// What became of the packets.
+    pub fn packets(&self) -> Packets {
+        Packets {
+            received: self.received.get(),
+            forwarded: self.forwarded.get(),
+            punted: self.punted.iter().map(Counter::get).sum(),
+            dropped: self.dropped.iter().map(Counter::get).sum(),
+        }
+    }
+}
+
+/// What became of a number of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// Received.
+    pub received: u64,
+    /// Handed to a port.
+    pub forwarded: u64,
+    /// Handed to the slow path.
+    pub punted: u64,
+    /// Dropped, for whatever reason.
+    pub dropped: u64,
+}
+
+impl Packets {
+    /// True when every packet received has ended in one way.
+    pub fn conserved(&self) -> bool {
+        self.received == self.forwarded + self.punted + self.dropped
+    }
+}
+
+impl Add for Packets {
+    type Output = Packets;
+
+    fn add(self, other: Packets) -> Packets {
+        Packets {
+            received: self.received + other.received,
+            forwarded: self.forwarded + other.forwarded,
+            punted: self.punted + other.punted,
+            dropped: self.dropped + other.dropped,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What a worker stands on: queues, packet memory, time. DPDK, a capture and a test each provide it in their own way.
+
+use arrayvec::ArrayVec;
+
+use crate::clock::Instant;
+use crate::flow::memory::Memory;
+use crate::packet::buffer::PacketBuffer;
+use crate::units::PortIndex;
+
+/// Most packets that are handled together.
+pub const BURST: usize = 32;
+
+/// Packets that are handled together.
+pub type Burst<P> = ArrayVec<P, BURST>;
+
+/// One worker's queues, one of each port, and the machine beneath them.
+pub trait PacketIo {
+    /// A packet; dropping it gives its memory back.
+    type Packet: PacketBuffer;
+
+    /// Where flow tables lie.
+    type Memory: Memory;
+
+    /// Number of ports.
+    fn ports(&self) -> u16;
+
+    /// Appends what has arrived on the worker's queue of `port`, without waiting, and says what time it is.
+    fn rx_burst(&mut self, port: PortIndex, into: &mut Burst<Self::Packet>) -> Instant;
+
+    /// Sends `packets` by the worker's queue of `port`, leaves the burst empty, and returns how many were not taken.
+    fn tx_burst(&mut self, port: PortIndex, packets: &mut Burst<Self::Packet>) -> usize;
+
+    /// True when nothing will ever arrive again.
+    fn exhausted(&self) -> bool {
+        false
+    }
+
+    /// A cycle counter to measure with, of unspecified rate.
+    fn cycles() -> u64;
+
+    /// Asks the processor to load the cache line at `at`.
+    fn prefetch<T>(at: &T);
+}

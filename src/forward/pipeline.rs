@@ -1,0 +1,401 @@
+//! The walk of a packet: what a worker does with each burst, and the flow tables that it does it with.
+//!
+//! ```text
+//! 1  every packet: parse; ours? take the tunnel off and parse again, or punt; hash; ask for its bucket
+//! 2  every packet: ask for its flow entry
+//! 3  every packet: flow entry, or virtual host and a new entry ─► target ─► path ─► header in front ─► port
+//! ```
+//!
+//! By step 3 what a packet needs has been on its way for the length of a burst. Packets of one flow keep their order.
+
+use std::sync::Arc;
+
+use super::counters::WorkerCounters;
+use super::io::{BURST, Burst, PacketIo};
+use super::punt::{Punt, PuntRing};
+use super::tables::{ForwardTables, VirtualHost};
+use super::verdict::{DropReason, PuntReason, Refusal};
+use crate::clock::{Instant, Tick};
+use crate::flow::key::{FlowKey, Key, KeyV4, KeyV6};
+use crate::flow::memory::Memory;
+use crate::flow::state::FlowState;
+use crate::flow::table::{FlowHash, Table};
+use crate::packet::buffer::PacketBuffer;
+use crate::packet::parse::{Family, Fragment, Frame, Parsed, parse};
+use crate::service::selection::Granularity;
+use crate::tunnel::decapsulate::{DecapsulateError, Decapsulated, decapsulate, is_tunnel};
+use crate::tunnel::template::{EncapsulateError, PerPacket, TTL};
+use crate::units::{PortIndex, TargetId, VirtualHostId, WorkerId};
+
+use arrayvec::ArrayVec;
+use zerocopy::FromZeros;
+
+const ICMPV6: u8 = 58;
+/// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861 section 4).
+const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+
+/// Sizes of one worker's flow tables.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowCapacity {
+    /// Flows over IPv4.
+    pub v4: u32,
+    /// Flows over IPv6.
+    pub v6: u32,
+    /// Fragmented datagrams under way, for each family.
+    pub fragments: u32,
+}
+
+/// The flow tables of one family.
+struct FamilyTables<K: FlowKey, M: Memory> {
+    flows: Table<K, M>,
+    /// Where the fragments of a datagram go, known from its first one.
+    fragments: Table<K, M>,
+}
+
+impl<K: FlowKey + FromZeros, M: Memory> FamilyTables<K, M> {
+    fn new(flows: u32, fragments: u32) -> Option<FamilyTables<K, M>> {
+        Some(FamilyTables { flows: Table::new(flows)?, fragments: Table::new(fragments)? })
+    }
+}
+
+/// How a packet ends that is not forwarded.
+enum End {
+    Drop(DropReason),
+    Punt(PuntReason),
+}
+
+impl<R: Into<DropReason>> From<R> for End {
+    fn from(reason: R) -> End {
+        End::Drop(reason.into())
+    }
+}
+
+/// A packet on its way through a burst.
+struct Work<P> {
+    packet: P,
+    parsed: Parsed,
+    key: Key,
+    hash: FlowHash,
+    ttl: u8,
+}
+
+/// The memory of one worker's forwarding: flow tables, counters and the packets that leave with this burst.
+pub struct Pipeline<I: PacketIo> {
+    v4: FamilyTables<KeyV4, I::Memory>,
+    v6: FamilyTables<KeyV6, I::Memory>,
+    counters: Arc<WorkerCounters>,
+    punts: PuntRing,
+    /// Leaving packets, by port.
+    outgoing: Vec<Burst<I::Packet>>,
+    /// Outer IPv4 identification of the next packet that may be fragmented; workers take every N-th.
+    identification: u16,
+    identification_step: u16,
+}
+
+impl<I: PacketIo> Pipeline<I> {
+    /// Forwarding for `worker` of `workers`, or `None` when there is not enough memory for its tables.
+    pub fn new(
+        (worker, workers): (WorkerId, u16),
+        ports: u16,
+        capacity: FlowCapacity,
+        counters: Arc<WorkerCounters>,
+        punts: PuntRing,
+    ) -> Option<Pipeline<I>> {
+        Some(Pipeline {
+            v4: FamilyTables::new(capacity.v4, capacity.fragments)?,
+            v6: FamilyTables::new(capacity.v6, capacity.fragments)?,
+            counters,
+            punts,
+            outgoing: (0..ports).map(|_| Burst::new()).collect(),
+            identification: worker.0,
+            identification_step: workers.max(1),
+        })
+    }
+
+    /// What this pipeline counts.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.counters
+    }
+
+    /// Carries the packets of one burst, all received by `port`, and sends what is to be sent; leaves `burst` empty.
+    pub fn process(
+        &mut self,
+        tables: &ForwardTables,
+        io: &mut I,
+        port: PortIndex,
+        now: Instant,
+        burst: &mut Burst<I::Packet>,
+    ) {
+        let start = I::cycles();
+        self.counters.received.add(burst.len() as u64);
+        self.counters.bursts.add(1);
+        self.walk(tables, port, now.tick(), burst);
+        self.counters.busy_cycles.add(I::cycles().wrapping_sub(start));
+        self.send(io);
+    }
+
+    fn walk(&mut self, tables: &ForwardTables, port: PortIndex, now: Tick, burst: &mut Burst<I::Packet>) {
+        let mut works: ArrayVec<Work<I::Packet>, BURST> = ArrayVec::new();
+        for mut packet in burst.drain(..) {
+            match self.admit(tables, &mut packet) {
+                Ok((parsed, key, hash, ttl)) => works.push(Work { packet, parsed, key, hash, ttl }),
+                Err(end) => self.end(port, &packet, end),
+            }
+        }
+        for work in &works {
+            match work.key {
+                Key::V4(_) => self.v4.flows.prefetch_entry(work.hash, I::prefetch),
+                Key::V6(_) => self.v6.flows.prefetch_entry(work.hash, I::prefetch),
+            }
+        }
+        for mut work in works {
+            match self.carry(tables, now, &mut work) {
+                Ok(port) => self.outgoing[port.index()].push(work.packet),
+                Err(end) => self.end(port, &work.packet, end),
+            }
+        }
+    }
+
+    fn send(&mut self, io: &mut I) {
+        for (port, packets) in (0..).map(PortIndex).zip(&mut self.outgoing) {
+            if !packets.is_empty() {
+                let count = packets.len();
+                let unsent = io.tx_burst(port, packets);
+                self.counters.forwarded.add((count - unsent) as u64);
+                self.counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
+            }
+        }
+    }
+
+    /// Reclaims flow entries that are past their time in the next few buckets, and publishes what the tables hold.
+    pub fn age(&mut self, tables: &ForwardTables, now: Instant, buckets: usize) {
+        let (now, timeouts) = (now.tick(), &tables.timeouts);
+        self.v4.flows.age(now, buckets, timeouts);
+        self.v6.flows.age(now, buckets, timeouts);
+        self.v4.fragments.age(now, buckets, timeouts);
+        self.v6.fragments.age(now, buckets, timeouts);
+        self.counters.flows_active.set((self.v4.flows.len() + self.v6.flows.len()) as u64);
+        self.counters.flows_expired.set(self.v4.flows.expired() + self.v6.flows.expired());
+    }
+
+    /// Decides whether a packet is one to look up, and how.
+    #[inline]
+    fn admit(&self, tables: &ForwardTables, packet: &mut I::Packet) -> Result<(Parsed, Key, FlowHash, u8), End> {
+        let Frame::Ip(parsed) = parse(packet.head(), packet.frame_len())? else {
+            return Err(End::Punt(PuntReason::Arp));
+        };
+        let (key, ours) = identify(tables, packet, &parsed);
+        if !ours {
+            return self.look_up(packet, parsed, key, TTL);
+        }
+        if !is_tunnel(&parsed) {
+            return Err(End::Punt(PuntReason::OwnAddress));
+        }
+        let outer_source = parsed.source(packet.head());
+        if !tables.parents.iter().any(|parent| parent.contains(&outer_source)) {
+            return Err(Refusal::TunnelStranger.into());
+        }
+        let Decapsulated { inner, outer_ttl } = decapsulate(packet, &parsed).map_err(|error| match error {
+            DecapsulateError::Ecn => End::from(Refusal::TunnelEcn),
+            DecapsulateError::Fragment => End::from(Refusal::TunnelFragment),
+            DecapsulateError::Inner(error) => End::from(error),
+        })?;
+        let (key, ours) = identify(tables, packet, &inner);
+        let spoofed = match &key {
+            Key::V4(key) => tables.own.contains_v4(&key.source),
+            Key::V6(key) => tables.own.contains_v6(&key.source),
+        };
+        if spoofed {
+            return Err(Refusal::TunnelSpoofed.into());
+        }
+        if ours {
+            return Err(if is_tunnel(&inner) {
+                Refusal::TunnelNested.into()
+            } else {
+                End::Punt(PuntReason::OwnAddress)
+            });
+        }
+        if outer_ttl <= 1 {
+            return Err(Refusal::TtlExceeded.into());
+        }
+        self.look_up(packet, inner, key, outer_ttl - 1)
+    }
+
+    #[inline]
+    fn look_up(
+        &self,
+        packet: &I::Packet,
+        parsed: Parsed,
+        key: Key,
+        ttl: u8,
+    ) -> Result<(Parsed, Key, FlowHash, u8), End> {
+        if parsed.protocol == ICMPV6 {
+            let kind = packet.head().get(usize::from(parsed.l4_offset));
+            if kind.is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind)) {
+                return Err(End::Punt(PuntReason::NeighbourDiscovery));
+            }
+        }
+        let hash = match &key {
+            Key::V4(key) => {
+                let hash = self.v4.flows.hash(key);
+                self.v4.flows.prefetch_tags(hash, I::prefetch);
+                hash
+            }
+            Key::V6(key) => {
+                let hash = self.v6.flows.hash(key);
+                self.v6.flows.prefetch_tags(hash, I::prefetch);
+                hash
+            }
+        };
+        Ok((parsed, key, hash, ttl))
+    }
+
+    /// Finds a packet's target and puts the header of its path in front.
+    #[inline]
+    fn carry(&mut self, tables: &ForwardTables, now: Tick, work: &mut Work<I::Packet>) -> Result<PortIndex, End> {
+        let visit = Visit { tables, counters: &self.counters, now, parsed: &work.parsed, hash: work.hash };
+        let target = match work.key {
+            Key::V4(key) => visit.target(&mut self.v4, key)?,
+            Key::V6(key) => visit.target(&mut self.v6, key)?,
+        };
+        let path = tables.targets[target.index()].path.ok_or(Refusal::NoNeighbour)?;
+        let path = &tables.paths[path.index()];
+        let per = PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification };
+        path.template.encapsulate(&mut work.packet, &work.parsed, per).map_err(|error| match error {
+            EncapsulateError::TooBig => Refusal::TooBig,
+            EncapsulateError::NoHeadroom => Refusal::NoHeadroom,
+        })?;
+        self.identification = self.identification.wrapping_add(self.identification_step);
+        let counters = self.counters.target(target);
+        counters.packets.add(1);
+        counters.bytes.add(u64::from(work.parsed.l3_len));
+        Ok(path.port)
+    }
+
+    /// Ends a packet that goes nowhere.
+    #[cold]
+    fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
+        match end {
+            End::Drop(reason) => self.counters.dropped(reason).add(1),
+            End::Punt(reason) if self.punts.push(Punt::new(port, reason, packet.head())) => {
+                self.counters.punted(reason).add(1);
+            }
+            End::Punt(_) => self.counters.dropped(Refusal::PuntRingFull.into()).add(1),
+        }
+    }
+}
+
+/// The flow key of a packet, and whether it is for one of our own addresses.
+#[inline]
+fn identify<P: PacketBuffer>(tables: &ForwardTables, packet: &P, parsed: &Parsed) -> (Key, bool) {
+    let key = Key::of(packet.head(), parsed);
+    let ours = match &key {
+        Key::V4(key) => tables.own.contains_v4(&key.destination),
+        Key::V6(key) => tables.own.contains_v6(&key.destination),
+    };
+    (key, ours)
+}
+
+/// One packet's visit to the flow table and, where that does not know it, to its virtual host.
+struct Visit<'a> {
+    tables: &'a ForwardTables,
+    counters: &'a WorkerCounters,
+    now: Tick,
+    parsed: &'a Parsed,
+    hash: FlowHash,
+}
+
+impl Visit<'_> {
+    /// The target of the packet with this 5-tuple.
+    #[inline]
+    fn target<K: FlowKey + FromZeros, M: Memory>(
+        &self,
+        family: &mut FamilyTables<K, M>,
+        key: K,
+    ) -> Result<TargetId, Refusal> {
+        match self.parsed.fragment {
+            Fragment::None => {
+                self.follow(&mut family.flows, self.hash, &key).map_or_else(|| self.open(family, key), Ok)
+            }
+            Fragment::First { id } => {
+                let known = self.follow(&mut family.flows, self.hash, &key);
+                let target = known.map_or_else(|| self.open(family, key), Ok)?;
+                self.remember(&mut family.fragments, key.datagram(id), target);
+                Ok(target)
+            }
+            Fragment::Later { id } => {
+                let key = key.datagram(id);
+                let hash = family.fragments.hash(&key);
+                self.follow(&mut family.fragments, hash, &key).ok_or(Refusal::FragmentUnknown)
+            }
+        }
+    }
+
+    /// The target of a flow that has an entry; counts the packet there.
+    #[inline]
+    fn follow<K: FlowKey + FromZeros, M: Memory>(
+        &self,
+        table: &mut Table<K, M>,
+        hash: FlowHash,
+        key: &K,
+    ) -> Option<TargetId> {
+        let slot = table.find_live(hash, key, self.now, &self.tables.timeouts)?;
+        let entry = table.entry_mut(slot);
+        let Some(state) = entry.state().after(self.parsed.tcp_flags) else {
+            table.expire(slot);
+            return None;
+        };
+        entry.touch(self.now, state, self.parsed.l3_len);
+        Some(entry.target())
+    }
+
+    /// Gives a new flow to a child. Without room for its entry it is forwarded all the same, by hash.
+    #[cold]
+    #[inline(never)]
+    fn open<K: FlowKey + FromZeros, M: Memory>(
+        &self,
+        family: &mut FamilyTables<K, M>,
+        key: K,
+    ) -> Result<TargetId, Refusal> {
+        let (id, host) = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
+        let (key, hash, state) = match host.granularity {
+            Granularity::FiveTuple => {
+                (key, self.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
+            }
+            Granularity::Source { v4, v6 } => {
+                let key = key.coarse(id, if self.parsed.family == Family::V4 { v4 } else { v6 });
+                let hash = family.flows.hash(&key);
+                if let Some(target) = self.follow(&mut family.flows, hash, &key) {
+                    return Ok(target);
+                }
+                (key, hash, FlowState::Other)
+            }
+        };
+        let member = host.selector.select(self.tables.cluster.hash(key.as_bytes())).ok_or(Refusal::NoChild)?;
+        let target = host.members[member].target;
+        self.counters.target(target).flows.add(1);
+        match family.flows.insert(hash, key, target, state, self.now, &self.tables.timeouts) {
+            Ok(slot) => {
+                family.flows.entry_mut(slot).touch(self.now, state, self.parsed.l3_len);
+                self.counters.flows_inserted.add(1);
+            }
+            Err(_) => self.counters.flows_refused.add(1),
+        }
+        Ok(target)
+    }
+
+    /// Notes where the later fragments of a datagram go. Without room they are dropped as unknown.
+    #[cold]
+    fn remember<K: FlowKey + FromZeros, M: Memory>(&self, fragments: &mut Table<K, M>, key: K, target: TargetId) {
+        let hash = fragments.hash(&key);
+        if let Some(slot) = fragments.find(hash, &key) {
+            fragments.remove(slot);
+        }
+        let _ = fragments.insert(hash, key, target, FlowState::Fragments, self.now, &self.tables.timeouts);
+    }
+
+    fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<(VirtualHostId, &VirtualHost)> {
+        let id = self.tables.index.find(key.destination(), self.parsed.protocol, self.parsed.dst_port)?;
+        Some((id, &self.tables.virtual_hosts[id.index()]))
+    }
+}

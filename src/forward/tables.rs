@@ -1,0 +1,121 @@
+//! The forwarding snapshot: everything a worker needs to know about the world, immutable once it is published.
+//!
+//! ```text
+//! destination, protocol, port ─► VirtualHosts ─► VirtualHost ─► Selector ─► member ─► Target ─► Path ─► Template, port
+//!                                flow entry ───────────────────────────────────────────►┘
+//! ```
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::flow::state::Timeouts;
+use crate::service::lookup::VirtualHosts;
+use crate::service::maglev::ClusterHash;
+use crate::service::selection::{Granularity, Selector};
+use crate::tunnel::template::Template;
+use crate::units::{PathId, PortIndex, TargetId};
+
+/// A snapshot. Compiled by the slow path, read by the workers.
+#[derive(Debug)]
+pub struct ForwardTables {
+    /// Our own addresses.
+    pub own: OwnAddresses,
+    /// Outer sources whose tunnels we take off.
+    pub parents: Vec<IpNet>,
+    /// Which virtual host a packet is for.
+    pub index: VirtualHosts,
+    /// The virtual hosts, by [`crate::units::VirtualHostId`].
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// The targets, by [`TargetId`].
+    pub targets: Vec<Target>,
+    /// The paths, by [`PathId`].
+    pub paths: Vec<Path>,
+    /// The hash by which all routers of the cluster choose children.
+    pub cluster: ClusterHash,
+    /// How long flows are kept.
+    pub timeouts: Timeouts,
+}
+
+/// Our own addresses, few enough to compare with each.
+#[derive(Debug, Default)]
+pub struct OwnAddresses {
+    v4: Vec<[u8; 4]>,
+    v6: Vec<[u8; 16]>,
+}
+
+impl OwnAddresses {
+    /// True when the IPv4 address, in network order, is ours.
+    #[inline]
+    pub fn contains_v4(&self, address: &[u8; 4]) -> bool {
+        self.v4.contains(address)
+    }
+
+    /// True when the IPv6 address, in network order, is ours.
+    #[inline]
+    pub fn contains_v6(&self, address: &[u8; 16]) -> bool {
+        self.v6.contains(address)
+    }
+}
+
+impl FromIterator<IpAddr> for OwnAddresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> OwnAddresses {
+        let mut own = OwnAddresses::default();
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => own.v4.push(address.octets()),
+                IpAddr::V6(address) => own.v6.push(address.octets()),
+            }
+        }
+        own.v4.sort_unstable();
+        own.v4.dedup();
+        own.v6.sort_unstable();
+        own.v6.dedup();
+        own
+    }
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// Its name in messages, reports and metrics.
+    pub name: String,
+    /// What a flow is.
+    pub granularity: Granularity,
+    /// Who gets a new flow: yields positions in `members`.
+    pub selector: Arc<Selector>,
+    /// Its children.
+    pub members: Vec<Member>,
+}
+
+/// A child in a virtual host's service.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The child's name.
+    pub child: String,
+    /// Where the child's tunnels end.
+    pub address: IpAddr,
+    /// What its flows point at.
+    pub target: TargetId,
+}
+
+/// A virtual host on a child, as small as it can be: one is read for every packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// How packets get there; `None` while the next hop's link-layer address is unknown.
+    pub path: Option<PathId>,
+}
+
+/// The way to a child.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Port to send by.
+    pub port: PortIndex,
+    /// Header to put in front.
+    pub template: Template,
+}
+
+/// Where the current snapshot is published.
+pub type Published = Arc<ArcSwap<ForwardTables>>;

@@ -1,0 +1,116 @@
+//! The ways a packet can end: the one list of drop and punt reasons, which are metric labels and report rows too.
+
+use crate::packet::parse::ParseError;
+use crate::units::labelled;
+
+/// Why a packet was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Its bytes are not what they say they are.
+    Malformed(ParseError),
+    /// Sound, but not.
+    Refused(Refusal),
+}
+
+labelled! {
+    /// Why a sound packet was dropped.
+    Refusal {
+        /// No virtual host takes its destination, protocol and port.
+        NoVirtualHost => "no_virtual_host",
+        /// Its virtual host has no child that takes new flows.
+        NoChild => "no_child",
+        /// The link-layer address of the next hop to its child is not known.
+        NoNeighbour => "no_neighbour",
+        /// With the tunnel header it is longer than the path's MTU.
+        TooBig => "too_big",
+        /// A later fragment of a datagram whose first fragment has not been seen.
+        FragmentUnknown => "fragment_unknown",
+        /// A tunnel packet for us from a sender that is no parent.
+        TunnelStranger => "tunnel_stranger",
+        /// A tunnel packet in a tunnel packet for us.
+        TunnelNested => "tunnel_nested",
+        /// A tunnel packet that is a fragment.
+        TunnelFragment => "tunnel_fragment",
+        /// Out of a tunnel, with our own address as its source.
+        TunnelSpoofed => "tunnel_spoofed",
+        /// A congestion mark on a packet that is not ECN-capable (RFC 6040).
+        TunnelEcn => "tunnel_ecn",
+        /// Its outer TTL does not allow another level.
+        TtlExceeded => "ttl_exceeded",
+        /// No room for the tunnel header in its buffer.
+        NoHeadroom => "no_headroom",
+        /// The ring to the slow path was full.
+        PuntRingFull => "punt_ring_full",
+        /// The port did not take it.
+        TxQueueFull => "tx_queue_full",
+    }
+}
+
+labelled! {
+    /// Why a packet went to the slow path.
+    PuntReason {
+        /// ARP.
+        Arp => "arp",
+        /// IPv6 neighbour discovery (RFC 4861).
+        NeighbourDiscovery => "neighbour_discovery",
+        /// For one of our own addresses, and no tunnel.
+        OwnAddress => "own_address",
+    }
+}
+
+impl DropReason {
+    /// Number of reasons.
+    pub const COUNT: usize = ParseError::ALL.len() + Refusal::ALL.len();
+
+    /// Its number, below [`DropReason::COUNT`].
+    #[inline]
+    pub const fn index(self) -> usize {
+        match self {
+            DropReason::Malformed(error) => error as usize,
+            DropReason::Refused(refusal) => ParseError::ALL.len() + refusal as usize,
+        }
+    }
+
+    /// The metric label, in snake case.
+    pub const fn label(self) -> &'static str {
+        match self {
+            DropReason::Malformed(error) => error.label(),
+            DropReason::Refused(refusal) => refusal.label(),
+        }
+    }
+
+    /// Every reason, in the order of [`DropReason::index`].
+    pub fn all() -> impl Iterator<Item = DropReason> {
+        let malformed = ParseError::ALL.iter().copied().map(DropReason::Malformed);
+        malformed.chain(Refusal::ALL.iter().copied().map(DropReason::Refused))
+    }
+}
+
+impl From<ParseError> for DropReason {
+    fn from(error: ParseError) -> DropReason {
+        DropReason::Malformed(error)
+    }
+}
+
+impl From<Refusal> for DropReason {
+    fn from(refusal: Refusal) -> DropReason {
+        DropReason::Refused(refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_in_order_and_labelled_apart() {
+        assert_eq!(DropReason::all().count(), DropReason::COUNT);
+        for (number, reason) in DropReason::all().enumerate() {
+            assert_eq!(reason.index(), number, "{reason:?}");
+        }
+        let labels: HashSet<_> = DropReason::all().map(DropReason::label).collect();
+        assert_eq!(labels.len(), DropReason::COUNT);
+    }
+}
