@@ -1,1 +1,3 @@
-//! (room under construction)
+//! The slow path: turns what is configured and known into the snapshot that the workers forward by.
+
+pub mod compile;

@@ -1,1 +1,5 @@
-//! (room under construction)
+//! What the router tells the outside about itself: Prometheus metrics, and the server that hands them out.
+
+pub mod collector;
+pub mod report;
+pub mod server;

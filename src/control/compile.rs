@@ -1,0 +1,166 @@
+//! Configuration in, forwarding snapshot out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::{self, Config, TunnelKind};
+use crate::flow::state::{FlowState, Timeouts};
+use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
+use crate::service::lookup::VirtualHosts;
+use crate::service::maglev::ClusterHash;
+use crate::service::selection::{Candidate, Selector, TableCache};
+use crate::tunnel::template::{Endpoints, Link, Template};
+use crate::units::{MacAddr, PathId, PortIndex, TargetId, VirtualHostId};
+
+/// How long the fragments of a datagram are waited for (RFC 8200 section 4.5 gives a reassembler 60 s; senders and the
+/// paths between are faster).
+const FRAGMENTS: Duration = Duration::from_secs(30);
+
+/// The link by which an address is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// Port to send by.
+    pub port: PortIndex,
+    /// Its link-layer header.
+    pub link: Link,
+    /// Longest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+/// Who knows how addresses are reached.
+pub trait Reachability {
+    /// The link towards `address`, or `None` while the next hop's link-layer address is unknown.
+    fn reach(&self, address: IpAddr) -> Option<Reach>;
+}
+
+/// Reachability by the configuration's routes and neighbours over ports whose own link-layer addresses are known.
+#[derive(Debug)]
+pub struct Configured<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// Link-layer address of each port.
+    pub macs: &'a [MacAddr],
+}
+
+impl Reachability for Configured<'_> {
+    fn reach(&self, address: IpAddr) -> Option<Reach> {
+        let attachment = self.config.attachment(address)?;
+        let neighbour = self.config.neighbours.iter().find(|neighbour| neighbour.address == attachment.next_hop)?;
+        let port = self.config.ports.get(attachment.port.index())?;
+        let source = *self.macs.get(attachment.port.index())?;
+        Some(Reach {
+            port: attachment.port,
+            link: Link { source, destination: neighbour.mac, vlan: port.vlan },
+            mtu: port.mtu,
+        })
+    }
+}
+
+/// The snapshot that `config` describes.
+pub fn compile(config: &Config, reachability: &impl Reachability) -> ForwardTables {
+    let mut paths = Vec::new();
+    let children: Vec<Option<PathId>> = config
+        .children
+        .iter()
+        .map(|child| {
+            paths.push(path(config, child, reachability)?);
+            Some(PathId(paths.len() as u32 - 1))
+        })
+        .collect();
+
+    let mut targets = Vec::new();
+    let mut tables = TableCache::new(config.cluster.key);
+    let virtual_hosts: Vec<VirtualHost> = config
+        .virtual_hosts
+        .iter()
+        .map(|host| VirtualHost {
+            name: host.name.clone(),
+            granularity: host.flow,
+            selector: Arc::new(selector(config, host, &mut tables)),
+            members: host
+                .members
+                .iter()
+                .map(|member| {
+                    targets.push(Target { path: children[member.child] });
+                    let child = &config.children[member.child];
+                    let target = TargetId(targets.len() as u32 - 1);
+                    Member { child: child.name.clone(), address: child.address, target }
+                })
+                .collect(),
+        })
+        .collect();
+
+    let prefixes = config.virtual_hosts.iter().zip(0..).flat_map(|(host, number)| {
+        host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(number)))
+    });
+    ForwardTables {
+        own: own_addresses(config),
+        parents: config.router.parents.clone(),
+        index: VirtualHosts::new(prefixes),
+        virtual_hosts,
+        targets,
+        paths,
+        cluster: ClusterHash::new(&config.cluster.key),
+        timeouts: timeouts(&config.flows.timeouts),
+    }
+}
+
+fn own_addresses(config: &Config) -> OwnAddresses {
+    let tunnels = [config.router.tunnel_v4.map(IpAddr::from), config.router.tunnel_v6.map(IpAddr::from)];
+    let ports = config.ports.iter().flat_map(|port| port.addresses.iter().map(IpNet::addr));
+    tunnels.into_iter().flatten().chain(ports).collect()
+}
+
+fn path(config: &Config, child: &config::Child, reachability: &impl Reachability) -> Option<Path> {
+    let Reach { port, link, mtu } = reachability.reach(child.address)?;
+    let router = &config.router;
+    let endpoints = match child.address {
+        IpAddr::V4(destination) => {
+            let spread = router.tunnel_source_v4;
+            let source = spread.map_or(router.tunnel_v4, |prefix| Some(prefix.network()))?;
+            Endpoints::V4 { source, spread_bits: spread.map_or(0, |prefix| 32 - prefix.prefix_len()), destination }
+        }
+        IpAddr::V6(destination) => {
+            let spread = router.tunnel_source_v6;
+            let source = spread.map_or(router.tunnel_v6, |prefix| Some(prefix.network()))?;
+            Endpoints::V6 { source, spread_bits: spread.map_or(0, |prefix| 128 - prefix.prefix_len()), destination }
+        }
+    };
+    let template = match child.tunnel {
+        TunnelKind::IpIp => Template::ip_in_ip(endpoints, link, mtu),
+    };
+    Some(Path { port, template })
+}
+
+fn selector(config: &Config, host: &config::VirtualHost, tables: &mut TableCache) -> Selector {
+    let candidates: Vec<Candidate<'_>> = host
+        .members
+        .iter()
+        .map(|member| Candidate {
+            name: &config.children[member.child].name,
+            weight: member.weight,
+            cost: member.cost,
+            tier: member.tier,
+            available: true,
+        })
+        .collect();
+    Selector::build(host.policy, &candidates, host.table_size, tables)
+}
+
+fn timeouts(configured: &config::Timeouts) -> Timeouts {
+    Timeouts::new(|state| {
+        let timeout = match state {
+            FlowState::TcpSyn => configured.tcp_syn,
+            FlowState::TcpEstablished => configured.tcp_established,
+            FlowState::TcpFin => configured.tcp_fin,
+            FlowState::TcpRst => configured.tcp_rst,
+            FlowState::Udp => configured.udp,
+            FlowState::Other => configured.other,
+            FlowState::Fragments => FRAGMENTS,
+        };
+        u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
+    })
+}

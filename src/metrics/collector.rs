@@ -1,0 +1,207 @@
+//! Turns the workers' counters into Prometheus metric families at the moment somebody asks.
+
+use std::sync::Arc;
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::forward::counters::{self, TargetCounters, WorkerCounters};
+use crate::forward::tables::Published;
+use crate::forward::verdict::{DropReason, PuntReason};
+
+/// Statistics of one port, as its device counts them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortStatistics {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets lost on reception: errors, no buffer, no room in the queue.
+    pub rx_lost: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+    /// True while the link is up.
+    pub link_up: bool,
+}
+
+/// Reads the statistics of every port: name and numbers.
+pub type PortReader = Box<dyn Fn() -> Vec<(String, PortStatistics)> + Send + Sync>;
+
+/// The forwarding counters of all workers, ready to be gathered.
+pub struct ForwardCollector {
+    workers: Vec<Arc<WorkerCounters>>,
+    published: Published,
+    cycles_per_second: f64,
+    ports: PortReader,
+}
+
+impl ForwardCollector {
+    /// A collector over `workers`, whose busy cycles pass at `cycles_per_second`.
+    pub fn new(
+        workers: Vec<Arc<WorkerCounters>>,
+        published: Published,
+        cycles_per_second: f64,
+        ports: PortReader,
+    ) -> ForwardCollector {
+        ForwardCollector { workers, published, cycles_per_second, ports }
+    }
+
+    fn per_worker(&self, value: impl Fn(&WorkerCounters) -> &counters::Counter) -> Vec<Sample> {
+        let sample = |(worker, counters): (usize, &Arc<WorkerCounters>)| {
+            (vec![("worker", worker.to_string())], value(counters).get() as f64)
+        };
+        self.workers.iter().enumerate().map(sample).collect()
+    }
+
+    fn per_reason<R: Copy>(
+        &self,
+        reasons: impl Iterator<Item = R>,
+        label: impl Fn(R) -> &'static str,
+        value: impl Fn(&WorkerCounters, R) -> u64,
+    ) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for reason in reasons {
+            for (worker, counters) in self.workers.iter().enumerate() {
+                let labels = vec![("reason", label(reason).to_owned()), ("worker", worker.to_string())];
+                samples.push((labels, value(counters, reason) as f64));
+            }
+        }
+        samples
+    }
+
+    fn per_target(&self, value: impl Fn(&TargetCounters) -> &counters::Counter) -> Vec<Sample> {
+        let tables = self.published.load();
+        let mut samples = Vec::new();
+        for host in &tables.virtual_hosts {
+            for member in &host.members {
+                let total: u64 = self.workers.iter().map(|worker| value(worker.target(member.target)).get()).sum();
+                let labels = vec![("child", member.child.clone()), ("virtual_host", host.name.clone())];
+                samples.push((labels, total as f64));
+            }
+        }
+        samples
+    }
+
+    fn per_port(statistics: &[(String, PortStatistics)], value: impl Fn(&PortStatistics) -> f64) -> Vec<Sample> {
+        statistics.iter().map(|(name, port)| (vec![("port", name.clone())], value(port))).collect()
+    }
+}
+
+/// Labels in alphabetical order, and a value.
+type Sample = (Vec<(&'static str, String)>, f64);
+
+fn family(name: &str, help: &str, kind: MetricType, samples: Vec<Sample>) -> MetricFamily {
+    let metrics = samples.into_iter().map(|(labels, value)| {
+        let mut metric = Metric::default();
+        metric.set_label(labels.into_iter().map(|(name, value)| label(name, value)).collect());
+        match kind {
+            MetricType::GAUGE => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            _ => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+        }
+        metric
+    });
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics.collect());
+    family
+}
+
+fn label(name: &str, value: String) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value);
+    pair
+}
+
+impl ForwardCollector {
+    /// Every metric family that has a sample now.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        use MetricType::{COUNTER, GAUGE};
+        let ports = (self.ports)();
+        let port = |value: fn(&PortStatistics) -> u64| Self::per_port(&ports, |port| value(port) as f64);
+        let punts = PuntReason::ALL.iter().copied();
+        let families = [
+            ("slr_received_packets_total", "Packets received.", COUNTER, self.per_worker(|w| &w.received)),
+            ("slr_forwarded_packets_total", "Packets sent to a child.", COUNTER, self.per_worker(|w| &w.forwarded)),
+            (
+                "slr_punted_packets_total",
+                "Packets handed to the slow path, by reason.",
+                COUNTER,
+                self.per_reason(punts, PuntReason::label, |w, reason| w.punted(reason).get()),
+            ),
+            (
+                "slr_dropped_packets_total",
+                "Packets dropped, by reason.",
+                COUNTER,
+                self.per_reason(DropReason::all(), DropReason::label, |w, reason| w.dropped(reason).get()),
+            ),
+            (
+                "slr_virtual_host_packets_total",
+                "Packets of a virtual host forwarded to a child.",
+                COUNTER,
+                self.per_target(|target| &target.packets),
+            ),
+            (
+                "slr_virtual_host_bytes_total",
+                "Bytes of those packets, without link layer and tunnel.",
+                COUNTER,
+                self.per_target(|target| &target.bytes),
+            ),
+            (
+                "slr_virtual_host_flows_total",
+                "Flows of a virtual host given to a child.",
+                COUNTER,
+                self.per_target(|target| &target.flows),
+            ),
+            ("slr_flows", "Flow entries held.", GAUGE, self.per_worker(|w| &w.flows_active)),
+            ("slr_flows_inserted_total", "Flow entries made.", COUNTER, self.per_worker(|w| &w.flows_inserted)),
+            (
+                "slr_flows_expired_total",
+                "Flow entries whose time was over.",
+                COUNTER,
+                self.per_worker(|w| &w.flows_expired),
+            ),
+            (
+                "slr_flows_refused_total",
+                "New flows forwarded without an entry because the table was full.",
+                COUNTER,
+                self.per_worker(|w| &w.flows_refused),
+            ),
+            ("slr_worker_bursts_total", "Bursts of packets handled.", COUNTER, self.per_worker(|w| &w.bursts)),
+            (
+                "slr_worker_busy_seconds_total",
+                "Time spent on packets, without receiving and sending them.",
+                COUNTER,
+                self.per_worker(|w| &w.busy_cycles)
+                    .into_iter()
+                    .map(|(labels, cycles)| (labels, cycles / self.cycles_per_second))
+                    .collect(),
+            ),
+            ("slr_port_receive_packets_total", "Packets that the port received.", COUNTER, port(|p| p.rx_packets)),
+            ("slr_port_receive_bytes_total", "Bytes that the port received.", COUNTER, port(|p| p.rx_bytes)),
+            ("slr_port_receive_lost_total", "Packets that the port lost.", COUNTER, port(|p| p.rx_lost)),
+            ("slr_port_transmit_packets_total", "Packets that the port sent.", COUNTER, port(|p| p.tx_packets)),
+            ("slr_port_transmit_bytes_total", "Bytes that the port sent.", COUNTER, port(|p| p.tx_bytes)),
+            ("slr_port_transmit_errors_total", "Packets that the port failed to send.", COUNTER, port(|p| p.tx_errors)),
+            ("slr_port_up", "1 while the port's link is up.", GAUGE, port(|p| u64::from(p.link_up))),
+        ];
+        families
+            .into_iter()
+            .filter(|(_, _, _, samples)| !samples.is_empty())
+            .map(|(name, help, kind, samples)| family(name, help, kind, samples))
+            .collect()
+    }
+}
