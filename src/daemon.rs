@@ -1,1 +1,312 @@
-//! (room under construction)
+//! Wires the rooms together to a running router.
+//!
+//! ```text
+//! lcore 1..N   Worker ◄─ snapshot ── slow path (the calling thread): signals, metrics, punted packets
+//!                └────── punts ────►
+//! ```
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, Config};
+use crate::control::compile::{Configured, compile};
+use crate::dpdk::lcore::LcoreError;
+use crate::dpdk::{
+    self, Eal, EalError, EalOptions, HugeMemory, Hugepages, Mbuf, Pages, Pool, PoolError, Port, PortError, PortOptions,
+    RxQueue, TxQueue,
+};
+use crate::forward::counters::WorkerCounters;
+use crate::forward::io::{Burst, PacketIo};
+use crate::forward::pipeline::{FlowCapacity, Pipeline};
+use crate::forward::punt::PuntRing;
+use crate::forward::worker::Worker;
+use crate::metrics::collector::{ForwardCollector, PortStatistics};
+use crate::metrics::report::Report;
+use crate::metrics::server;
+use crate::units::{MacAddr, PortIndex, WorkerId};
+
+/// Bytes of a frame that one packet buffer holds; longer frames take several.
+pub const DATA_ROOM: u16 = 2048;
+
+/// Fragmented datagrams that a worker keeps track of at the same time, for each family.
+const FRAGMENTED_DATAGRAMS: u32 = 4096;
+
+/// Frames that wait for the slow path at most, per worker.
+const PUNT_SLOTS: usize = 1024;
+
+/// How often the slow path looks at the punt rings.
+const PUNT_POLL: Duration = Duration::from_millis(10);
+
+/// Why the router does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration has no ports.
+    #[error("the configuration has no ports; add them under `ports:`, or push a capture through it with slr-replay")]
+    NoPorts,
+    /// The DPDK environment.
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    /// Packet buffers.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A worker.
+    #[error(transparent)]
+    Lcore(#[from] LcoreError),
+    /// Flow tables.
+    #[error(
+        "not enough memory for the flow tables; raise dpdk.memory or lower flows.capacity_v4 and flows.capacity_v6"
+    )]
+    FlowMemory,
+    /// The metrics endpoint.
+    #[error("metrics.listen {address}: {source}; choose another address, or turn it off with `listen: off`")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Signals or timers.
+    #[error("cannot set up the slow path: {0}")]
+    SlowPath(#[from] io::Error),
+}
+
+/// Starts DPDK for `workers` workers as `config` says, and announces on standard error which pages it uses.
+pub fn start_eal(config: &Config, workers: u16, pci: bool) -> Result<&'static Eal, StartError> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
+    let cpu = |worker: u16| match config.workers.cpus.as_slice() {
+        // The last CPUs first: the slow path is most likely on the first one.
+        [] => cpus - 1 - worker % cpus,
+        listed => listed[usize::from(worker) % listed.len()],
+    };
+    let eal = Eal::init(&EalOptions {
+        hugepages: match config.dpdk.hugepages {
+            config::Hugepages::Auto => Hugepages::Auto,
+            config::Hugepages::Require => Hugepages::Require,
+            config::Hugepages::Never => Hugepages::Never,
+        },
+        memory_mib: config.dpdk.memory_mib,
+        file_prefix: config.dpdk.file_prefix.clone().unwrap_or_else(|| format!("slr-{}", std::process::id())),
+        lcores: (0..workers).map(cpu).collect(),
+        pci,
+        verbose: false,
+    })?;
+    if let (Pages::Ordinary { why }, config::Hugepages::Auto) = (eal.pages(), config.dpdk.hugepages) {
+        eprintln!("slr: using ordinary pages instead of hugepages: {why}");
+    }
+    Ok(eal)
+}
+
+/// Flow table sizes from the configuration.
+pub fn flow_capacity(config: &Config) -> FlowCapacity {
+    FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: FRAGMENTED_DATAGRAMS }
+}
+
+/// Gives a file the permissions that an ordinary new file has.
+pub fn open_to_umask(file: &File) -> io::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(0o022);
+    file.set_permissions(Permissions::from_mode(0o666 & !umask))
+}
+
+/// One worker's queues of every port, and the machine's clock.
+struct LiveIo {
+    queues: Vec<(RxQueue, TxQueue)>,
+    clock: TscClock,
+}
+
+/// Nanoseconds by the time-stamp counter.
+#[derive(Clone, Copy)]
+struct TscClock {
+    origin: u64,
+    /// Nanoseconds a cycle, times 2^32.
+    scale: u64,
+}
+
+impl TscClock {
+    fn new() -> TscClock {
+        let scale = (1_000_000_000_u128 << 32) / u128::from(dpdk::tsc::hz().max(1));
+        TscClock { origin: dpdk::tsc::now(), scale: scale as u64 }
+    }
+
+    #[inline]
+    fn now(&self) -> crate::clock::Instant {
+        let cycles = dpdk::tsc::now().wrapping_sub(self.origin);
+        crate::clock::Instant::from_nanos(((u128::from(cycles) * u128::from(self.scale)) >> 32) as u64)
+    }
+}
+
+impl PacketIo for LiveIo {
+    type Packet = Mbuf;
+    type Memory = HugeMemory;
+
+    fn ports(&self) -> u16 {
+        self.queues.len() as u16
+    }
+
+    fn rx_burst(&mut self, port: PortIndex, into: &mut Burst<Mbuf>) -> crate::clock::Instant {
+        self.queues[port.index()].0.burst(into);
+        self.clock.now()
+    }
+
+    fn tx_burst(&mut self, port: PortIndex, packets: &mut Burst<Mbuf>) -> usize {
+        self.queues[port.index()].1.burst(packets).unsent
+    }
+
+    fn cycles() -> u64 {
+        dpdk::tsc::now()
+    }
+
+    fn prefetch<T>(at: &T) {
+        dpdk::prefetch(at);
+    }
+}
+
+/// Runs the router until SIGTERM or SIGINT, and returns what it did.
+pub fn run(config: &Config) -> Result<Report, StartError> {
+    if config.ports.is_empty() {
+        return Err(StartError::NoPorts);
+    }
+    // What can fail without touching the machine comes first.
+    let metrics = config.metrics.listen.map(listen).transpose()?;
+    let workers = config.workers.count;
+    let eal = start_eal(config, workers, true)?;
+    let report = forward(config, workers, metrics)?;
+    eal.cleanup()?;
+    Ok(report)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    listener.map_err(|source| StartError::Metrics { address, source })
+}
+
+/// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
+fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Result<Report, StartError> {
+    let pool = Pool::new("packets", config.dpdk.buffers, DATA_ROOM)?;
+    let mut ports = Vec::new();
+    let mut queues: Vec<Vec<(RxQueue, TxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
+    for port in &config.ports {
+        let options = PortOptions {
+            rx_queues: workers,
+            tx_queues: workers,
+            mtu: port.mtu,
+            promiscuous: false,
+            ..PortOptions::default()
+        };
+        let (port, rx, tx) = Port::open(&port.device, &options, &pool)?;
+        ports.push(port);
+        for (queues, pair) in queues.iter_mut().zip(rx.into_iter().zip(tx)) {
+            queues.push(pair);
+        }
+    }
+    let macs: Vec<MacAddr> = ports.iter().map(Port::mac).collect();
+    let tables = Arc::new(compile(config, &Configured { config, macs: &macs }));
+    let published = Arc::new(ArcSwap::from(tables.clone()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let clock = TscClock::new();
+    ports.iter().try_for_each(Port::start)?;
+    announce(config, &ports);
+
+    let start = Instant::now();
+    let mut counters = Vec::new();
+    let mut punts = Vec::new();
+    let mut handles = Vec::new();
+    for (worker, queues) in (0..workers).zip(queues) {
+        let worker_counters = Arc::new(WorkerCounters::new(tables.targets.len()));
+        let ring = PuntRing::new(PUNT_SLOTS);
+        let pipeline = Pipeline::new(
+            (WorkerId(worker), workers),
+            ports.len() as u16,
+            flow_capacity(config),
+            worker_counters.clone(),
+            ring.clone(),
+        )
+        .ok_or(StartError::FlowMemory)?;
+        let mut worker_loop = Worker::new(LiveIo { queues, clock }, pipeline, published.clone(), stop.clone());
+        handles.push(dpdk::lcore::launch(worker, move || worker_loop.run())?);
+        counters.push(worker_counters);
+        punts.push(ring);
+    }
+
+    let ports = Arc::new(ports);
+    let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
+    let reader = {
+        let ports = ports.clone();
+        Box::new(move || names.iter().cloned().zip(ports.iter().map(port_statistics)).collect())
+    };
+    let hz = dpdk::tsc::hz() as f64;
+    let collector = Arc::new(ForwardCollector::new(counters.clone(), published, hz, reader));
+    let outcome = slow_path(&punts, metrics, collector);
+
+    stop.store(true, Ordering::Relaxed);
+    for handle in handles {
+        handle.join()?;
+    }
+    outcome?;
+    Ok(Report::new(&tables, &counters, start.elapsed().as_secs_f64(), hz))
+}
+
+/// Says on standard error what is running where.
+fn announce(config: &Config, ports: &[Port]) {
+    for (configured, port) in config.ports.iter().zip(ports) {
+        let link = port.link();
+        let state = if link.up { "link up" } else { "link down" };
+        eprintln!("slr: port {}: {} ({}), {}, {state}", configured.name, configured.device, port.driver(), port.mac());
+    }
+    eprintln!(
+        "slr: {} workers are forwarding; packets for the router itself (ARP, neighbour discovery, ICMP) are",
+        config.workers.count
+    );
+    eprintln!("slr: counted and not answered by this version: neighbours are those in the configuration");
+}
+
+fn port_statistics(port: &Port) -> PortStatistics {
+    let stats = port.stats();
+    PortStatistics {
+        rx_packets: stats.rx_packets,
+        rx_bytes: stats.rx_bytes,
+        rx_lost: stats.rx_errors + stats.rx_missed + stats.rx_no_buffer,
+        tx_packets: stats.tx_packets,
+        tx_bytes: stats.tx_bytes,
+        tx_errors: stats.tx_errors,
+        link_up: port.link().up,
+    }
+}
+
+/// Everything that thinks, on the calling thread, until a signal ends it.
+fn slow_path(
+    punts: &[PuntRing],
+    metrics: Option<TcpListener>,
+    collector: Arc<ForwardCollector>,
+) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut poll = tokio::time::interval(PUNT_POLL);
+        if let Some(listener) = metrics {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            eprintln!("slr: metrics at http://{}/metrics", listener.local_addr()?);
+            tokio::spawn(server::serve(listener, collector));
+        }
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = poll.tick() => punts.iter().for_each(|ring| while ring.pop().is_some() {}),
+            }
+        }
+    })
+}

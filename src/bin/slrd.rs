@@ -1,2 +1,48 @@
-//! (under construction)
-fn main() {}
+//! `slrd`: the router.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use slr::config::Config;
+use slr::daemon;
+
+/// Route packets for virtual hosts to the host servers that serve them best.
+///
+/// Runs until SIGTERM or SIGINT, then prints its counters.
+/// Exit status: 0 done, 1 the run failed, 2 usage or configuration.
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  slrd --config dpdk-config/lab.yaml --check")]
+struct Arguments {
+    /// Configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration, print what was understood, and stop
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("slrd: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check {
+        println!("{}", config.summary());
+        return ExitCode::SUCCESS;
+    }
+    match daemon::run(&config) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("slrd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
