@@ -1,0 +1,105 @@
+//! A router in memory: a configuration, one worker, frames in and frames out.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub mod capture;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use slr::config::Config;
+use slr::control::compile::{Reach, Reachability, compile};
+use slr::forward::counters::WorkerCounters;
+use slr::forward::memory_io::MemoryIo;
+use slr::forward::pipeline::{FlowCapacity, Pipeline};
+use slr::forward::punt::PuntRing;
+use slr::forward::tables::ForwardTables;
+use slr::forward::verdict::{DropReason, PuntReason};
+use slr::forward::worker::Worker;
+use slr::tunnel::template::Link;
+use slr::units::{MacAddr, PortIndex, WorkerId};
+
+pub const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub const NEXT_HOP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// Every child is behind port 1, as one next hop.
+pub struct OneLink {
+    pub mtu: u16,
+    pub vlan: Option<u16>,
+}
+
+impl Reachability for OneLink {
+    fn reach(&self, _address: IpAddr) -> Option<Reach> {
+        let link = Link { source: ROUTER_MAC, destination: NEXT_HOP_MAC, vlan: self.vlan };
+        Some(Reach { port: PortIndex(1), link, mtu: self.mtu })
+    }
+}
+
+pub struct TestRouter {
+    pub worker: Worker<MemoryIo>,
+    pub counters: Arc<WorkerCounters>,
+    pub punts: PuntRing,
+    pub tables: Arc<ForwardTables>,
+    seen: Vec<(&'static str, u64)>,
+}
+
+impl TestRouter {
+    pub fn new(yaml: &str) -> TestRouter {
+        TestRouter::over(yaml, &OneLink { mtu: 1600, vlan: None })
+    }
+
+    pub fn over(yaml: &str, reachability: &impl Reachability) -> TestRouter {
+        let config = Config::parse(yaml, "test.yaml").unwrap_or_else(|error| panic!("{error}"));
+        let tables = Arc::new(compile(&config, reachability));
+        let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
+        let punts = PuntRing::new(8);
+        let capacity = FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64 };
+        let pipeline = Pipeline::new((WorkerId(0), 1), 2, capacity, counters.clone(), punts.clone()).expect("memory");
+        let published = Arc::new(ArcSwap::from(tables.clone()));
+        let worker = Worker::new(MemoryIo::new(2), pipeline, published, Arc::new(AtomicBool::new(false)));
+        TestRouter { worker, counters, punts, tables, seen: Vec::new() }
+    }
+
+    /// Lets the frames arrive at port 0 and returns what leaves, which must be by port 1.
+    pub fn carry<F: AsRef<[u8]>>(&mut self, frames: impl IntoIterator<Item = F>) -> Vec<Vec<u8>> {
+        for frame in frames {
+            self.worker.io_mut().arrive(PortIndex(0), frame.as_ref());
+        }
+        self.worker.run();
+        assert!(self.counters.packets().conserved(), "{:?}", self.counters.packets());
+        let sent = self.worker.io_mut().take_sent();
+        sent.into_iter()
+            .map(|(port, frame)| {
+                assert_eq!(port, PortIndex(1));
+                frame
+            })
+            .collect()
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.worker.io_mut().wait(time);
+    }
+
+    /// Every counter that has moved since the last call, with how far.
+    pub fn moved(&mut self) -> Vec<(&'static str, u64)> {
+        let counters = &self.counters;
+        let mut all = vec![
+            ("received", counters.received.get()),
+            ("forwarded", counters.forwarded.get()),
+            ("flows_inserted", counters.flows_inserted.get()),
+            ("flows_expired", counters.flows_expired.get()),
+            ("flows_refused", counters.flows_refused.get()),
+        ];
+        all.extend(PuntReason::ALL.iter().map(|&reason| (reason.label(), counters.punted(reason).get())));
+        all.extend(DropReason::all().map(|reason| (reason.label(), counters.dropped(reason).get())));
+        let before = std::mem::replace(&mut self.seen, all.clone());
+        all.into_iter()
+            .enumerate()
+            .map(|(row, (label, now))| (label, now - before.get(row).map_or(0, |(_, then)| *then)))
+            .filter(|(_, delta)| *delta > 0)
+            .collect()
+    }
+}
