@@ -7,13 +7,15 @@
 //! ```
 //!
 //! The prefixes are flattened to disjoint ranges of addresses, each with its longest prefix, in a search tree
-//! ([`Ranges`]); shorter prefixes hang on the longer by links. That is one search of five or six blocks for any mix of
-//! lengths and for both families, then as many links as prefixes cover the address (at most its length in bits, commonly none). A
-//! hash table per length needs a probe, so a cache miss, for each length in use down to the one that matches; a trie needs one for each
+//! (`Ranges`); shorter prefixes hang on the longer by links. That is one search whatever mix of lengths is in use,
+//! five blocks among 100,000 IPv4 prefixes and nine among as many IPv6 prefixes, and then as many links as prefixes
+//! cover the address without a matching filter: at most its length in bits, commonly none. A hash table per length
+//! needs a probe, so a cache miss, for each length in use down to the one that matches; a trie needs a node for each
 //! stride of a long IPv6 prefix. And there is no hash to attack.
 //!
-//! A prefix's filters become disjoint spans of ports for each protocol, the narrowest on top, so that 65,000 virtual hosts on
-//! one address cost one more search.
+//! A prefix's filters become disjoint spans of ports for each protocol (`pattern`), the narrowest on top, so that
+//! 65,000 virtual hosts on one address cost one more search. What new flows wait for is memory, so prefixes with
+//! equal spans share them, and a range holds its prefix itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,14 +23,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::filter::Filter;
-use super::ranges::{NONE, Ranges};
+use super::pattern::{Pattern, Rule, paint};
+use super::ranges::{NONE, Ranges, Starts};
 use crate::units::VirtualHostId;
 
 /// Index of all virtual hosts; immutable once built.
 #[derive(Clone, Debug)]
 pub struct VirtualHosts {
-    v4: Prefixes<u32, 16, 8>,
-    v6: Prefixes<u128, 4, 3>,
+    v4: Prefixes<u32, 16, 4>,
+    v6: Prefixes<u128, 4, 4>,
 }
 
 impl VirtualHosts {
@@ -103,12 +106,6 @@ impl Address for u128 {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Rule<'a> {
-    filter: &'a Filter,
-    host: VirtualHostId,
-}
-
 /// One filter on the addresses from `first` to `last`, which are a prefix.
 struct Service<'a, A> {
     first: A,
@@ -119,8 +116,9 @@ struct Service<'a, A> {
 /// The prefixes of one address family.
 #[derive(Clone, Debug)]
 struct Prefixes<A, const U: usize, const L: usize> {
-    /// Addresses to the position of their longest prefix.
-    ranges: Ranges<A, U, L>,
+    /// Addresses to their longest prefix.
+    ranges: Ranges<A, Prefix, U, L>,
+    /// All prefixes, for the links to shorter ones.
     prefixes: Vec<Prefix>,
     patterns: Vec<Pattern>,
 }
@@ -136,86 +134,24 @@ struct Prefix {
     host: u32,
 }
 
-/// The spans of prefixes: in ascending order, disjoint. Prefixes with the same ones share them (the usual: 80 and 443).
-#[derive(Clone, Debug)]
-enum Pattern {
-    Few([Span; FEW]),
-    Many(Ranges<u32, 16, 8>),
-}
-
-impl Pattern {
-    /// Spans up to [`FEW`] cost no search.
-    fn new(spans: &[Span]) -> Pattern {
-        let mut few = [Span::EMPTY; FEW];
-        match few.get_mut(..spans.len()) {
-            Some(used) => {
-                used.copy_from_slice(spans);
-                Pattern::Few(few)
-            }
-            None => Pattern::Many(ranges(spans)),
-        }
-    }
-
-    /// The host of the span that contains `named`, else of the one that contains `any`, else [`NONE`].
-    #[inline]
-    fn find(&self, named: u32, any: u32) -> u32 {
-        match self {
-            Pattern::Few(spans) => {
-                // No branches: who floods us could make them unpredictable. Spans of `any` are last, and give way.
-                let mut host = NONE;
-                for span in spans.iter().rev() {
-                    host = if span.contains(named) | span.contains(any) { span.host } else { host };
-                }
-                host
-            }
-            Pattern::Many(spans) => match spans.find(named) {
-                NONE => spans.find(any),
-                host => host,
-            },
-        }
-    }
-}
-
-/// The classes of traffic from `first` to `last` that belong to `host`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Span {
-    first: u32,
-    last: u32,
-    host: u32,
-}
-
-impl Span {
-    /// Spans nothing.
-    const EMPTY: Span = Span { first: 1, last: 0, host: NONE };
-
-    #[inline]
-    fn contains(&self, class: u32) -> bool {
-        (self.first <= class) & (class <= self.last)
-    }
-}
-
-/// Spans that are looked through one by one.
-const FEW: usize = 5;
-
-/// Number that stands beside the 256 protocols for a filter without one.
-const ANY: u32 = 256;
-
-/// A protocol and a port in one number that orders by protocol first.
-fn class(protocol: u32, port: u16) -> u32 {
-    protocol << 16 | u32::from(port)
+impl Prefix {
+    /// Covers addresses that have no prefix; its pattern is the first one, which is empty.
+    const NOBODY: Prefix = Prefix { shorter: NONE, pattern: 0, host: 0 };
 }
 
 impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
     fn new(mut services: Vec<Service<'_, A>>) -> Self {
         // Shorter prefixes before the longer that they cover; the order of equal ones stays.
         services.sort_by(|a, b| (a.first, b.last).cmp(&(b.first, a.last)));
-        let (mut prefixes, mut patterns, mut known) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut starts = Starts(vec![(A::MIN, NONE)]);
+        let mut prefixes = Vec::new();
+        let mut patterns = vec![Pattern::new(&[])];
+        let mut known = HashMap::from([(Vec::new(), Prefix::NOBODY.pattern)]);
+        let mut starts = Starts::new(A::MIN);
         // Prefixes that cover the address where we are, with their last address.
         let mut open: Vec<(u32, A)> = Vec::new();
         for same in services.chunk_by(|a, b| (a.first, a.last) == (b.first, b.last)) {
             let (first, last) = (same[0].first, same[0].last);
-            starts.close(&mut open, |end| end < first);
+            close(&mut open, &mut starts, |end| end < first);
             let rules: Vec<Rule<'_>> = same.iter().map(|service| service.rule).collect();
             let mut spans = paint(&rules);
             let host = spans.iter().map(|span| span.host).min().unwrap_or(0);
@@ -230,107 +166,33 @@ impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
             starts.push(first, position);
             open.push((position, last));
         }
-        starts.close(&mut open, |_| true);
-        Prefixes { ranges: Ranges::new(&starts.0, A::MAX), prefixes, patterns }
+        close(&mut open, &mut starts, |_| true);
+        let longest = |position: u32| prefixes.get(position as usize).copied().unwrap_or(Prefix::NOBODY);
+        let starts: Vec<(A, Prefix)> =
+            starts.0.into_iter().map(|(start, position)| (start, longest(position))).collect();
+        Prefixes { ranges: Ranges::new(&starts, A::MAX), prefixes, patterns }
     }
 
     #[inline]
     fn find(&self, destination: A, protocol: u8, port: u16) -> Option<VirtualHostId> {
-        let (named, any) = (class(u32::from(protocol), port), class(ANY, port));
-        let mut position = self.ranges.find(destination);
-        while position != NONE {
-            let prefix = &self.prefixes[position as usize];
-            let host = self.patterns[prefix.pattern as usize].find(named, any);
+        let mut prefix = self.ranges.find(destination);
+        loop {
+            let host = self.patterns[prefix.pattern as usize].find(protocol, port);
             if host != NONE {
                 return Some(VirtualHostId(prefix.host + host));
             }
-            position = prefix.shorter;
-        }
-        None
-    }
-}
-
-/// Starts of ranges of addresses with their longest prefix, in ascending order.
-struct Starts<A>(Vec<(A, u32)>);
-
-impl<A: Address> Starts<A> {
-    /// From `start` on, `prefix` is the longest.
-    fn push(&mut self, start: A, prefix: u32) {
-        match self.0.last_mut() {
-            Some(last) if last.0 == start => last.1 = prefix,
-            _ => self.0.push((start, prefix)),
-        }
-    }
-
-    /// Ends the open prefixes, the longest first, while their last address is `done`.
-    fn close(&mut self, open: &mut Vec<(u32, A)>, done: impl Fn(A) -> bool) {
-        while let Some((_, last)) = open.pop_if(|&mut (_, last)| done(last)) {
-            if let Some(start) = last.next() {
-                self.push(start, open.last().map_or(NONE, |&(prefix, _)| prefix));
-            }
+            prefix = *self.prefixes.get(prefix.shorter as usize)?;
         }
     }
 }
 
-/// The rules of one prefix as disjoint spans in ascending order, of which the narrowest and then the earliest is on top.
-fn paint(rules: &[Rule<'_>]) -> Vec<Span> {
-    let mut spans: Vec<Span> = rules
-        .iter()
-        .map(|&Rule { filter, host }| {
-            let protocol = filter.protocol.map_or(ANY, u32::from);
-            let (first, last) = (class(protocol, *filter.ports.start()), class(protocol, *filter.ports.end()));
-            Span { first, last, host: host.0 }
-        })
-        .filter(|span| span.first <= span.last)
-        .collect();
-    if spans.len() < 2 {
-        return spans;
-    }
-    spans.sort_by_key(|span| span.last - span.first);
-
-    // Between two neighbouring edges all classes have the same owner. Narrow spans come first and take what is free.
-    let mut edges: Vec<u32> = spans.iter().flat_map(|span| [span.first, span.last + 1]).collect();
-    edges.sort_unstable();
-    edges.dedup();
-    let mut owners = vec![NONE; edges.len()];
-    // The next free piece at or after each one, found by ever shorter leaps.
-    let mut free: Vec<usize> = (0..edges.len()).collect();
-    for span in &spans {
-        let mut piece = next_free(&mut free, edges.partition_point(|&edge| edge < span.first));
-        while edges[piece] <= span.last {
-            owners[piece] = span.host;
-            free[piece] = piece + 1;
-            piece = next_free(&mut free, piece);
+/// Ends the open prefixes, the longest first, while their last address is `done`.
+fn close<A: Address>(open: &mut Vec<(u32, A)>, starts: &mut Starts<A>, done: impl Fn(A) -> bool) {
+    while let Some((_, last)) = open.pop_if(|&mut (_, last)| done(last)) {
+        if let Some(start) = last.next() {
+            starts.push(start, open.last().map_or(NONE, |&(prefix, _)| prefix));
         }
     }
-    // The last edge ends the last span and owns nothing.
-    let mut painted: Vec<Span> = Vec::new();
-    for (piece, &host) in owners.iter().enumerate().filter(|&(_, &host)| host != NONE) {
-        let (first, last) = (edges[piece], edges[piece + 1] - 1);
-        match painted.last_mut() {
-            Some(before) if before.host == host && before.last + 1 == first => before.last = last,
-            _ => painted.push(Span { first, last, host }),
-        }
-    }
-    painted
-}
-
-fn next_free(free: &mut [usize], mut piece: usize) -> usize {
-    while free[piece] != piece {
-        free[piece] = free[free[piece]];
-        piece = free[piece];
-    }
-    piece
-}
-
-/// The spans as a search tree over all classes.
-fn ranges(spans: &[Span]) -> Ranges<u32, 16, 8> {
-    let mut starts = Starts(vec![(0, NONE)]);
-    for span in spans {
-        starts.push(span.first, span.host);
-        starts.push(span.last + 1, NONE);
-    }
-    Ranges::new(&starts.0, u32::MAX)
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! The table is Maglev's (Eisenbud et al., NSDI 2016): children claim slots in turn. Two things differ. A child's
-//! preferences are a stream of pseudo-random slots instead of the arithmetic progression `offset + i * skip`, and a child
-//! whose next slot is taken waits for its next turn instead of looking for a free one at once; it stops at its quota.
-//! A slot's owner is then whoever comes to it first at a time that depends on this child alone, save for the few slots that
-//! are left when others have their fill, so another child's removal moves less:
+//! preferences are a stream of pseudo-random slots instead of the arithmetic progression `offset + i * skip`, and a
+//! child whose next slot is taken waits for its next turn instead of looking for a free one at once; it stops at its
+//! quota. A slot's owner is then whoever comes to it first at a time that depends on this child alone, save for the
+//! few slots that are left when others have their fill, so another child's removal moves less:
 //!
 //! | removal of one child, 65,537 slots, largest share of surviving slots moved | of 10 | of 100 | of 1000 |
 //! |---|---|---|---|
@@ -58,9 +58,9 @@ impl Maglev {
 
     /// Shares `table_size` slots among `members`, each a name that all routers agree on and a weight.
     ///
-    /// The result depends on the names and weights above 0, on the size and the key; not on the order of `members`. Names
-    /// are unique. Each member gets its exact share, rounded up or down to whole slots. A prime size is not needed here,
-    /// but it is what operators of other Maglev tables expect.
+    /// The result depends on the names and weights above 0, on the size and the key; not on the order of `members`.
+    /// Names are unique. Each member gets its exact share, rounded up or down to whole slots. A prime size is not
+    /// needed here, but it is what operators of other Maglev tables expect.
     pub fn build(members: &[(&str, Weight)], table_size: u32, key: &[u8; 16]) -> Maglev {
         let mut claimants: Vec<Claimant> = members
             .iter()
@@ -139,15 +139,16 @@ struct Claimant {
     quota: u32,
     /// Time between turns: twice the weight, half the time.
     period: u64,
-    /// Time of the first turn, less than one period, so that members of equal weight do not always come in the same order.
+    /// Time of the first turn, less than one period, so that members of equal weight do not always come in the same
+    /// order.
     first_turn: u64,
     /// State of the stream of preferred slots.
     stream: u64,
 }
 
 impl Claimant {
-    /// Time between turns at weight 1; large enough that weights up to [`Weight::MAX`] keep six digits, small enough that
-    /// 2^32 turns do not overflow.
+    /// Time between turns at weight 1; large enough that weights up to [`Weight::MAX`] keep six digits, small enough
+    /// that 2^32 turns do not overflow.
     const PERIOD: u64 = 1 << 32;
 
     fn new(member: u16, name: &str, weight: Weight, key: &[u8; 16]) -> Claimant {
@@ -237,7 +238,8 @@ mod tests {
             for (names, key) in name_sets(count).into_iter().zip(KEYS) {
                 let fair = SIZE / count as u32;
                 for share in counts(&build(&equal(&names), &key), count) {
-                    // Whole slots: with up to 100 members one of them is 0.2 % of a share at most, with 1000 it is 1.5 %.
+                    // Whole slots: with up to 100 members one of them is 0.2 % of a share at most, with 1000 it is 1.5
+                    // %.
                     assert!(share == fair || share == fair + 1, "{count} members: {share} slots of {fair}");
                 }
             }

@@ -3,12 +3,13 @@
 //! ```text
 //! destination, protocol, port ──lookup──► virtual host ──selection──► child
 //!                                 │                         │
-//!                              filter, ranges            maglev ◄── cluster hash of the flow key
+//!                              filter, pattern, ranges    maglev ◄── cluster hash of the flow key
 //! ```
 //!
 //! - [`filter`]: what protocols and ports a virtual host asks for.
 //! - [`lookup`]: which virtual host is the most specific for a packet.
-//! - `ranges`: which of many ranges a key lies in, for `lookup`.
+//! - `pattern`: which of the virtual hosts on one prefix has a protocol and port.
+//! - `ranges`: which of many ranges a key lies in.
 //! - [`maglev`]: which member a hash belongs to, alike on all routers of a cluster.
 //! - [`selection`]: which members take part (tiers, costs), and who of them gets a new flow.
 //!
@@ -17,5 +18,6 @@
 pub mod filter;
 pub mod lookup;
 pub mod maglev;
+mod pattern;
 mod ranges;
 pub mod selection;

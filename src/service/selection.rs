@@ -110,7 +110,8 @@ impl Selector {
         Selector { table, members: members.into() }
     }
 
-    /// The candidate, by its position, that gets the new flow whose key has this [`ClusterHash`](super::maglev::ClusterHash);
+    /// The candidate, by its position, that gets the new flow whose key has this
+    /// [`ClusterHash`](super::maglev::ClusterHash);
     /// `None` where no candidate can take any.
     #[inline]
     pub fn select(&self, hash: u64) -> Option<usize> {
@@ -173,9 +174,9 @@ const TURNS_MAX: u32 = 1 << 14;
 
 /// A cycle of turns, each a position in `weights`: as many for each as its weight, spread evenly.
 ///
-/// Weights are divided by their greatest common divisor. Where they still add up to more than [`TURNS_MAX`] they are scaled
-/// down to that, rounded to the largest remainders but to no less than one turn: a share is off by less than one turn in
-/// the cycle, or has one turn where it would have none. Weights are above 0.
+/// Weights are divided by their greatest common divisor. Where they still add up to more than [`TURNS_MAX`] they are
+/// scaled down to that, rounded to the largest remainders but to no less than one turn: a share is off by less than
+/// one turn in the cycle, or has one turn where it would have none. Weights are above 0.
 fn turns(weights: &[u16]) -> Arc<[u16]> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let mut counts: Vec<u32> = weights.iter().map(|&weight| u32::from(weight / divisor)).collect();
