@@ -7,8 +7,12 @@
 #[path = "common/capture.rs"]
 mod capture;
 
+#[path = "fuzz/bodies/config.rs"]
+mod config;
 #[path = "fuzz/bodies/parse.rs"]
 mod parse;
+#[path = "fuzz/bodies/pipeline.rs"]
+mod pipeline;
 
 /// Frames taken from each capture, spread over it.
 const FRAMES_PER_CAPTURE: usize = 200;
@@ -96,4 +100,34 @@ fn hand_made_frames_are_let_in() {
 #[test]
 fn the_parser_holds_its_promises_around_every_seed() {
     run("parse", &frames(), parse::run);
+}
+
+/// IPv4 in IPv4 for the router of the pipeline's body.
+fn tunnelled(frame: &[u8]) -> Vec<u8> {
+    let Ok(slr::packet::parse::Frame::Ip(parsed)) = slr::packet::parse::parse(frame, frame.len()) else {
+        return frame.to_vec();
+    };
+    let inner = &frame[usize::from(parsed.l3_offset)..][..parsed.l3_len as usize];
+    let protocol = if inner[0] >> 4 == 4 { 4 } else { 41 };
+    let [high, low] = (20 + inner.len() as u16).to_be_bytes();
+    let outer = [0x45, 1, high, low, 0, 0, 0, 0, 7, protocol, 0, 0, 198, 51, 100, 9, 192, 0, 2, 1];
+    parse::mended(&[&[2; 12][..], &[8, 0], &outer, inner].concat())
+}
+
+#[test]
+fn the_walk_of_a_packet_holds_its_promises_around_every_seed() {
+    let frames = frames();
+    let alone = frames.iter().flat_map(|frame| [pipeline::framed(frame), pipeline::framed(&tunnelled(frame))]);
+    let together = frames.chunks(100).map(|chunk| chunk.iter().flat_map(|frame| pipeline::framed(frame)).collect());
+    let seeds: Vec<Vec<u8>> = alone.step_by(50).chain(together).collect();
+    run("pipeline", &seeds, pipeline::run);
+}
+
+#[test]
+fn the_configuration_is_taken_or_refused_in_one_line_around_every_sample() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/dpdk-config");
+    let files = std::fs::read_dir(folder).expect("the samples").map(|entry| entry.expect("an entry").path());
+    let seeds: Vec<Vec<u8>> = files.map(|file| std::fs::read(file).expect("a sample")).collect();
+    assert!(seeds.len() >= 3);
+    run("config", &seeds, config::run);
 }

@@ -2,7 +2,8 @@
 
 #![cfg(feature = "dpdk")]
 
-mod common;
+#[path = "common/capture.rs"]
+mod capture;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use common::capture::{self, Flow, by_flow, decapsulate, frames, real_capture};
+use capture::{Flow, by_flow, decapsulate, frames, real_capture};
 use serde_json::Value;
 
 const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");

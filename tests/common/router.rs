@@ -2,8 +2,6 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
-pub mod capture;
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
