@@ -148,6 +148,7 @@ fn a_check_prints_what_was_understood() {
             slrd().args(["--check", "--config", &format!("dpdk-config/{sample}.yaml")]).output().expect("slrd");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("tunnel addresses"), "{sample}: {said}");
+        assert!(said.contains("new flows, by slots") && said.contains(" of 65537 "), "{sample}: {said}");
     }
 }
 

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slr::config::Config;
+use slr::control::compile::{Configured, Shares, compile};
 use slr::daemon;
+use slr::units::MacAddr;
 
 /// Route packets for virtual hosts to the host servers that serve them best.
 ///
@@ -32,7 +34,10 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check {
-        println!("{}", config.summary());
+        // Link-layer addresses of ports are known once they are open; what is compiled does not depend on them.
+        let macs = vec![MacAddr::default(); config.ports.len()];
+        let tables = compile(&config, &Configured { config: &config, macs: &macs });
+        print!("{}{}", config.summary(), Shares(&tables));
         return ExitCode::SUCCESS;
     }
     match daemon::run(&config) {

@@ -1,5 +1,6 @@
 //! Configuration in, forwarding snapshot out.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,29 @@ pub fn compile(config: &Config, reachability: &impl Reachability) -> ForwardTabl
         paths,
         cluster: ClusterHash::new(&config.cluster.key),
         timeouts: timeouts(&config.flows.timeouts),
+    }
+}
+
+/// How each virtual host of a snapshot shares new flows, for people.
+#[derive(Debug)]
+pub struct Shares<'a>(pub &'a ForwardTables);
+
+impl fmt::Display for Shares<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "new flows, by slots or turns")?;
+        for host in &self.0.virtual_hosts {
+            let shares = host.selector.shares();
+            let all: usize = shares.values().sum();
+            writeln!(f, "  {}", host.name)?;
+            for (position, member) in host.members.iter().enumerate() {
+                let share = shares.get(&position).copied().unwrap_or(0);
+                let percent = share as f64 * 100.0 / all.max(1) as f64;
+                let note =
+                    if self.0.targets[member.target.index()].path.is_none() { "  next hop not resolved" } else { "" };
+                writeln!(f, "    {:<24} {share:>8} of {all} {percent:>8.3} %", member.child)?;
+            }
+        }
+        Ok(())
     }
 }
 

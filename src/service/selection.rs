@@ -8,7 +8,7 @@
 //!
 //! Policy is worked out when a table is built; a new flow only looks into it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -108,6 +108,20 @@ impl Selector {
             }
         };
         Selector { table, members: members.into() }
+    }
+
+    /// The slots, or turns of a cycle, of each candidate, by its position; candidates that take no new flows are left
+    /// out.
+    pub fn shares(&self) -> BTreeMap<usize, usize> {
+        let entries: &[u16] = match &self.table {
+            Table::Hash(table) => table.slots(),
+            Table::Turn(turns, _) => turns,
+        };
+        let mut shares = BTreeMap::new();
+        for &entry in entries {
+            *shares.entry(self.members[usize::from(entry)] as usize).or_default() += 1;
+        }
+        shares
     }
 
     /// The candidate, by its position, that gets the new flow whose key has this
