@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control::compile::{Configured, compile};
 use crate::dpdk::lcore::LcoreError;
 use crate::dpdk::{
@@ -90,18 +90,14 @@ pub fn start_eal(config: &Config, workers: u16, pci: bool) -> Result<&'static Ea
         listed => listed[usize::from(worker) % listed.len()],
     };
     let eal = Eal::init(&EalOptions {
-        hugepages: match config.dpdk.hugepages {
-            config::Hugepages::Auto => Hugepages::Auto,
-            config::Hugepages::Require => Hugepages::Require,
-            config::Hugepages::Never => Hugepages::Never,
-        },
+        hugepages: config.dpdk.hugepages,
         memory_mib: config.dpdk.memory_mib,
         file_prefix: config.dpdk.file_prefix.clone().unwrap_or_else(|| format!("slr-{}", std::process::id())),
         lcores: (0..workers).map(cpu).collect(),
         pci,
         verbose: false,
     })?;
-    if let (Pages::Ordinary { why }, config::Hugepages::Auto) = (eal.pages(), config.dpdk.hugepages) {
+    if let (Pages::Ordinary { why }, Hugepages::Auto) = (eal.pages(), config.dpdk.hugepages) {
         eprintln!("slr: using ordinary pages instead of hugepages: {why}");
     }
     Ok(eal)

@@ -101,6 +101,17 @@ impl Weight {
     }
 }
 
+/// Where DPDK's memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Hugepages where the machine has enough, else ordinary pages; which of the two is announced.
+    Auto,
+    /// Hugepages or no start.
+    Require,
+    /// Ordinary pages.
+    Never,
+}
+
 /// A 48-bit Ethernet address, in transmission order.
 #[derive(
     Clone,

@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::service::filter::Filter;
 use crate::service::selection::{Granularity, Policy};
+pub use crate::units::Hugepages;
 use crate::units::{MacAddr, PortIndex, Weight};
 
 /// One router's configuration, checked: names resolve, ranges hold, virtual hosts do not overlap.
@@ -53,17 +54,6 @@ pub struct Router {
     pub tunnel_source_v6: Option<Ipv6Net>,
     /// Outer sources whose tunnel packets we take off.
     pub parents: Vec<IpNet>,
-}
-
-/// Where DPDK's memory comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hugepages {
-    /// Hugepages where the machine has enough, else ordinary pages; which of the two is announced.
-    Auto,
-    /// Hugepages or no start.
-    Require,
-    /// Ordinary pages.
-    Never,
 }
 
 /// The DPDK environment.

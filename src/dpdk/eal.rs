@@ -8,17 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use super::{errno, error_text, lock, log, reason, sys};
-
-/// Where DPDK's memory comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hugepages {
-    /// Hugepages where the machine has enough free ones, else ordinary pages.
-    Auto,
-    /// Hugepages or an error.
-    Require,
-    /// Ordinary pages.
-    Never,
-}
+pub use crate::units::Hugepages;
 
 /// How to start the DPDK environment.
 #[derive(Clone, Debug)]

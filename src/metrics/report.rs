@@ -220,7 +220,7 @@ impl fmt::Display for Report {
         let rate = if self.seconds > 0.0 { *rx as f64 / self.seconds } else { 0.0 };
         write!(
             f,
-            "{} workers, {:.3} s, {rate:.0} packets/s through the pcap device, {:.1} ns a packet in the worker",
+            "{} worker(s), {:.3} s, {rate:.0} packets/s through the pcap device, {:.1} ns a packet in the worker",
             self.workers.len(),
             self.seconds,
             self.ns_per_packet
