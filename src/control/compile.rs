@@ -123,8 +123,6 @@ impl fmt::Display for Shares<'_> {
             for (position, member) in host.members.iter().enumerate() {
                 let share = shares.get(&position).copied().unwrap_or(0);
                 let percent = share as f64 * 100.0 / all.max(1) as f64;
-                let note =
-                    if self.0.targets[member.target.index()].path.is_none() { "  next hop not resolved" } else { "" };
                 writeln!(f, "    {:<24} {share:>8} of {all} {percent:>8.3} %", member.child)?;
             }
         }
