@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 export LC_ALL=C.UTF-8
+PATH=$PATH:/usr/sbin:/sbin # where Debian keeps half of the tools, and a plain su does not look
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck disable=SC2034  # used by the scripts that source this file
@@ -36,7 +37,7 @@ usage_of() {
 need_packages() {
     local name missing=()
     command -v dpkg-query apt-get >/dev/null || die 2 "no dpkg and apt-get here; the Debian packages needed are: $*"
-    for name in "$@"; do
+    for name in $(printf '%s\n' "$@" | sort -u); do
         dpkg-query -W -f='${db:Status-Status}\n' "$name" 2>/dev/null | grep -qx installed || missing+=("$name")
     done
     ((${#missing[@]})) || return 0
@@ -46,7 +47,7 @@ need_packages() {
         exit 2
     fi
     printf 'Installing Debian packages: %s\n' "${missing[*]}"
-    (install_packages "${missing[@]}") || die 1 "the packages could not be installed; what apt-get said is above"
+    (install_packages "${missing[@]}") || die 1 "the packages could not be installed; apt-get's last lines are above"
 }
 
 # Runs in a subshell of its own, so that its EXIT trap undoes the guard and leaves the caller's traps alone.
