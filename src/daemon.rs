@@ -5,10 +5,8 @@
 //!                └────── punts ────►
 //! ```
 
-use std::fs::{File, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -82,7 +80,7 @@ pub enum StartError {
 }
 
 /// Starts DPDK for `workers` workers as `config` says, and announces on standard error which pages it uses.
-pub fn start_eal(config: &Config, workers: u16, pci: bool) -> Result<&'static Eal, StartError> {
+pub fn start_eal(config: &Config, workers: u16, pci: bool, memory_mib: u32) -> Result<&'static Eal, StartError> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
     let cpu = |worker: u16| match config.workers.cpus.as_slice() {
         // The last CPUs first: the slow path is most likely on the first one.
@@ -91,7 +89,7 @@ pub fn start_eal(config: &Config, workers: u16, pci: bool) -> Result<&'static Ea
     };
     let eal = Eal::init(&EalOptions {
         hugepages: config.dpdk.hugepages,
-        memory_mib: config.dpdk.memory_mib,
+        memory_mib,
         file_prefix: config.dpdk.file_prefix.clone().unwrap_or_else(|| format!("slr-{}", std::process::id())),
         lcores: (0..workers).map(cpu).collect(),
         pci,
@@ -105,15 +103,7 @@ pub fn start_eal(config: &Config, workers: u16, pci: bool) -> Result<&'static Ea
 
 /// Flow table sizes from the configuration.
 pub fn flow_capacity(config: &Config) -> FlowCapacity {
-    FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: FRAGMENTED_DATAGRAMS }
-}
-
-/// Gives a file the permissions that an ordinary new file has.
-pub fn open_to_umask(file: &File) -> io::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(0o022);
-    file.set_permissions(Permissions::from_mode(0o666 & !umask))
+    FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: FRAGMENTED_DATAGRAMS, seed: None }
 }
 
 /// One worker's queues of every port, and the machine's clock.
@@ -177,7 +167,7 @@ pub fn run(config: &Config) -> Result<Report, StartError> {
     // What can fail without touching the machine comes first.
     let metrics = config.metrics.listen.map(listen).transpose()?;
     let workers = config.workers.count;
-    let eal = start_eal(config, workers, true)?;
+    let eal = start_eal(config, workers, true, config.dpdk.memory_mib)?;
     let report = forward(config, workers, metrics)?;
     eal.cleanup()?;
     Ok(report)

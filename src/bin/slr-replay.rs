@@ -3,11 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use slr::config::Config;
-use slr::replay::harness::{self, Options};
+use slr::replay::harness::{self, Options, WORKERS_MAX};
 
 /// Push a capture through the router's workers and write what would go on the wire.
 ///
@@ -29,7 +32,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Workers, each with its own queue [default: as configured]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
     workers: Option<u16>,
     /// Passes over the capture
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -55,8 +58,13 @@ fn main() -> ExitCode {
         workers: arguments.workers,
         loops: arguments.loops,
     };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // Without the handler the signal ends the process, as it would anyway; only temporary files stay then.
+        let _ = signal_hook::flag::register(signal, stop.clone());
+    }
     let mut progress = Progress::new();
-    let outcome = harness::run(&config, &options, &mut |done, all| progress.show(done, all));
+    let outcome = harness::run(&config, &options, &stop, &mut |done, all| progress.show(done, all));
     progress.clear();
     match outcome {
         Ok(report) => {
@@ -66,7 +74,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("slr-replay: {error}");
-            ExitCode::FAILURE
+            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -15,20 +15,24 @@ pub struct ReplayIo {
     tx: TxQueue,
     /// Read ahead, not handed out yet.
     pending: Burst<Mbuf>,
-    /// Time stamp of the capture's first packet, in nanoseconds.
+    /// When each record of the file was captured, in nanoseconds since 1970.
+    times_ns: Vec<u64>,
+    /// The earliest time of the whole capture.
     start_ns: u64,
     /// Time from the first pass over the capture to this one, in nanoseconds.
     pass_ns: u64,
     now_ns: u64,
     drained: bool,
-    sent_at: Vec<u64>,
+    sent_at_ns: Vec<u64>,
 }
 
 impl ReplayIo {
-    /// Writes `tx`, at most `packets_max` packets of a capture that starts at `start_ns`.
-    pub fn new(tx: TxQueue, start_ns: u64, packets_max: usize) -> ReplayIo {
-        let sent_at = Vec::with_capacity(packets_max);
-        ReplayIo { rx: None, tx, pending: Burst::new(), start_ns, pass_ns: 0, now_ns: 0, drained: false, sent_at }
+    /// Writes to `tx` what is read in `passes` passes over a file whose records were captured at `times_ns`, in a
+    /// capture that starts at `start_ns`.
+    pub fn new(tx: TxQueue, times_ns: Vec<u64>, start_ns: u64, passes: u32) -> ReplayIo {
+        let sent_at_ns = Vec::with_capacity(times_ns.len() * passes as usize);
+        let pending = Burst::new();
+        ReplayIo { rx: None, tx, pending, times_ns, start_ns, pass_ns: 0, now_ns: 0, drained: false, sent_at_ns }
     }
 
     /// Starts a pass over the capture: reads `rx`, `pass_ns` after the first pass.
@@ -43,13 +47,16 @@ impl ReplayIo {
         self.rx = None;
     }
 
-    /// When each packet that was sent stood in the capture: nanoseconds, in the order of sending.
-    pub fn into_sent_at(self) -> Vec<u64> {
-        self.sent_at
+    /// When each packet that was sent stood in the capture: nanoseconds since 1970, in the order of sending.
+    pub fn into_sent_at_ns(self) -> Vec<u64> {
+        self.sent_at_ns
     }
 
-    fn timestamp_ns(&self, packet: &Mbuf) -> u64 {
-        packet.timestamp().unwrap_or(self.start_ns) + self.pass_ns
+    /// The device's time stamp is the record's number in microseconds (see [`super::capture::Split`]).
+    fn time_ns(&self, packet: &Mbuf) -> u64 {
+        let record = packet.timestamp().map(|number| number / 1_000);
+        let time = record.and_then(|record| self.times_ns.get(record as usize)).copied().unwrap_or(self.start_ns);
+        time.saturating_add(self.pass_ns)
     }
 }
 
@@ -66,8 +73,8 @@ impl PacketIo for ReplayIo {
             self.drained = self.rx.as_mut().is_none_or(|rx| rx.burst(&mut self.pending) == 0);
         }
         if let Some(first) = self.pending.first() {
-            let first_ns = self.timestamp_ns(first);
-            let near = |packet: &&Mbuf| self.timestamp_ns(packet).abs_diff(first_ns) < WINDOW_NS;
+            let first_ns = self.time_ns(first);
+            let near = |packet: &&Mbuf| self.time_ns(packet).abs_diff(first_ns) < WINDOW_NS;
             let count = self.pending.iter().take_while(near).count();
             into.extend(self.pending.drain(..count));
             self.now_ns = self.now_ns.max(first_ns.saturating_sub(self.start_ns));
@@ -76,13 +83,13 @@ impl PacketIo for ReplayIo {
     }
 
     fn tx_burst(&mut self, _port: PortIndex, packets: &mut Burst<Mbuf>) -> usize {
-        let before = self.sent_at.len();
+        let before = self.sent_at_ns.len();
         for packet in packets.iter() {
-            let at = self.timestamp_ns(packet);
-            self.sent_at.push(at);
+            let at = self.time_ns(packet);
+            self.sent_at_ns.push(at);
         }
         let result = self.tx.burst(packets);
-        self.sent_at.truncate(before + result.sent);
+        self.sent_at_ns.truncate(before + result.sent);
         result.unsent
     }
 

@@ -11,3 +11,4 @@
 pub mod capture;
 pub mod harness;
 pub mod io;
+pub mod output;
