@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::marker::PhantomData;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -176,7 +177,7 @@ impl Memory for Counted {
 
 /// Keeps what it is given to send.
 struct BenchIo<P, M> {
-    sent: Vec<P>,
+    sent: Vec<Burst<P>>,
     memory: PhantomData<M>,
 }
 
@@ -193,7 +194,7 @@ impl<P: PacketBuffer, M: Memory> PacketIo for BenchIo<P, M> {
     }
 
     fn tx_burst(&mut self, _port: PortIndex, packets: &mut Burst<P>) -> usize {
-        self.sent.extend(packets.drain(..));
+        self.sent.push(mem::take(packets));
         0
     }
 
@@ -206,9 +207,17 @@ impl<P: PacketBuffer, M: Memory> PacketIo for BenchIo<P, M> {
     }
 }
 
-/// What is measured. Never part of another function, so that callgrind can find it.
+impl<P: PacketBuffer, M: Memory> BenchIo<P, M> {
+    /// With a batch of packets to begin with.
+    fn new(mut packet: impl FnMut() -> Option<P>) -> Result<BenchIo<P, M>> {
+        let mut burst = || (0..BURST).map(|_| packet()).collect::<Option<Burst<P>>>();
+        let sent = (0..BATCH / BURST).map(|_| burst()).collect::<Option<_>>();
+        Ok(BenchIo { sent: sent.context("the pool is too small")?, memory: PhantomData })
+    }
+}
+
 #[inline(never)]
-fn measured<P: PacketBuffer, M: Memory>(
+fn carry<P: PacketBuffer, M: Memory>(
     pipeline: &mut Pipeline<BenchIo<P, M>>,
     tables: &ForwardTables,
     io: &mut BenchIo<P, M>,
@@ -218,6 +227,14 @@ fn measured<P: PacketBuffer, M: Memory>(
     for burst in bursts {
         pipeline.process(tables, io, PortIndex(0), now, burst);
     }
+}
+
+/// What is measured: [`carry`]. A function of its own, so that callgrind can find it.
+#[inline(never)]
+fn measured(work: impl FnOnce()) -> u64 {
+    let start = tsc::now();
+    work();
+    tsc::now() - start
 }
 
 /// One scene with its own flow tables.
@@ -234,7 +251,8 @@ struct Stage<P: PacketBuffer, M: Memory> {
 impl<P: PacketBuffer, M: Memory> Stage<P, M> {
     fn new(scene: Scene, tables: &Arc<ForwardTables>) -> Result<Stage<P, M>> {
         let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let flows = if scene.kind == Kind::New { scene.flows + scene.flows / NEW_SHARE } else { scene.flows };
+        let flows =
+            if scene.kind == Kind::New { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
         let (v4, v6) = if scene.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
         let capacity = FlowCapacity { v4, v6, fragments: 0 };
         let pipeline = Pipeline::new((WorkerId(0), 1), 1, capacity, counters.clone(), PuntRing::new(1));
@@ -246,55 +264,57 @@ impl<P: PacketBuffer, M: Memory> Stage<P, M> {
         Ok(stage)
     }
 
-    /// Carries `packets` packets, whose flows `next` names, and returns the cycles that took.
-    fn pass(&mut self, io: &mut BenchIo<P, M>, packets: u32, mut next: impl FnMut(&mut u64) -> u32) -> u64 {
+    /// Carries `packets` packets, in whole batches, whose flows `next` names; returns how many there were, and the cycles
+    /// that took.
+    fn pass(&mut self, io: &mut BenchIo<P, M>, packets: u32, mut next: impl FnMut(&mut u64) -> u32) -> (u32, u64) {
+        let batches = packets.div_ceil(BATCH as u32);
         let mut cycles = 0;
-        let mut bursts: Vec<Burst<P>> = (0..BATCH / BURST).map(|_| Burst::new()).collect();
-        let mut left = packets as usize;
-        while left > 0 {
-            let count = left.min(BATCH);
-            let kept = io.sent.len() - count;
-            for (place, mut packet) in io.sent.drain(kept..).enumerate() {
-                let frame = self.frames.of(next(&mut self.random));
-                packet.trim_front(packet.head().len());
-                let Some(head) = packet.prepend(frame.len()) else { unreachable!("a packet's end stays where it is") };
-                head.copy_from_slice(frame);
-                bursts[place / BURST].push(packet);
-            }
-            let start = tsc::now();
-            measured(&mut self.pipeline, &self.tables, io, self.now, &mut bursts);
-            cycles += tsc::now() - start;
-            left -= count;
+        for _ in 0..batches {
+            let mut bursts = self.prepare(io, &mut next);
+            cycles += measured(|| carry(&mut self.pipeline, &self.tables, io, self.now, &mut bursts));
         }
-        cycles
+        (batches * BATCH as u32, cycles)
+    }
+
+    /// Writes the next frames into the packets that have left.
+    fn prepare(&mut self, io: &mut BenchIo<P, M>, mut next: impl FnMut(&mut u64) -> u32) -> Vec<Burst<P>> {
+        let mut bursts = mem::replace(&mut io.sent, Vec::with_capacity(BATCH / BURST));
+        for packet in bursts.iter_mut().flatten() {
+            let frame = self.frames.of(next(&mut self.random));
+            packet.trim_front(packet.head().len());
+            let Some(head) = packet.prepend(frame.len()) else { unreachable!("a packet's end stays where it is") };
+            head.copy_from_slice(frame);
+        }
+        bursts
     }
 
     /// Makes every flow of the scene known.
     fn fill(&mut self, io: &mut BenchIo<P, M>) {
-        let mut flow = 0;
-        self.pass(io, self.scene.flows, |_| {
-            flow += 1;
-            flow - 1
-        });
+        let (mut flow, flows) = (0, self.scene.flows);
+        for _ in 0..flows.div_ceil(BATCH as u32) {
+            let mut bursts = self.prepare(io, |_| {
+                flow += 1;
+                (flow - 1) % flows
+            });
+            carry(&mut self.pipeline, &self.tables, io, self.now, &mut bursts);
+        }
     }
 
     /// One round of about `packets` packets: how many there were, and the cycles that took.
     fn round(&mut self, io: &mut BenchIo<P, M>, packets: u32) -> (u32, u64) {
         let flows = u64::from(self.scene.flows);
         if self.scene.kind != Kind::New {
-            return (packets, self.pass(io, packets, |random| (u64::from(draw(random)) * flows >> 32) as u32));
+            return self.pass(io, packets, |random| (u64::from(draw(random)) * flows >> 32) as u32);
         }
         // Everything that is known runs out, and the flows that shall be known come again.
         self.now = self.now + Duration::from_secs(86_400);
         self.pipeline.age(&self.tables, self.now, usize::MAX);
         self.fill(io);
-        let packets = self.scene.flows / NEW_SHARE;
         let mut flow = self.scene.flows;
-        let cycles = self.pass(io, packets, |_| {
+        self.pass(io, self.scene.flows / NEW_SHARE, |_| {
             flow += 1;
             flow - 1
-        });
-        (packets, cycles)
+        })
     }
 
     fn check(&self) -> Result<()> {
@@ -322,8 +342,7 @@ fn count(name: &str, packets: u32) -> Result<()> {
     // Of a new flow's scene each packet is a flow.
     let flows = if scene.kind == Kind::New { packets * NEW_SHARE } else { 1_000 };
     let mut stage = Stage::<OwnedBuffer, Heap>::new(Scene { flows, ..*scene }, &tables()?)?;
-    let sent = (0..BATCH).map(|_| OwnedBuffer::new(&stage.frames.template)).collect();
-    let mut io = BenchIo { sent, memory: PhantomData };
+    let mut io = BenchIo::new(|| Some(OwnedBuffer::new(&stage.frames.template)))?;
     match scene.kind {
         // So that nothing but new flows is counted.
         Kind::New => {
@@ -367,8 +386,7 @@ fn time(scenes: Vec<Scene>, quick: bool) -> Result<Vec<Row>> {
         COUNTED.store(0, Ordering::Relaxed);
         let stage = Stage::<Mbuf, Counted>::new(scene, &tables)?;
         let bytes_per_flow = COUNTED.load(Ordering::Relaxed) as f64 / f64::from(scene.flows);
-        let sent: Option<Vec<Mbuf>> = (0..BATCH).map(|_| pool.alloc_from(&stage.frames.template)).collect();
-        let mut io = BenchIo { sent: sent.context("the pool is too small")?, memory: PhantomData };
+        let mut io = BenchIo::new(|| pool.alloc_from(&stage.frames.template))?;
         stages.push(stage);
         if let Some(stage) = stages.last_mut() {
             stage.fill(&mut io);
@@ -377,8 +395,7 @@ fn time(scenes: Vec<Scene>, quick: bool) -> Result<Vec<Row>> {
     }
     for _ in 0..rounds {
         for (stage, row) in stages.iter_mut().zip(&mut rows) {
-            let sent: Option<Vec<Mbuf>> = (0..BATCH).map(|_| pool.alloc_from(&stage.frames.template)).collect();
-            let mut io = BenchIo { sent: sent.context("the pool is too small")?, memory: PhantomData };
+            let mut io = BenchIo::new(|| pool.alloc_from(&stage.frames.template))?;
             let (packets, cycles) = stage.round(&mut io, packets);
             row.ns.push(cycles as f64 * 1e9 / tsc::hz() as f64 / f64::from(packets));
         }

@@ -259,7 +259,6 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 
     /// The entry of `key`, expired or not.
-    #[inline]
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Slot> {
         let mut candidates = self.candidates(hash);
         while candidates != 0 {
@@ -283,7 +282,7 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 
     /// The entry of `key` that is not past its time at `now`. One that is gets removed and counted.
-    #[inline]
+    #[inline(always)]
     pub fn find_live(&mut self, hint: Hint, hash: FlowHash, key: &K, now: Tick, timeouts: &Timeouts) -> Option<Slot> {
         let slot = self.find_near(hint, hash, key)?;
         if self.entries[slot.0].expired(now, timeouts) {
