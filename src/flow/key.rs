@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::packet::parse::{Family, Parsed};
+use crate::packet::parse::Parsed;
 use crate::units::VirtualHostId;
 
 /// Protocol number of coarse keys; IANA reserves 255.
@@ -22,6 +22,9 @@ pub const COARSE: u8 = 255;
 
 /// A key that a [`Table`](super::table::Table) can hold: bytes without padding.
 pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable + 'static {
+    /// The 5-tuple of the packet that was parsed from `head`, which is of this key's family.
+    fn of(head: &[u8], parsed: &Parsed) -> Self;
+
     /// Where the packet is going.
     fn destination(&self) -> IpAddr;
 
@@ -33,9 +36,9 @@ pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable +
     fn coarse(self, host: VirtualHostId, prefix: u8) -> Self;
 }
 
-/// Defines a key over addresses of `$len` bytes each.
+/// Defines a key over addresses of `$len` bytes each, the first of which starts `$at` bytes into the IP header.
 macro_rules! key {
-    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $at:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
         #[repr(C)]
@@ -50,13 +53,13 @@ macro_rules! key {
             pub protocol: u8,
         }
 
-        impl $name {
-            /// The 5-tuple of the packet whose addresses start `addresses_at` bytes into its IP header.
-            #[inline]
-            fn of(head: &[u8], parsed: &Parsed, addresses_at: usize) -> $name {
-                let start = usize::from(parsed.l3_offset) + addresses_at;
+        impl FlowKey for $name {
+            #[inline(always)]
+            fn of(head: &[u8], parsed: &Parsed) -> $name {
+                let start = usize::from(parsed.l3_offset) + $at;
                 // The parser has seen the whole IP header in `head`.
-                let (source, destination) = head[start..start + 2 * $len].split_at($len);
+                let addresses: &[u8; 2 * $len] = head[start..].first_chunk().expect("a parsed header");
+                let (source, destination) = addresses.split_at($len);
                 let [a, b] = parsed.src_port.to_be_bytes();
                 let [c, d] = parsed.dst_port.to_be_bytes();
                 let mut key =
@@ -65,9 +68,7 @@ macro_rules! key {
                 key.destination.copy_from_slice(destination);
                 key
             }
-        }
 
-        impl FlowKey for $name {
             fn destination(&self) -> IpAddr {
                 self.destination.into()
             }
@@ -92,12 +93,14 @@ macro_rules! key {
 key!(
     /// Key of a flow over IPv4.
     KeyV4,
-    4
+    4,
+    12
 );
 key!(
     /// Key of a flow over IPv6.
     KeyV6,
-    16
+    16,
+    8
 );
 
 impl Hash for KeyV4 {
@@ -127,26 +130,6 @@ fn mask(address: &mut [u8], prefix: u8) {
     for (index, octet) in address.iter_mut().enumerate() {
         let kept = usize::from(prefix).saturating_sub(8 * index).min(8);
         *octet &= !(0xff_u16 >> kept) as u8;
-    }
-}
-
-/// The key of a packet of either family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// Over IPv4.
-    V4(KeyV4),
-    /// Over IPv6.
-    V6(KeyV6),
-}
-
-impl Key {
-    /// The 5-tuple of the packet that was parsed from `head`.
-    #[inline]
-    pub fn of(head: &[u8], parsed: &Parsed) -> Key {
-        match parsed.family {
-            Family::V4 => Key::V4(KeyV4::of(head, parsed, 12)),
-            Family::V6 => Key::V6(KeyV6::of(head, parsed, 8)),
-        }
     }
 }
 

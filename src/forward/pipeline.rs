@@ -16,10 +16,10 @@ use super::punt::{Punt, PuntRing};
 use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::{DropReason, PuntReason, Refusal};
 use crate::clock::{Instant, Tick};
-use crate::flow::key::{FlowKey, Key, KeyV4, KeyV6};
+use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::flow::state::FlowState;
-use crate::flow::table::{FlowHash, Table};
+use crate::flow::table::{FlowHash, Hint, Table};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Fragment, Frame, Parsed, parse};
 use crate::service::selection::Granularity;
@@ -70,12 +70,15 @@ impl<R: Into<DropReason>> From<R> for End {
     }
 }
 
-/// A packet on its way through a burst.
-struct Work<P> {
-    packet: P,
+const _: () = assert!(BURST <= u32::BITS as usize, "a bit for each packet of a burst");
+
+/// What the steps of a burst tell each other about a packet. Its key is not in here: reading it again from the packet is
+/// cheaper than storing and loading it.
+struct Work {
     parsed: Parsed,
-    key: Key,
     hash: FlowHash,
+    hint: Hint,
+    /// Of the outer header to come.
     ttl: u8,
 }
 
@@ -135,23 +138,31 @@ impl<I: PacketIo> Pipeline<I> {
     }
 
     fn walk(&mut self, tables: &ForwardTables, port: PortIndex, now: Tick, burst: &mut Burst<I::Packet>) {
-        let mut works: ArrayVec<Work<I::Packet>, BURST> = ArrayVec::new();
-        for mut packet in burst.drain(..) {
-            match self.admit(tables, &mut packet) {
-                Ok((parsed, key, hash, ttl)) => works.push(Work { packet, parsed, key, hash, ttl }),
+        let mut works: ArrayVec<Work, BURST> = ArrayVec::new();
+        let mut ended = 0_u32;
+        for (place, packet) in burst.iter_mut().enumerate() {
+            if let Err(end) = self.admit(tables, packet, &mut works) {
+                self.end(port, packet, end);
+                ended |= 1 << place;
+            }
+        }
+        if ended != 0 {
+            burst.retain(|_| {
+                let stays = ended & 1 == 0;
+                ended >>= 1;
+                stays
+            });
+        }
+        for work in &mut works {
+            work.hint = match work.parsed.family {
+                Family::V4 => self.v4.flows.prefetch_entry(work.hash, I::prefetch),
+                Family::V6 => self.v6.flows.prefetch_entry(work.hash, I::prefetch),
+            };
+        }
+        for (mut packet, work) in burst.drain(..).zip(&works) {
+            match self.carry(tables, now, &mut packet, work) {
+                Ok(port) => self.outgoing[port.index()].push(packet),
                 Err(end) => self.end(port, &packet, end),
-            }
-        }
-        for work in &works {
-            match work.key {
-                Key::V4(_) => self.v4.flows.prefetch_entry(work.hash, I::prefetch),
-                Key::V6(_) => self.v6.flows.prefetch_entry(work.hash, I::prefetch),
-            }
-        }
-        for mut work in works {
-            match self.carry(tables, now, &mut work) {
-                Ok(port) => self.outgoing[port.index()].push(work.packet),
-                Err(end) => self.end(port, &work.packet, end),
             }
         }
     }
@@ -178,90 +189,75 @@ impl<I: PacketIo> Pipeline<I> {
         self.counters.flows_expired.set(self.v4.flows.expired() + self.v6.flows.expired());
     }
 
-    /// Decides whether a packet is one to look up, and how.
-    #[inline]
-    fn admit(&self, tables: &ForwardTables, packet: &mut I::Packet) -> Result<(Parsed, Key, FlowHash, u8), End> {
-        let Frame::Ip(parsed) = parse(packet.head(), packet.frame_len())? else {
-            return Err(End::Punt(PuntReason::Arp));
+    /// Decides whether a packet is one to look up, and how: adds that to `works`.
+    #[inline(always)]
+    fn admit(
+        &self,
+        tables: &ForwardTables,
+        packet: &mut I::Packet,
+        works: &mut ArrayVec<Work, BURST>,
+    ) -> Result<(), End> {
+        let frame = parse(packet.head(), packet.frame_len());
+        let parsed = match &frame {
+            Ok(Frame::Ip(parsed)) => parsed,
+            Ok(Frame::Arp) => return Err(End::Punt(PuntReason::Arp)),
+            Err(error) => return Err(End::from(*error)),
         };
-        let (key, ours) = identify(tables, packet, &parsed);
-        if !ours {
-            return self.look_up(packet, parsed, key, TTL);
+        if is_ours(tables, packet, parsed) {
+            let (inner, ttl) = leave_tunnel(tables, packet, &field_by_field(parsed))?;
+            return self.look_up(packet, &inner, ttl, works);
         }
-        if !is_tunnel(&parsed) {
-            return Err(End::Punt(PuntReason::OwnAddress));
-        }
-        let outer_source = parsed.source(packet.head());
-        if !tables.parents.iter().any(|parent| parent.contains(&outer_source)) {
-            return Err(Refusal::TunnelStranger.into());
-        }
-        let Decapsulated { inner, outer_ttl } = decapsulate(packet, &parsed).map_err(|error| match error {
-            DecapsulateError::Ecn => End::from(Refusal::TunnelEcn),
-            DecapsulateError::Fragment => End::from(Refusal::TunnelFragment),
-            DecapsulateError::Inner(error) => End::from(error),
-        })?;
-        let (key, ours) = identify(tables, packet, &inner);
-        let spoofed = match &key {
-            Key::V4(key) => tables.own.contains_v4(&key.source),
-            Key::V6(key) => tables.own.contains_v6(&key.source),
-        };
-        if spoofed {
-            return Err(Refusal::TunnelSpoofed.into());
-        }
-        if ours {
-            return Err(if is_tunnel(&inner) {
-                Refusal::TunnelNested.into()
-            } else {
-                End::Punt(PuntReason::OwnAddress)
-            });
-        }
-        if outer_ttl <= 1 {
-            return Err(Refusal::TtlExceeded.into());
-        }
-        self.look_up(packet, inner, key, outer_ttl - 1)
+        self.look_up(packet, parsed, TTL, works)
     }
 
-    #[inline]
+    #[inline(always)]
     fn look_up(
         &self,
         packet: &I::Packet,
-        parsed: Parsed,
-        key: Key,
+        parsed: &Parsed,
         ttl: u8,
-    ) -> Result<(Parsed, Key, FlowHash, u8), End> {
+        works: &mut ArrayVec<Work, BURST>,
+    ) -> Result<(), End> {
         if parsed.protocol == ICMPV6 {
             let kind = packet.head().get(usize::from(parsed.l4_offset));
             if kind.is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind)) {
                 return Err(End::Punt(PuntReason::NeighbourDiscovery));
             }
         }
-        let hash = match &key {
-            Key::V4(key) => {
-                let hash = self.v4.flows.hash(key);
+        let hash = match parsed.family {
+            Family::V4 => {
+                let hash = self.v4.flows.hash(&KeyV4::of(packet.head(), parsed));
                 self.v4.flows.prefetch_tags(hash, I::prefetch);
                 hash
             }
-            Key::V6(key) => {
-                let hash = self.v6.flows.hash(key);
+            Family::V6 => {
+                let hash = self.v6.flows.hash(&KeyV6::of(packet.head(), parsed));
                 self.v6.flows.prefetch_tags(hash, I::prefetch);
                 hash
             }
         };
-        Ok((parsed, key, hash, ttl))
+        works.push(Work { parsed: field_by_field(parsed), hash, hint: Hint::NONE, ttl });
+        Ok(())
     }
 
     /// Finds a packet's target and puts the header of its path in front.
-    #[inline]
-    fn carry(&mut self, tables: &ForwardTables, now: Tick, work: &mut Work<I::Packet>) -> Result<PortIndex, End> {
-        let visit = Visit { tables, counters: &self.counters, now, parsed: &work.parsed, hash: work.hash };
-        let target = match work.key {
-            Key::V4(key) => visit.target(&mut self.v4, key)?,
-            Key::V6(key) => visit.target(&mut self.v6, key)?,
+    #[inline(always)]
+    fn carry(
+        &mut self,
+        tables: &ForwardTables,
+        now: Tick,
+        packet: &mut I::Packet,
+        work: &Work,
+    ) -> Result<PortIndex, End> {
+        let visit = Visit { tables, counters: &self.counters, now, work, parsed: &work.parsed };
+        let target = match work.parsed.family {
+            Family::V4 => visit.target(&mut self.v4, KeyV4::of(packet.head(), &work.parsed))?,
+            Family::V6 => visit.target(&mut self.v6, KeyV6::of(packet.head(), &work.parsed))?,
         };
         let path = tables.targets[target.index()].path.ok_or(Refusal::NoNeighbour)?;
         let path = &tables.paths[path.index()];
         let per = PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification };
-        path.template.encapsulate(&mut work.packet, &work.parsed, per).map_err(|error| match error {
+        path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
             EncapsulateError::TooBig => Refusal::TooBig,
             EncapsulateError::NoHeadroom => Refusal::NoHeadroom,
         })?;
@@ -285,15 +281,60 @@ impl<I: PacketIo> Pipeline<I> {
     }
 }
 
-/// The flow key of a packet, and whether it is for one of our own addresses.
-#[inline]
-fn identify<P: PacketBuffer>(tables: &ForwardTables, packet: &P, parsed: &Parsed) -> (Key, bool) {
-    let key = Key::of(packet.head(), parsed);
-    let ours = match &key {
-        Key::V4(key) => tables.own.contains_v4(&key.destination),
-        Key::V6(key) => tables.own.contains_v6(&key.destination),
+/// A copy. Copied whole, the fields would be loaded two to four at a time right after they were stored one by one, which
+/// stalls; like this they stay in registers.
+#[inline(always)]
+fn field_by_field(parsed: &Parsed) -> Parsed {
+    Parsed {
+        l3_offset: parsed.l3_offset,
+        l4_offset: parsed.l4_offset,
+        l3_len: parsed.l3_len,
+        family: parsed.family,
+        protocol: parsed.protocol,
+        tcp_flags: parsed.tcp_flags,
+        src_port: parsed.src_port,
+        dst_port: parsed.dst_port,
+        fragment: parsed.fragment,
+    }
+}
+
+/// Whether a packet is for one of our own addresses.
+#[inline(always)]
+fn is_ours<P: PacketBuffer>(tables: &ForwardTables, packet: &P, parsed: &Parsed) -> bool {
+    match parsed.family {
+        Family::V4 => tables.own.contains_v4(&KeyV4::of(packet.head(), parsed).destination),
+        Family::V6 => tables.own.contains_v6(&KeyV6::of(packet.head(), parsed).destination),
+    }
+}
+
+/// Takes a parent's tunnel header off a packet for one of our own addresses: what is in it, and the TTL it has left.
+fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: &Parsed) -> Result<(Parsed, u8), End> {
+    if !is_tunnel(outer) {
+        return Err(End::Punt(PuntReason::OwnAddress));
+    }
+    let outer_source = outer.source(packet.head());
+    if !tables.parents.iter().any(|parent| parent.contains(&outer_source)) {
+        return Err(Refusal::TunnelStranger.into());
+    }
+    let Decapsulated { inner, outer_ttl } = decapsulate(packet, outer).map_err(|error| match error {
+        DecapsulateError::Ecn => End::from(Refusal::TunnelEcn),
+        DecapsulateError::Fragment => End::from(Refusal::TunnelFragment),
+        DecapsulateError::Inner(error) => End::from(error),
+    })?;
+    let spoofed = match inner.family {
+        Family::V4 => tables.own.contains_v4(&KeyV4::of(packet.head(), &inner).source),
+        Family::V6 => tables.own.contains_v6(&KeyV6::of(packet.head(), &inner).source),
     };
-    (key, ours)
+    if spoofed {
+        return Err(Refusal::TunnelSpoofed.into());
+    }
+    if is_ours(tables, packet, &inner) {
+        return Err(if is_tunnel(&inner) { Refusal::TunnelNested.into() } else { End::Punt(PuntReason::OwnAddress) });
+    }
+    if outer_ttl <= 1 {
+        return Err(Refusal::TtlExceeded.into());
+    }
+    Ok((inner, outer_ttl - 1))
 }
 
 /// One packet's visit to the flow table and, where that does not know it, to its virtual host.
@@ -301,24 +342,24 @@ struct Visit<'a> {
     tables: &'a ForwardTables,
     counters: &'a WorkerCounters,
     now: Tick,
+    work: &'a Work,
     parsed: &'a Parsed,
-    hash: FlowHash,
 }
 
 impl Visit<'_> {
     /// The target of the packet with this 5-tuple.
-    #[inline]
+    #[inline(always)]
     fn target<K: FlowKey + FromZeros, M: Memory>(
         &self,
         family: &mut FamilyTables<K, M>,
         key: K,
     ) -> Result<TargetId, Refusal> {
         match self.parsed.fragment {
-            Fragment::None => {
-                self.follow(&mut family.flows, self.hash, &key).map_or_else(|| self.open(family, key), Ok)
-            }
+            Fragment::None => self
+                .follow(&mut family.flows, self.work.hint, self.work.hash, &key)
+                .map_or_else(|| self.open(family, key), Ok),
             Fragment::First { id } => {
-                let known = self.follow(&mut family.flows, self.hash, &key);
+                let known = self.follow(&mut family.flows, self.work.hint, self.work.hash, &key);
                 let target = known.map_or_else(|| self.open(family, key), Ok)?;
                 self.remember(&mut family.fragments, key.datagram(id), target);
                 Ok(target)
@@ -326,20 +367,21 @@ impl Visit<'_> {
             Fragment::Later { id } => {
                 let key = key.datagram(id);
                 let hash = family.fragments.hash(&key);
-                self.follow(&mut family.fragments, hash, &key).ok_or(Refusal::FragmentUnknown)
+                self.follow(&mut family.fragments, Hint::NONE, hash, &key).ok_or(Refusal::FragmentUnknown)
             }
         }
     }
 
     /// The target of a flow that has an entry; counts the packet there.
-    #[inline]
+    #[inline(always)]
     fn follow<K: FlowKey + FromZeros, M: Memory>(
         &self,
         table: &mut Table<K, M>,
+        hint: Hint,
         hash: FlowHash,
         key: &K,
     ) -> Option<TargetId> {
-        let slot = table.find_live(hash, key, self.now, &self.tables.timeouts)?;
+        let slot = table.find_live(hint, hash, key, self.now, &self.tables.timeouts)?;
         let entry = table.entry_mut(slot);
         let Some(state) = entry.state().after(self.parsed.tcp_flags) else {
             table.expire(slot);
@@ -360,12 +402,12 @@ impl Visit<'_> {
         let (id, host) = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
         let (key, hash, state) = match host.granularity {
             Granularity::FiveTuple => {
-                (key, self.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
+                (key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
             }
             Granularity::Source { v4, v6 } => {
                 let key = key.coarse(id, if self.parsed.family == Family::V4 { v4 } else { v6 });
                 let hash = family.flows.hash(&key);
-                if let Some(target) = self.follow(&mut family.flows, hash, &key) {
+                if let Some(target) = self.follow(&mut family.flows, Hint::NONE, hash, &key) {
                     return Ok(target);
                 }
                 (key, hash, FlowState::Other)

@@ -48,13 +48,13 @@ pub struct OwnAddresses {
 
 impl OwnAddresses {
     /// True when the IPv4 address, in network order, is ours.
-    #[inline]
+    #[inline(always)]
     pub fn contains_v4(&self, address: &[u8; 4]) -> bool {
         self.v4.contains(address)
     }
 
     /// True when the IPv6 address, in network order, is ours.
-    #[inline]
+    #[inline(always)]
     pub fn contains_v6(&self, address: &[u8; 16]) -> bool {
         self.v6.contains(address)
     }

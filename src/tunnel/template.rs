@@ -23,6 +23,7 @@ pub const PROTOCOL_IPV6: u8 = 41;
 
 const ETHERNET: usize = 14;
 const VLAN_TAG: usize = 4;
+const TAGGED: usize = ETHERNET + VLAN_TAG;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 
@@ -106,7 +107,9 @@ pub struct Template {
     family: Family,
     /// Sum of the 16-bit words of the IPv4 header that never change.
     checksum: u32,
-    /// Host bits of the source that are taken from the hash.
+    /// The source, of IPv6 its low half; host bits that are taken from the hash are zero.
+    source: u64,
+    /// Those host bits.
     spread_mask: u64,
     /// Longest outer IP packet, in bytes.
     mtu: u16,
@@ -127,26 +130,26 @@ impl Template {
             at += VLAN_TAG;
         }
         let l3 = at + 2;
-        let (family, ethertype, spread_bits) = match endpoints {
+        let (family, ethertype, source, spread_bits) = match endpoints {
             Endpoints::V4 { source, spread_bits, destination } => {
                 let network = u32::from(source) & !(host_mask(spread_bits) as u32);
                 bytes[l3] = 0x45;
                 bytes[l3 + 12..l3 + 16].copy_from_slice(&network.to_be_bytes());
                 bytes[l3 + 16..l3 + 20].copy_from_slice(&destination.octets());
-                (Family::V4, 0x0800_u16, spread_bits)
+                (Family::V4, 0x0800_u16, u64::from(network), spread_bits)
             }
             Endpoints::V6 { source, spread_bits, destination } => {
                 let network = u128::from(source) & !u128::from(host_mask(spread_bits));
                 bytes[l3] = 0x60;
                 bytes[l3 + 8..l3 + 24].copy_from_slice(&network.to_be_bytes());
                 bytes[l3 + 24..l3 + 40].copy_from_slice(&destination.octets());
-                (Family::V6, 0x86dd, spread_bits)
+                (Family::V6, 0x86dd, network as u64, spread_bits)
             }
         };
         bytes[at..l3].copy_from_slice(&ethertype.to_be_bytes());
         let checksum =
             bytes[l3..l3 + IPV4].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-        Template { bytes, l3_offset: l3 as u8, family, checksum, spread_mask: host_mask(spread_bits), mtu }
+        Template { bytes, l3_offset: l3 as u8, family, checksum, source, spread_mask: host_mask(spread_bits), mtu }
     }
 
     /// Bytes that the tunnel adds to the IP packet.
@@ -178,30 +181,57 @@ impl Template {
             (Family::V6, [first, second, ..]) => (first << 4 | second >> 4, true, PROTOCOL_IPV6),
             _ => (0, false, PROTOCOL_IPV4),
         };
-        let l3 = usize::from(self.l3_offset);
-        let len = l3 + self.overhead();
-        packet.truncate(from + inner.l3_len as usize);
-        let head = if len >= from {
-            packet.prepend(len - from).ok_or(EncapsulateError::NoHeadroom)?
-        } else {
-            packet.trim_front(from - len);
-            packet.head_mut()
-        };
-        match self.family {
-            Family::V4 => {
-                head[..len].copy_from_slice(&self.bytes[..len]);
-                self.fill_v4(&mut head[l3..l3 + IPV4], length as u16, traffic_class, dont_fragment, protocol, per);
+        let end = from + inner.l3_len as usize;
+        if packet.frame_len() > end {
+            packet.truncate(end);
+        }
+        // A tag or none, one family or the other: for each the compiler knows all lengths, and copies with wide stores.
+        let (tagged, length) = (usize::from(self.l3_offset) > ETHERNET, length as u16);
+        match (self.family, tagged) {
+            (Family::V4, false) => {
+                let ip = self.put::<_, ETHERNET, { ETHERNET + IPV4 }, IPV4>(packet, from)?;
+                self.fill_v4(ip, length, traffic_class, dont_fragment, protocol, per);
             }
-            Family::V6 => {
-                head[..len].copy_from_slice(&self.bytes[..len]);
-                self.fill_v6(&mut head[l3..l3 + IPV6], inner.l3_len as u16, traffic_class, protocol, per);
+            (Family::V4, true) => {
+                let ip = self.put::<_, TAGGED, { TAGGED + IPV4 }, IPV4>(packet, from)?;
+                self.fill_v4(ip, length, traffic_class, dont_fragment, protocol, per);
+            }
+            (Family::V6, false) => {
+                let ip = self.put::<_, ETHERNET, { ETHERNET + IPV6 }, IPV6>(packet, from)?;
+                self.fill_v6(ip, inner.l3_len as u16, traffic_class, protocol, per);
+            }
+            (Family::V6, true) => {
+                let ip = self.put::<_, TAGGED, { TAGGED + IPV6 }, IPV6>(packet, from)?;
+                self.fill_v6(ip, inner.l3_len as u16, traffic_class, protocol, per);
             }
         }
         Ok(())
     }
 
+    /// Copies the template, which has `LEN` bytes, in front of what is `from` bytes into the packet, and returns the outer
+    /// IP header, `IP` bytes that start at `L3`.
+    #[inline(always)]
+    fn put<'p, B: PacketBuffer, const L3: usize, const LEN: usize, const IP: usize>(
+        &self,
+        packet: &'p mut B,
+        from: usize,
+    ) -> Result<&'p mut [u8; IP], EncapsulateError> {
+        let head = if LEN >= from {
+            packet.prepend(LEN - from)
+        } else {
+            packet.trim_front(from - LEN);
+            Some(packet.head_mut())
+        };
+        let header: &mut [u8; LEN] =
+            head.and_then(|head| head.first_chunk_mut()).ok_or(EncapsulateError::NoHeadroom)?;
+        if let Some(bytes) = self.bytes.first_chunk() {
+            *header = *bytes;
+        }
+        header[L3..].first_chunk_mut().ok_or(EncapsulateError::NoHeadroom)
+    }
+
     #[inline]
-    fn fill_v4(&self, ip: &mut [u8], length: u16, tos: u8, dont_fragment: bool, protocol: u8, per: PerPacket) {
+    fn fill_v4(&self, ip: &mut [u8; IPV4], length: u16, tos: u8, dont_fragment: bool, protocol: u8, per: PerPacket) {
         // RFC 6864 section 4.1: the identification of an atomic datagram has no meaning.
         let (identification, fragment) = if dont_fragment { (0, 0x4000_u16) } else { (per.identification, 0) };
         let ttl_protocol = u16::from_be_bytes([per.ttl, protocol]);
@@ -212,10 +242,7 @@ impl Template {
         ip[6..8].copy_from_slice(&fragment.to_be_bytes());
         ip[8..10].copy_from_slice(&ttl_protocol.to_be_bytes());
         // The template's host bits are zero, so that spreading the source adds its words to the sum.
-        ip[14] |= (spread >> 8) as u8;
-        ip[15] |= spread as u8;
-        ip[12] |= (spread >> 24) as u8;
-        ip[13] |= (spread >> 16) as u8;
+        ip[12..16].copy_from_slice(&(self.source as u32 | spread).to_be_bytes());
         let mut sum = self.checksum
             + u32::from(tos)
             + u32::from(length)
@@ -230,15 +257,14 @@ impl Template {
     }
 
     #[inline]
-    fn fill_v6(&self, ip: &mut [u8], payload: u16, traffic_class: u8, protocol: u8, per: PerPacket) {
+    fn fill_v6(&self, ip: &mut [u8; IPV6], payload: u16, traffic_class: u8, protocol: u8, per: PerPacket) {
         let label = (per.flow_hash >> 44) as u32;
         ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(traffic_class) << 20 | label).to_be_bytes());
         ip[4..6].copy_from_slice(&payload.to_be_bytes());
         ip[6] = protocol;
         ip[7] = per.ttl;
-        let spread = (per.flow_hash & self.spread_mask).to_be_bytes();
-        for (octet, bits) in ip[16..24].iter_mut().zip(spread) {
-            *octet |= bits;
-        }
+        // Into the low half of the source.
+        let spread = per.flow_hash & self.spread_mask;
+        ip[16..24].copy_from_slice(&(self.source | spread).to_be_bytes());
     }
 }
