@@ -212,7 +212,7 @@ impl<I: PacketIo> Pipeline<I> {
             return Err(if is_tunnel(&inner) {
                 Refusal::TunnelNested.into()
             } else {
-                End::Punt(PuntReason::OwnAddress)
+                End::Punt(PuntReason::OwnAddressInTunnel)
             });
         }
         if outer_ttl <= 1 {
