@@ -2,3 +2,4 @@
 
 pub mod compile;
 pub mod neighbours;
+pub mod slow_path;
