@@ -20,7 +20,7 @@ mod dpdk {
                         without DPDK: cargo build --no-default-features";
 
     /// Functions that [`crate::dpdk`] calls; everything else of DPDK stays out of the bindings.
-    const FUNCTIONS: [&str; 31] = [
+    const FUNCTIONS: [&str; 32] = [
         "slr_.*",
         "rte_dev_probe",
         "rte_dev_remove",
@@ -29,6 +29,7 @@ mod dpdk {
         "rte_eal_get_runtime_dir",
         "rte_eal_init",
         "rte_eal_remote_launch",
+        "rte_eth_allmulticast_enable",
         "rte_eth_dev_adjust_nb_rx_tx_desc",
         "rte_eth_dev_close",
         "rte_eth_dev_configure",

@@ -254,7 +254,7 @@ impl<P: PacketBuffer, M: Memory> Stage<P, M> {
         let flows =
             if scene.kind == Kind::New { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
         let (v4, v6) = if scene.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
-        let capacity = FlowCapacity { v4, v6, fragments: 0 };
+        let capacity = FlowCapacity { v4, v6, fragments: 0, seed: None };
         let pipeline = Pipeline::new((WorkerId(0), 1), 1, capacity, counters.clone(), PuntRing::new(1));
         let pipeline = pipeline.with_context(|| format!("no memory for {flows} flows"))?;
         let (frames, tables) = (Frames::new(scene.kind), tables.clone());
@@ -304,7 +304,7 @@ impl<P: PacketBuffer, M: Memory> Stage<P, M> {
     fn round(&mut self, io: &mut BenchIo<P, M>, packets: u32) -> (u32, u64) {
         let flows = u64::from(self.scene.flows);
         if self.scene.kind != Kind::New {
-            return self.pass(io, packets, |random| (u64::from(draw(random)) * flows >> 32) as u32);
+            return self.pass(io, packets, |random| ((u64::from(draw(random)) * flows) >> 32) as u32);
         }
         // Everything that is known runs out, and the flows that shall be known come again.
         self.now = self.now + Duration::from_secs(86_400);
@@ -477,7 +477,7 @@ fn main() -> Result<()> {
     ensure!(!scenes.is_empty(), "no such scene");
 
     let slots: u64 = scenes.iter().map(|scene| u64::from(scene.flows) * 5 / 4).sum();
-    let memory_mib = 64 + (slots * 70 >> 20) as u32;
+    let memory_mib = 64 + ((slots * 70) >> 20) as u32;
     let eal = Eal::init(&EalOptions {
         hugepages: Hugepages::Auto,
         memory_mib,

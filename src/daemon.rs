@@ -1,8 +1,8 @@
 //! Wires the rooms together to a running router.
 //!
 //! ```text
-//! lcore 1..N   Worker ◄─ snapshot ── slow path (the calling thread): signals, metrics, punted packets
-//!                └────── punts ────►
+//! lcore 1..N   Worker ◄─ snapshot, frames ── slow path (the calling thread): neighbours, signals, metrics
+//!                └──── punted frames ──────►
 //! ```
 
 use std::io;
@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
 use crate::control::compile::{Configured, compile};
+use crate::control::neighbours::{Change, NEIGHBOURS_MAX, Neighbours};
+use crate::control::slow_path::{SlowPath, WorkerEnd};
 use crate::dpdk::lcore::LcoreError;
 use crate::dpdk::{
     self, Eal, EalError, EalOptions, HugeMemory, Hugepages, Mbuf, Pages, Pool, PoolError, Port, PortError, PortOptions,
@@ -24,7 +27,7 @@ use crate::dpdk::{
 use crate::forward::counters::WorkerCounters;
 use crate::forward::io::{Burst, PacketIo};
 use crate::forward::pipeline::{FlowCapacity, Pipeline};
-use crate::forward::punt::PuntRing;
+use crate::forward::punt::{InjectRing, PuntRing};
 use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
@@ -40,8 +43,14 @@ const FRAGMENTED_DATAGRAMS: u32 = 4096;
 /// Frames that wait for the slow path at most, per worker.
 const PUNT_SLOTS: usize = 1024;
 
-/// How often the slow path looks at the punt rings.
-const PUNT_POLL: Duration = Duration::from_millis(10);
+/// Frames of the slow path that wait for a worker at most.
+const INJECT_SLOTS: usize = 1024;
+
+/// How often the slow path looks at the punt rings: about as long as an answer from here takes.
+const PUNT_POLL: Duration = Duration::from_millis(1);
+
+/// Changes of neighbours that are told at most at a time.
+const CHANGES_TOLD: usize = 8;
 
 /// Why the router does not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +112,18 @@ pub fn start_eal(config: &Config, workers: u16, pci: bool, memory_mib: u32) -> R
 
 /// Flow table sizes from the configuration.
 pub fn flow_capacity(config: &Config) -> FlowCapacity {
-    FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: FRAGMENTED_DATAGRAMS, seed: None }
+    FlowCapacity {
+        v4: config.flows.capacity_v4,
+        v6: config.flows.capacity_v6,
+        fragments: FRAGMENTED_DATAGRAMS,
+        seed: None,
+    }
 }
 
 /// One worker's queues of every port, and the machine's clock.
 struct LiveIo {
     queues: Vec<(RxQueue, TxQueue)>,
+    pool: Pool,
     clock: TscClock,
 }
 
@@ -150,6 +165,10 @@ impl PacketIo for LiveIo {
         self.queues[port.index()].1.burst(packets).unsent
     }
 
+    fn alloc(&mut self, frame: &[u8]) -> Option<Mbuf> {
+        self.pool.alloc_from(frame)
+    }
+
     fn cycles() -> u64 {
         dpdk::tsc::now()
     }
@@ -188,7 +207,7 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
             rx_queues: workers,
             tx_queues: workers,
             mtu: port.mtu,
-            promiscuous: false,
+            all_multicast: port.addresses.iter().any(|net| net.addr().is_ipv6()),
             ..PortOptions::default()
         };
         let (port, rx, tx) = Port::open(&port.device, &options, &pool)?;
@@ -198,32 +217,35 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
         }
     }
     let macs: Vec<MacAddr> = ports.iter().map(Port::mac).collect();
-    let tables = Arc::new(compile(config, &Configured { config, macs: &macs }));
+    let neighbours = Neighbours::new(config, &macs, dpdk::tsc::now());
+    let tables = Arc::new(compile(config, &Configured { config, neighbours: &neighbours }));
     let published = Arc::new(ArcSwap::from(tables.clone()));
     let stop = Arc::new(AtomicBool::new(false));
     let clock = TscClock::new();
     ports.iter().try_for_each(Port::start)?;
-    announce(config, &ports);
+    announce(config, &ports, &neighbours);
 
     let start = Instant::now();
     let mut counters = Vec::new();
-    let mut punts = Vec::new();
+    let mut ends = Vec::new();
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let ring = PuntRing::new(PUNT_SLOTS);
+        let punts = PuntRing::new(PUNT_SLOTS);
+        let injections = InjectRing::new(INJECT_SLOTS);
         let pipeline = Pipeline::new(
             (WorkerId(worker), workers),
             ports.len() as u16,
             flow_capacity(config),
             worker_counters.clone(),
-            ring.clone(),
+            punts.clone(),
         )
         .ok_or(StartError::FlowMemory)?;
-        let mut worker_loop = Worker::new(LiveIo { queues, clock }, pipeline, published.clone(), stop.clone());
+        let io = LiveIo { queues, pool: pool.clone(), clock };
+        let mut worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone()).injecting(injections.clone());
         handles.push(dpdk::lcore::launch(worker, move || worker_loop.run())?);
-        counters.push(worker_counters);
-        punts.push(ring);
+        counters.push(worker_counters.clone());
+        ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
 
     let ports = Arc::new(ports);
@@ -233,8 +255,11 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
         Box::new(move || names.iter().cloned().zip(ports.iter().map(port_statistics)).collect())
     };
     let hz = dpdk::tsc::hz() as f64;
-    let collector = Arc::new(ForwardCollector::new(counters.clone(), published, hz, reader));
-    let outcome = slow_path(&punts, metrics, collector);
+    let thinking = SlowPath::new(config, neighbours, published.clone(), ends);
+    let gauges = thinking.gauges();
+    let neighbour_reader = Box::new(move || gauges.read());
+    let collector = Arc::new(ForwardCollector::new(counters.clone(), published, hz, reader, neighbour_reader));
+    let outcome = slow_path(thinking, clock, metrics, collector);
 
     stop.store(true, Ordering::Relaxed);
     for handle in handles {
@@ -245,17 +270,32 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
 }
 
 /// Says on standard error what is running where.
-fn announce(config: &Config, ports: &[Port]) {
+fn announce(config: &Config, ports: &[Port], neighbours: &Neighbours) {
     for (configured, port) in config.ports.iter().zip(ports) {
         let link = port.link();
         let state = if link.up { "link up" } else { "link down" };
         eprintln!("slr: port {}: {} ({}), {}, {state}", configured.name, configured.device, port.driver(), port.mac());
     }
-    eprintln!(
-        "slr: {} workers are forwarding; packets for the router itself (ARP, neighbour discovery, ICMP) are",
-        config.workers.count
-    );
-    eprintln!("slr: counted and not answered by this version: neighbours are those in the configuration");
+    eprintln!("slr: {} workers are forwarding", config.workers.count);
+    if neighbours.left_out() > 0 {
+        let left_out = neighbours.left_out();
+        eprintln!(
+            "slr: {left_out} next hops are not looked for, as {NEIGHBOURS_MAX} is the most; list them as neighbours"
+        );
+    }
+}
+
+/// Says on standard error where neighbours are and which are gone.
+fn tell(changes: &[Change]) {
+    for Change { address, mac } in changes.iter().take(CHANGES_TOLD) {
+        match mac {
+            Some(mac) => eprintln!("slr: neighbour {address} is at {mac}"),
+            None => eprintln!("slr: neighbour {address} does not answer; children behind it get no packets"),
+        }
+    }
+    if changes.len() > CHANGES_TOLD {
+        eprintln!("slr: {} more neighbours have changed", changes.len() - CHANGES_TOLD);
+    }
 }
 
 fn port_statistics(port: &Port) -> PortStatistics {
@@ -273,7 +313,8 @@ fn port_statistics(port: &Port) -> PortStatistics {
 
 /// Everything that thinks, on the calling thread, until a signal ends it.
 fn slow_path(
-    punts: &[PuntRing],
+    mut thinking: SlowPath<'_>,
+    clock: TscClock,
     metrics: Option<TcpListener>,
     collector: Arc<ForwardCollector>,
 ) -> Result<(), StartError> {
@@ -282,6 +323,7 @@ fn slow_path(
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut poll = tokio::time::interval(PUNT_POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if let Some(listener) = metrics {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             eprintln!("slr: metrics at http://{}/metrics", listener.local_addr()?);
@@ -291,7 +333,7 @@ fn slow_path(
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = poll.tick() => punts.iter().for_each(|ring| while ring.pop().is_some() {}),
+                _ = poll.tick() => tell(&thinking.pass(clock.now())),
             }
         }
     })

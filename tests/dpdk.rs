@@ -80,6 +80,7 @@ fn port_options(queues: u16) -> PortOptions {
         tx_descriptors: 256,
         mtu: 1500,
         promiscuous: true,
+        all_multicast: false,
     }
 }
 

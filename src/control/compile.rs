@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::neighbours::Neighbours;
 use crate::config::{self, Config, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
@@ -14,7 +15,7 @@ use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::selection::{Candidate, Selector, TableCache};
 use crate::tunnel::template::{Endpoints, Link, Template};
-use crate::units::{MacAddr, PathId, PortIndex, TargetId, VirtualHostId};
+use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
 
 /// How long the fragments of a datagram are waited for (RFC 8200 section 4.5 gives a reassembler 60 s; senders and the
 /// paths between are faster).
@@ -37,42 +38,27 @@ pub trait Reachability {
     fn reach(&self, address: IpAddr) -> Option<Reach>;
 }
 
-/// Reachability by the configuration's routes and neighbours over ports whose own link-layer addresses are known.
+/// Reachability by the configuration's routes, over what is known about the neighbours.
 #[derive(Debug)]
 pub struct Configured<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// Link-layer address of each port.
-    pub macs: &'a [MacAddr],
+    /// The neighbours that it needs.
+    pub neighbours: &'a Neighbours,
 }
 
 impl Reachability for Configured<'_> {
     fn reach(&self, address: IpAddr) -> Option<Reach> {
         let attachment = self.config.attachment(address)?;
-        let neighbour = self.config.neighbours.iter().find(|neighbour| neighbour.address == attachment.next_hop)?;
-        let port = self.config.ports.get(attachment.port.index())?;
-        let source = *self.macs.get(attachment.port.index())?;
-        Some(Reach {
-            port: attachment.port,
-            link: Link { source, destination: neighbour.mac, vlan: port.vlan },
-            mtu: port.mtu,
-        })
+        let mtu = self.config.ports.get(attachment.port.index())?.mtu;
+        Some(Reach { port: attachment.port, link: self.neighbours.link(attachment.next_hop)?, mtu })
     }
 }
 
 /// The snapshot that `config` describes.
 pub fn compile(config: &Config, reachability: &impl Reachability) -> ForwardTables {
-    let mut paths = Vec::new();
-    let children: Vec<Option<PathId>> = config
-        .children
-        .iter()
-        .map(|child| {
-            paths.push(path(config, child, reachability)?);
-            Some(PathId(paths.len() as u32 - 1))
-        })
-        .collect();
-
-    let mut targets = Vec::new();
+    let (paths, targets) = paths_and_targets(config, reachability);
+    let mut next_target = (0..).map(TargetId);
     let mut tables = TableCache::new(config.cluster.key);
     let virtual_hosts: Vec<VirtualHost> = config
         .virtual_hosts
@@ -84,10 +70,9 @@ pub fn compile(config: &Config, reachability: &impl Reachability) -> ForwardTabl
             members: host
                 .members
                 .iter()
-                .map(|member| {
-                    targets.push(Target { path: children[member.child] });
+                .zip(&mut next_target)
+                .map(|(member, target)| {
                     let child = &config.children[member.child];
-                    let target = TargetId(targets.len() as u32 - 1);
                     Member { child: child.name.clone(), address: child.address, target }
                 })
                 .collect(),
@@ -128,6 +113,29 @@ impl fmt::Display for Shares<'_> {
         }
         Ok(())
     }
+}
+
+/// `tables`, compiled from the same `config`, over other neighbours: targets keep their numbers, so flows stay where they
+/// are, and nothing that costs time is made anew.
+pub fn recompile(config: &Config, tables: &ForwardTables, reachability: &impl Reachability) -> ForwardTables {
+    let (paths, targets) = paths_and_targets(config, reachability);
+    ForwardTables { paths, targets, ..tables.clone() }
+}
+
+/// The paths to the children that can be reached, and the targets: the members of all virtual hosts in their order.
+fn paths_and_targets(config: &Config, reachability: &impl Reachability) -> (Vec<Path>, Vec<Target>) {
+    let mut paths = Vec::new();
+    let children: Vec<Option<PathId>> = config
+        .children
+        .iter()
+        .map(|child| {
+            paths.push(path(config, child, reachability)?);
+            Some(PathId(paths.len() as u32 - 1))
+        })
+        .collect();
+    let members = config.virtual_hosts.iter().flat_map(|host| &host.members);
+    let targets = members.map(|member| Target { path: children[member.child] }).collect();
+    (paths, targets)
 }
 
 fn own_addresses(config: &Config) -> OwnAddresses {

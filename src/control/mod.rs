@@ -1,3 +1,5 @@
 //! The slow path: turns what is configured and known into the snapshot that the workers forward by.
 
 pub mod compile;
+pub mod neighbours;
+pub mod slow_path;

@@ -40,6 +40,8 @@ pub struct PortOptions {
     pub mtu: u16,
     /// Receives frames for any Ethernet address.
     pub promiscuous: bool,
+    /// Receives frames for any group of machines, which IPv6 neighbour discovery needs (RFC 4861 section 7.2.1).
+    pub all_multicast: bool,
 }
 
 impl Default for PortOptions {
@@ -52,6 +54,7 @@ impl Default for PortOptions {
             tx_descriptors: 1024,
             mtu: 1500,
             promiscuous: false,
+            all_multicast: false,
         }
     }
 }
@@ -180,6 +183,7 @@ pub struct Link {
 pub struct Port {
     device: Arc<Device>,
     promiscuous: bool,
+    all_multicast: bool,
 }
 
 impl Port {
@@ -216,7 +220,8 @@ impl Port {
         let rx = (0..options.rx_queues).map(|index| unsafe { RxQueue::new(&device, index) }).collect();
         // SAFETY: as above.
         let tx = (0..options.tx_queues).map(|index| unsafe { TxQueue::new(&device, index) }).collect();
-        Ok((Port { device, promiscuous: options.promiscuous }, rx, tx))
+        let PortOptions { promiscuous, all_multicast, .. } = *options;
+        Ok((Port { device, promiscuous, all_multicast }, rx, tx))
     }
 
     /// Starts the device: from now on its queues carry packets.
@@ -232,6 +237,16 @@ impl Port {
         if self.promiscuous {
             // SAFETY: the port is open, as everywhere below.
             device.step("promiscuous mode", || unsafe { sys::rte_eth_promiscuous_enable(device.id) })?;
+        }
+        if self.all_multicast {
+            device.step("receiving multicast", || {
+                // SAFETY: as above.
+                match unsafe { sys::rte_eth_allmulticast_enable(device.id) } {
+                    // Such a device filters nothing: net_af_packet, rings.
+                    NOT_SUPPORTED => 0,
+                    status => status,
+                }
+            })?;
         }
         Ok(())
     }

@@ -16,7 +16,8 @@
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::key::FlowKey;
@@ -154,6 +155,10 @@ impl Hint {
     pub const NONE: Hint = Hint(usize::MAX);
 }
 
+/// Room for an entry, until the next change of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Vacancy(usize);
+
 /// Why a flow has no entry: the table holds as many as it was made for, or both of its buckets are full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the flow table is full")]
@@ -163,7 +168,7 @@ pub struct Full;
 pub struct Table<K: FlowKey, M: Memory = Heap> {
     tags: M::Slice<Tags>,
     entries: M::Slice<Entry<K>>,
-    hasher: RandomState,
+    hasher: SeedableRandomState,
     capacity: usize,
     len: usize,
     expired: u64,
@@ -172,19 +177,26 @@ pub struct Table<K: FlowKey, M: Memory = Heap> {
 }
 
 impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
-    /// A table for `capacity` flows, or `None` when there is not that much memory.
-    pub fn new(capacity: u32) -> Option<Table<K, M>> {
-        let capacity = capacity as usize;
-        let buckets = (capacity * 5).div_ceil(4 * BUCKET).max(2);
+    /// A table for `capacity` flows, or `None` when there is not that much memory. Its hash has this seed, or one that
+    /// nobody can foresee.
+    pub fn new(capacity: u32, seed: Option<u64>) -> Option<Table<K, M>> {
+        let buckets = buckets(capacity);
+        let shared = SharedSeed::global_fixed();
+        let hasher = seed.map_or_else(SeedableRandomState::random, |seed| SeedableRandomState::with_seed(seed, shared));
         Some(Table {
             tags: M::zeroed(buckets)?,
             entries: M::zeroed(buckets * BUCKET)?,
-            hasher: RandomState::default(),
-            capacity,
+            hasher,
+            capacity: capacity as usize,
             len: 0,
             expired: 0,
             hand: 0,
         })
+    }
+
+    /// Memory that a table for `capacity` flows takes, in bytes.
+    pub fn bytes(capacity: u32) -> u64 {
+        (buckets(capacity) * (size_of::<Tags>() + BUCKET * size_of::<Entry<K>>())) as u64
     }
 
     /// Entries, including those that are past their time and not yet reclaimed.
@@ -304,17 +316,8 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
         &mut self.entries[slot.0]
     }
 
-    /// Adds an entry without packets for `key`, which must not be in the table.
-    pub fn insert(
-        &mut self,
-        hash: FlowHash,
-        key: K,
-        target: TargetId,
-        state: FlowState,
-        now: Tick,
-        timeouts: &Timeouts,
-    ) -> Result<Slot, Full> {
-        debug_assert!(self.find(hash, &key).is_none(), "the key is in the table already");
+    /// Finds, or makes, room for the entry of a key with this hash.
+    pub fn vacancy(&mut self, hash: FlowHash, now: Tick, timeouts: &Timeouts) -> Result<Vacancy, Full> {
         let (first, second) = (self.first_bucket(hash), self.second_bucket(hash));
         let slot = self
             .free_in(first)
@@ -322,10 +325,25 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
             .filter(|_| self.len < self.capacity)
             .or_else(|| self.reclaim_in(first, now, timeouts))
             .or_else(|| self.reclaim_in(second, now, timeouts))
-            .or_else(|| if self.len < self.capacity { self.make_room(first, second) } else { None })
-            .ok_or(Full)?;
+            .or_else(|| if self.len < self.capacity { self.make_room(first, second) } else { None });
+        slot.map(Vacancy).ok_or(Full)
+    }
+
+    /// Puts an entry without packets for `key`, which must not be in the table, into the room that was made for it.
+    pub fn fill(
+        &mut self,
+        Vacancy(slot): Vacancy,
+        hash: FlowHash,
+        key: K,
+        target: TargetId,
+        state: FlowState,
+        now: Tick,
+    ) -> &mut Entry<K> {
+        debug_assert!(self.find(hash, &key).is_none(), "the key is in the table already");
         self.tags[slot / BUCKET].0[slot % BUCKET] = tag(hash);
-        self.entries[slot] = Entry {
+        self.len += 1;
+        let entry = &mut self.entries[slot];
+        *entry = Entry {
             key,
             state: state as u8,
             packets_high: [0; 2],
@@ -335,8 +353,7 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
             packets_low: 0,
             bytes: 0,
         };
-        self.len += 1;
-        Ok(Slot(slot))
+        entry
     }
 
     /// Removes the entry in `slot`.
@@ -401,6 +418,11 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 }
 
+/// Buckets for `capacity` flows at 4/5 load.
+fn buckets(capacity: u32) -> usize {
+    (capacity as usize * 5).div_ceil(4 * BUCKET).max(2)
+}
+
 /// The 16 bits of a hash that its slot carries; never [`FREE`].
 #[inline]
 fn tag(hash: FlowHash) -> u16 {
@@ -433,9 +455,12 @@ mod tests {
         KeyV4 { source: number.to_be_bytes(), destination: [192, 0, 2, 1], ports: [1, 2, 3, 4], protocol: 17 }
     }
 
-    fn insert<M: Memory>(table: &mut Table<KeyV4, M>, number: u32, now: u32) -> Result<Slot, Full> {
+    fn insert<M: Memory>(table: &mut Table<KeyV4, M>, number: u32, now: u32) -> Result<(), Full> {
         let key = key(number);
-        table.insert(table.hash(&key), key, TargetId(number), FlowState::Udp, Tick(now), &timeouts())
+        let (hash, now) = (table.hash(&key), Tick(now));
+        let vacancy = table.vacancy(hash, now, &timeouts())?;
+        table.fill(vacancy, hash, key, TargetId(number), FlowState::Udp, now);
+        Ok(())
     }
 
     fn target(table: &Table<KeyV4>, number: u32) -> Option<u32> {
@@ -446,7 +471,7 @@ mod tests {
     #[test]
     fn it_holds_what_it_was_made_for_and_then_refuses() {
         for capacity in [1, 7, 1_000, 100_000] {
-            let mut table: Table<KeyV4> = Table::new(capacity).expect("memory");
+            let mut table: Table<KeyV4> = Table::new(capacity, None).expect("memory");
             for number in 0..capacity {
                 assert!(insert(&mut table, number, 0).is_ok(), "flow {number} of {capacity}");
             }
@@ -460,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_new_flows_when_old_ones_are_past_their_time() {
-        let mut table: Table<KeyV4> = Table::new(64).expect("memory");
+        let mut table: Table<KeyV4> = Table::new(64, None).expect("memory");
         (0..64).for_each(|number| assert!(insert(&mut table, number, 0).is_ok()));
         assert_eq!(insert(&mut table, 64, TIMEOUT), Err(Full));
         let taken = (64..128).filter(|&number| insert(&mut table, number, TIMEOUT + 1).is_ok()).count();
@@ -471,7 +496,7 @@ mod tests {
 
     #[test]
     fn ageing_reclaims_everything_that_is_past_its_time_in_one_round() {
-        let mut table: Table<KeyV4> = Table::new(1_000).expect("memory");
+        let mut table: Table<KeyV4> = Table::new(1_000, None).expect("memory");
         (0..1_000).for_each(|number| assert!(insert(&mut table, number, number).is_ok()));
         let buckets = table.tags.len();
         for _ in 0..buckets {
@@ -484,7 +509,7 @@ mod tests {
 
     #[test]
     fn an_expired_entry_is_not_found_alive() {
-        let mut table: Table<KeyV4> = Table::new(8).expect("memory");
+        let mut table: Table<KeyV4> = Table::new(8, None).expect("memory");
         insert(&mut table, 1, 0).expect("room");
         let (key, timeouts) = (key(1), timeouts());
         let hash = table.hash(&key);
@@ -495,11 +520,11 @@ mod tests {
 
     #[test]
     fn counters_carry_past_32_bits() {
-        let mut table: Table<KeyV6> = Table::new(8).expect("memory");
+        let mut table: Table<KeyV6> = Table::new(8, None).expect("memory");
         let key = KeyV6 { source: [1; 16], destination: [2; 16], ports: [0; 4], protocol: 6 };
-        let slot =
-            table.insert(table.hash(&key), key, TargetId(0), FlowState::TcpSyn, Tick(0), &timeouts()).expect("room");
-        let entry = table.entry_mut(slot);
+        let hash = table.hash(&key);
+        let vacancy = table.vacancy(hash, Tick(0), &timeouts()).expect("room");
+        let entry = table.fill(vacancy, hash, key, TargetId(0), FlowState::TcpSyn, Tick(0));
         entry.packets_low = u32::MAX;
         entry.touch(Tick(7), FlowState::TcpEstablished, 1_500);
         assert_eq!(entry.packets(), 1 << 32);
@@ -532,7 +557,7 @@ mod tests {
         /// Against a map of key -> last seen: a live key is found, an absent one is not, nothing is lost or invented.
         #[test]
         fn it_behaves_like_a_map_that_forgets(operations in prop::collection::vec(operation(), 1..400)) {
-            let mut table: Table<KeyV4> = Table::new(64).expect("memory");
+            let mut table: Table<KeyV4> = Table::new(64, None).expect("memory");
             let mut oracle: HashMap<u32, u32> = HashMap::new();
             let mut now = 0;
             for operation in operations {

@@ -1,12 +1,13 @@
 //! What a worker counts: written by it alone, read by anyone at any time.
 //!
 //! Packets are conserved: `received = forwarded + punted + dropped` holds whenever the worker is between two bursts.
+//! Frames that the slow path has sent (injected) are none of these and counted apart.
 //! Bytes are those of the IP packet as the client sent it, without link layer and tunnel.
 
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::verdict::{DropReason, PuntReason};
+use super::verdict::{DropReason, InjectDrop, PuntReason};
 use crate::units::TargetId;
 
 /// A number with one writer and any readers.
@@ -64,6 +65,9 @@ pub struct WorkerCounters {
     pub flows_refused: Counter,
     /// Flow entries held now.
     pub flows_active: Counter,
+    /// Frames of the slow path that were handed to a port.
+    pub injected: Counter,
+    inject_dropped: [Counter; InjectDrop::ALL.len()],
     dropped: [Counter; DropReason::COUNT],
     punted: [Counter; PuntReason::ALL.len()],
     targets: Box<[TargetCounters]>,
@@ -81,6 +85,8 @@ impl WorkerCounters {
             flows_expired: Counter::default(),
             flows_refused: Counter::default(),
             flows_active: Counter::default(),
+            injected: Counter::default(),
+            inject_dropped: std::array::from_fn(|_| Counter::default()),
             dropped: std::array::from_fn(|_| Counter::default()),
             punted: std::array::from_fn(|_| Counter::default()),
             targets: (0..targets).map(|_| TargetCounters::default()).collect(),
@@ -97,6 +103,12 @@ impl WorkerCounters {
     #[inline]
     pub fn punted(&self, reason: PuntReason) -> &Counter {
         &self.punted[reason as usize]
+    }
+
+    /// Frames of the slow path that were not sent for `reason`. [`InjectDrop::RingFull`] is the slow path's to count.
+    #[inline]
+    pub fn inject_dropped(&self, reason: InjectDrop) -> &Counter {
+        &self.inject_dropped[reason as usize]
     }
 
     /// Counters of `target`.

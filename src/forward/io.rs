@@ -30,6 +30,12 @@ pub trait PacketIo {
     /// Sends `packets` by the worker's queue of `port`, leaves the burst empty, and returns how many were not taken.
     fn tx_burst(&mut self, port: PortIndex, packets: &mut Burst<Self::Packet>) -> usize;
 
+    /// A packet of this worker's own that holds a copy of `frame`; `None` where there is no memory for it, or where
+    /// nothing is ever sent but what has arrived.
+    fn alloc(&mut self, _frame: &[u8]) -> Option<Self::Packet> {
+        None
+    }
+
     /// True when nothing will ever arrive again.
     fn exhausted(&self) -> bool {
         false

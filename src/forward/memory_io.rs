@@ -17,6 +17,8 @@ pub struct MemoryIo {
     sent: Vec<(PortIndex, Vec<u8>)>,
     /// Packets that each transmission still takes; the rest of a burst is refused.
     room: usize,
+    /// Packets that can still be made.
+    buffers: usize,
     now: Instant,
 }
 
@@ -24,7 +26,7 @@ impl MemoryIo {
     /// Queues of `ports` ports, empty.
     pub fn new(ports: u16) -> MemoryIo {
         let arriving = (0..ports).map(|_| VecDeque::new()).collect();
-        MemoryIo { arriving, sent: Vec::new(), room: usize::MAX, now: Instant::ZERO }
+        MemoryIo { arriving, sent: Vec::new(), room: usize::MAX, buffers: usize::MAX, now: Instant::ZERO }
     }
 
     /// Lets a frame arrive at `port`.
@@ -40,6 +42,11 @@ impl MemoryIo {
     /// Limits each transmission to `packets`.
     pub fn limit(&mut self, packets: usize) {
         self.room = packets;
+    }
+
+    /// Limits the packets that can still be made to `buffers`.
+    pub fn limit_buffers(&mut self, buffers: usize) {
+        self.buffers = buffers;
     }
 
     /// Takes what has been sent, oldest first.
@@ -68,6 +75,11 @@ impl PacketIo for MemoryIo {
         packets.truncate(packets.len() - unsent);
         self.sent.extend(packets.drain(..).map(|packet| (port, packet.head().to_vec())));
         unsent
+    }
+
+    fn alloc(&mut self, frame: &[u8]) -> Option<OwnedBuffer> {
+        self.buffers = self.buffers.checked_sub(1)?;
+        Some(OwnedBuffer::new(frame))
     }
 
     fn exhausted(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::flow::state::FlowState;
-use crate::flow::table::{FlowHash, Hint, Table};
+use crate::flow::table::{FlowHash, Full, Hint, Table};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Fragment, Frame, Parsed, parse};
 use crate::service::selection::Granularity;
@@ -43,6 +43,17 @@ pub struct FlowCapacity {
     pub v6: u32,
     /// Fragmented datagrams under way, for each family.
     pub fragments: u32,
+    /// Seed of the tables' hashes; `None` for one that nobody can foresee. The outer source and flow label come from
+    /// these hashes too.
+    pub seed: Option<u64>,
+}
+
+impl FlowCapacity {
+    /// Memory of one worker's tables, in bytes.
+    pub fn bytes(&self) -> u64 {
+        [self.v4, self.fragments].map(Table::<KeyV4>::bytes).iter().sum::<u64>()
+            + [self.v6, self.fragments].map(Table::<KeyV6>::bytes).iter().sum::<u64>()
+    }
 }
 
 /// The flow tables of one family.
@@ -53,8 +64,8 @@ struct FamilyTables<K: FlowKey, M: Memory> {
 }
 
 impl<K: FlowKey + FromZeros, M: Memory> FamilyTables<K, M> {
-    fn new(flows: u32, fragments: u32) -> Option<FamilyTables<K, M>> {
-        Some(FamilyTables { flows: Table::new(flows)?, fragments: Table::new(fragments)? })
+    fn new(flows: u32, FlowCapacity { fragments, seed, .. }: FlowCapacity) -> Option<FamilyTables<K, M>> {
+        Some(FamilyTables { flows: Table::new(flows, seed)?, fragments: Table::new(fragments, seed)? })
     }
 }
 
@@ -105,8 +116,8 @@ impl<I: PacketIo> Pipeline<I> {
         punts: PuntRing,
     ) -> Option<Pipeline<I>> {
         Some(Pipeline {
-            v4: FamilyTables::new(capacity.v4, capacity.fragments)?,
-            v6: FamilyTables::new(capacity.v6, capacity.fragments)?,
+            v4: FamilyTables::new(capacity.v4, capacity)?,
+            v6: FamilyTables::new(capacity.v6, capacity)?,
             counters,
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
@@ -207,6 +218,9 @@ impl<I: PacketIo> Pipeline<I> {
             let (inner, ttl) = leave_tunnel(tables, packet, &field_by_field(parsed))?;
             return self.look_up(packet, &inner, ttl, works);
         }
+        if parsed.protocol == ICMPV6 && is_neighbour_discovery(packet.head(), parsed) {
+            return Err(End::Punt(PuntReason::NeighbourDiscovery));
+        }
         self.look_up(packet, parsed, TTL, works)
     }
 
@@ -218,12 +232,6 @@ impl<I: PacketIo> Pipeline<I> {
         ttl: u8,
         works: &mut ArrayVec<Work, BURST>,
     ) -> Result<(), End> {
-        if parsed.protocol == ICMPV6 {
-            let kind = packet.head().get(usize::from(parsed.l4_offset));
-            if kind.is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind)) {
-                return Err(End::Punt(PuntReason::NeighbourDiscovery));
-            }
-        }
         let hash = match parsed.family {
             Family::V4 => {
                 let hash = self.v4.flows.hash(&KeyV4::of(packet.head(), parsed));
@@ -273,7 +281,7 @@ impl<I: PacketIo> Pipeline<I> {
     fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
         match end {
             End::Drop(reason) => self.counters.dropped(reason).add(1),
-            End::Punt(reason) if self.punts.push(Punt::new(port, reason, packet.head())) => {
+            End::Punt(reason) if self.punts.push(|| Punt::new(port, reason, packet.head())) => {
                 self.counters.punted(reason).add(1);
             }
             End::Punt(_) => self.counters.dropped(Refusal::PuntRingFull.into()).add(1),
@@ -307,6 +315,14 @@ fn is_ours<P: PacketBuffer>(tables: &ForwardTables, packet: &P, parsed: &Parsed)
     }
 }
 
+/// Whether an ICMPv6 packet from the wire is neighbour discovery. Its hop limit says that it comes from the link itself
+/// (RFC 4861 section 6.1, 7.1): from farther away it is a packet like any other.
+fn is_neighbour_discovery(head: &[u8], parsed: &Parsed) -> bool {
+    let hop_limit = head.get(usize::from(parsed.l3_offset) + 7);
+    let kind = head.get(usize::from(parsed.l4_offset));
+    !parsed.is_fragment() && hop_limit == Some(&255) && kind.is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind))
+}
+
 /// Takes a parent's tunnel header off a packet for one of our own addresses: what is in it, and the TTL it has left.
 fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: &Parsed) -> Result<(Parsed, u8), End> {
     if !is_tunnel(outer) {
@@ -329,7 +345,8 @@ fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: 
         return Err(Refusal::TunnelSpoofed.into());
     }
     if is_ours(tables, packet, &inner) {
-        return Err(if is_tunnel(&inner) { Refusal::TunnelNested.into() } else { End::Punt(PuntReason::OwnAddress) });
+        let nested = is_tunnel(&inner);
+        return Err(if nested { Refusal::TunnelNested.into() } else { End::Punt(PuntReason::OwnAddressInTunnel) });
     }
     if outer_ttl <= 1 {
         return Err(Refusal::TtlExceeded.into());
@@ -391,7 +408,8 @@ impl Visit<'_> {
         Some(entry.target())
     }
 
-    /// Gives a new flow to a child. Without room for its entry it is forwarded all the same, by hash.
+    /// Gives a new flow to a child. Where there is no room for its entry its packets are forwarded all the same, each by
+    /// hash, so that they stay together.
     #[cold]
     #[inline(never)]
     fn open<K: FlowKey + FromZeros, M: Memory>(
@@ -413,15 +431,21 @@ impl Visit<'_> {
                 (key, hash, FlowState::Other)
             }
         };
-        let member = host.selector.select(self.tables.cluster.hash(key.as_bytes())).ok_or(Refusal::NoChild)?;
-        let target = host.members[member].target;
-        self.counters.target(target).flows.add(1);
-        match family.flows.insert(hash, key, target, state, self.now, &self.tables.timeouts) {
-            Ok(slot) => {
-                family.flows.entry_mut(slot).touch(self.now, state, self.parsed.l3_len);
+        let vacancy = family.flows.vacancy(hash, self.now, &self.tables.timeouts);
+        let cluster_hash = self.tables.cluster.hash(key.as_bytes());
+        let member = match vacancy {
+            Ok(_) => host.selector.select(cluster_hash),
+            Err(Full) => host.selector.select_again(cluster_hash),
+        };
+        let target = host.members[member.ok_or(Refusal::NoChild)?].target;
+        match vacancy {
+            Ok(vacancy) => {
+                let entry = family.flows.fill(vacancy, hash, key, target, state, self.now);
+                entry.touch(self.now, state, self.parsed.l3_len);
                 self.counters.flows_inserted.add(1);
+                self.counters.target(target).flows.add(1);
             }
-            Err(_) => self.counters.flows_refused.add(1),
+            Err(Full) => self.counters.flows_refused.add(1),
         }
         Ok(target)
     }
@@ -433,7 +457,9 @@ impl Visit<'_> {
         if let Some(slot) = fragments.find(hash, &key) {
             fragments.remove(slot);
         }
-        let _ = fragments.insert(hash, key, target, FlowState::Fragments, self.now, &self.tables.timeouts);
+        if let Ok(vacancy) = fragments.vacancy(hash, self.now, &self.tables.timeouts) {
+            fragments.fill(vacancy, hash, key, target, FlowState::Fragments, self.now);
+        }
     }
 
     fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<(VirtualHostId, &VirtualHost)> {

@@ -1,4 +1,9 @@
-//! The way from a worker to the slow path: a bounded ring of copies. A packet's own memory never leaves its worker.
+//! The ways between a worker and the slow path: bounded rings of copies. A packet's own memory never leaves its worker.
+//!
+//! ```text
+//! worker ── PuntRing: frames that it cannot decide on ──► slow path
+//!        ◄── InjectRing: frames to send ─────────────────
+//! ```
 
 use std::sync::Arc;
 
@@ -8,26 +13,32 @@ use super::verdict::PuntReason;
 use crate::units::PortIndex;
 
 /// Longest frame that is copied whole; a longer one is cut.
-pub const PUNT_BYTES_MAX: usize = 2048;
+pub const COPY_BYTES_MAX: usize = 2048;
 
-/// A copy of a frame that a worker could not decide on.
+/// A copy of a frame.
 #[derive(Clone)]
-pub struct Punt {
-    /// Port it came in by.
+pub struct Copied<R> {
+    /// Port it came in by, or is to leave by.
     pub port: PortIndex,
-    /// Why it was punted.
-    pub reason: PuntReason,
+    /// Why it is copied.
+    pub reason: R,
     len: u16,
-    bytes: [u8; PUNT_BYTES_MAX],
+    bytes: [u8; COPY_BYTES_MAX],
 }
 
-impl Punt {
+/// A frame that a worker could not decide on.
+pub type Punt = Copied<PuntReason>;
+
+/// A frame of the slow path's own, to send as it is.
+pub type Injection = Copied<()>;
+
+impl<R> Copied<R> {
     /// A copy of `frame`, as far as it fits.
-    pub fn new(port: PortIndex, reason: PuntReason, frame: &[u8]) -> Punt {
-        let len = frame.len().min(PUNT_BYTES_MAX);
-        let mut bytes = [0; PUNT_BYTES_MAX];
+    pub fn new(port: PortIndex, reason: R, frame: &[u8]) -> Copied<R> {
+        let len = frame.len().min(COPY_BYTES_MAX);
+        let mut bytes = [0; COPY_BYTES_MAX];
         bytes[..len].copy_from_slice(&frame[..len]);
-        Punt { port, reason, len: len as u16, bytes }
+        Copied { port, reason, len: len as u16, bytes }
     }
 
     /// The frame, from its Ethernet header on.
@@ -37,23 +48,49 @@ impl Punt {
 }
 
 /// A worker's end and the slow path's end are the same; a full ring refuses, it never waits.
-#[derive(Clone)]
-pub struct PuntRing(Arc<ArrayQueue<Punt>>);
+pub struct Ring<R>(Option<Arc<ArrayQueue<Copied<R>>>>);
 
-impl PuntRing {
+/// From a worker to the slow path.
+pub type PuntRing = Ring<PuntReason>;
+
+/// From the slow path to a worker.
+pub type InjectRing = Ring<()>;
+
+impl<R> Clone for Ring<R> {
+    fn clone(&self) -> Ring<R> {
+        Ring(self.0.clone())
+    }
+}
+
+impl<R> Ring<R> {
     /// A ring of `slots` frames, all allocated now.
-    pub fn new(slots: usize) -> PuntRing {
-        PuntRing(Arc::new(ArrayQueue::new(slots)))
+    pub fn new(slots: usize) -> Ring<R> {
+        Ring(Some(Arc::new(ArrayQueue::new(slots))))
     }
 
-    /// Adds a frame, or returns false when the ring is full.
-    pub fn push(&self, punt: Punt) -> bool {
-        self.0.push(punt).is_ok()
+    /// A ring that nobody reads: it takes every frame and keeps none.
+    pub fn discarding() -> Ring<R> {
+        Ring(None)
+    }
+
+    /// Adds a frame, or returns false when the ring is full. The copy is made only for a ring that keeps it.
+    pub fn push(&self, copy: impl FnOnce() -> Copied<R>) -> bool {
+        self.0.as_ref().is_none_or(|ring| ring.push(copy()).is_ok())
     }
 
     /// Takes the oldest frame.
-    pub fn pop(&self) -> Option<Punt> {
-        self.0.pop()
+    pub fn pop(&self) -> Option<Copied<R>> {
+        self.0.as_ref()?.pop()
+    }
+
+    /// Frames in the ring; may be outdated at once.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |ring| ring.len())
+    }
+
+    /// True when it holds no frame; may be outdated at once.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|ring| ring.is_empty())
     }
 }
 
@@ -65,10 +102,10 @@ mod tests {
     fn a_full_ring_refuses_and_keeps_what_it_has() {
         let ring = PuntRing::new(2);
         let punt = |byte| Punt::new(PortIndex(0), PuntReason::Arp, &[byte; 60]);
-        assert!(ring.push(punt(1)) && ring.push(punt(2)));
-        assert!(!ring.push(punt(3)));
+        assert!(ring.push(|| punt(1)) && ring.push(|| punt(2)));
+        assert!(!ring.push(|| punt(3)));
         assert_eq!(ring.pop().map(|punt| punt.frame().to_vec()), Some(vec![1; 60]));
-        assert!(ring.push(punt(4)));
+        assert!(ring.push(|| punt(4)));
         assert_eq!(ring.pop().map(|punt| punt.frame()[0]), Some(2));
         assert_eq!(ring.pop().map(|punt| punt.frame()[0]), Some(4));
         assert!(ring.pop().is_none());
@@ -77,6 +114,6 @@ mod tests {
     #[test]
     fn a_long_frame_is_cut() {
         let punt = Punt::new(PortIndex(3), PuntReason::OwnAddress, &[7; 9000]);
-        assert_eq!(punt.frame(), &[7; PUNT_BYTES_MAX]);
+        assert_eq!(punt.frame(), &[7; COPY_BYTES_MAX]);
     }
 }

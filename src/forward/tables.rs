@@ -19,7 +19,7 @@ use crate::tunnel::template::Template;
 use crate::units::{PathId, PortIndex, TargetId};
 
 /// A snapshot. Compiled by the slow path, read by the workers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ForwardTables {
     /// Our own addresses.
     pub own: OwnAddresses,
@@ -40,7 +40,7 @@ pub struct ForwardTables {
 }
 
 /// Our own addresses, few enough to compare with each.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct OwnAddresses {
     v4: Vec<[u8; 4]>,
     v6: Vec<[u8; 16]>,
@@ -78,7 +78,7 @@ impl FromIterator<IpAddr> for OwnAddresses {
 }
 
 /// A service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VirtualHost {
     /// Its name in messages, reports and metrics.
     pub name: String,

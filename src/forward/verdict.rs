@@ -55,6 +55,20 @@ labelled! {
         NeighbourDiscovery => "neighbour_discovery",
         /// For one of our own addresses, and no tunnel.
         OwnAddress => "own_address",
+        /// Out of a tunnel, for one of our own addresses; its copy starts with the IP header.
+        OwnAddressInTunnel => "own_address_in_tunnel",
+    }
+}
+
+labelled! {
+    /// Why a frame of the slow path was not sent.
+    InjectDrop {
+        /// The ring to the worker was full.
+        RingFull => "ring_full",
+        /// No packet buffer left.
+        NoBuffer => "no_buffer",
+        /// The port did not take it, or there is no such port.
+        TxQueueFull => "tx_queue_full",
     }
 }
 

@@ -7,7 +7,9 @@ use arc_swap::Cache;
 
 use super::io::{Burst, PacketIo};
 use super::pipeline::Pipeline;
+use super::punt::InjectRing;
 use super::tables::{ForwardTables, Published};
+use super::verdict::InjectDrop;
 use crate::clock::Instant;
 use crate::units::PortIndex;
 
@@ -15,18 +17,27 @@ use crate::units::PortIndex;
 /// takes in as many new ones.
 const AGED_BUCKETS: usize = 4;
 
-/// A worker: runs on one lcore and shares nothing but the snapshot, the punt ring and the stop flag.
+/// Frames of the slow path that are sent in one turn of the loop.
+const INJECTED: usize = 4;
+
+/// A worker: runs on one lcore and shares nothing but the snapshot, the two rings and the stop flag.
 pub struct Worker<I: PacketIo> {
     io: I,
     pipeline: Pipeline<I>,
     tables: Cache<Published, Arc<ForwardTables>>,
     stop: Arc<AtomicBool>,
+    injections: Option<InjectRing>,
 }
 
 impl<I: PacketIo> Worker<I> {
     /// A worker that reads its snapshot from `published` and runs until `stop` is set.
     pub fn new(io: I, pipeline: Pipeline<I>, published: Published, stop: Arc<AtomicBool>) -> Worker<I> {
-        Worker { io, pipeline, tables: Cache::new(published), stop }
+        Worker { io, pipeline, tables: Cache::new(published), stop, injections: None }
+    }
+
+    /// The same, sending what the slow path puts into `ring`.
+    pub fn injecting(self, ring: InjectRing) -> Worker<I> {
+        Worker { injections: Some(ring), ..self }
     }
 
     /// Forwards until told to stop, or until nothing will ever arrive again.
@@ -45,10 +56,30 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
             self.pipeline.age(tables, now, AGED_BUCKETS);
+            let idle = !self.inject() && idle;
             if idle && self.io.exhausted() {
                 break;
             }
         }
+    }
+
+    /// Sends a few frames of the slow path. False when there are none.
+    fn inject(&mut self) -> bool {
+        let counters = self.pipeline.counters();
+        let Some(ring) = self.injections.as_ref().filter(|ring| !ring.is_empty()) else { return false };
+        for injection in (0..INJECTED).map_while(|_| ring.pop()) {
+            let Some(packet) = self.io.alloc(injection.frame()) else {
+                counters.inject_dropped(InjectDrop::NoBuffer).add(1);
+                continue;
+            };
+            let mut burst = Burst::from_iter([packet]);
+            if injection.port.0 < self.io.ports() && self.io.tx_burst(injection.port, &mut burst) == 0 {
+                counters.injected.add(1);
+            } else {
+                counters.inject_dropped(InjectDrop::TxQueueFull).add(1);
+            }
+        }
+        true
     }
 
     /// The worker's queues, to start them again.

@@ -6,7 +6,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
-use crate::forward::verdict::{DropReason, PuntReason};
+use crate::forward::verdict::{DropReason, InjectDrop, PuntReason};
 
 /// Statistics of one port, as its device counts them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,12 +30,16 @@ pub struct PortStatistics {
 /// Reads the statistics of every port: name and numbers.
 pub type PortReader = Box<dyn Fn() -> Vec<(String, PortStatistics)> + Send + Sync>;
 
+/// Reads how many neighbours are in each state: the state's label and the number.
+pub type NeighbourReader = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+
 /// The forwarding counters of all workers, ready to be gathered.
 pub struct ForwardCollector {
     workers: Vec<Arc<WorkerCounters>>,
     published: Published,
     cycles_per_second: f64,
     ports: PortReader,
+    neighbours: NeighbourReader,
 }
 
 impl ForwardCollector {
@@ -45,8 +49,9 @@ impl ForwardCollector {
         published: Published,
         cycles_per_second: f64,
         ports: PortReader,
+        neighbours: NeighbourReader,
     ) -> ForwardCollector {
-        ForwardCollector { workers, published, cycles_per_second, ports }
+        ForwardCollector { workers, published, cycles_per_second, ports, neighbours }
     }
 
     fn per_worker(&self, value: impl Fn(&WorkerCounters) -> &counters::Counter) -> Vec<Sample> {
@@ -132,6 +137,9 @@ impl ForwardCollector {
         use MetricType::{COUNTER, GAUGE};
         let ports = (self.ports)();
         let port = |value: fn(&PortStatistics) -> u64| Self::per_port(&ports, |port| value(port) as f64);
+        let neighbours = (self.neighbours)().into_iter();
+        let neighbours = neighbours.map(|(state, count)| (vec![("state", state.to_owned())], count as f64)).collect();
+        let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
         let families = [
             ("slr_received_packets_total", "Packets received.", COUNTER, self.per_worker(|w| &w.received)),
@@ -148,6 +156,19 @@ impl ForwardCollector {
                 COUNTER,
                 self.per_reason(DropReason::all(), DropReason::label, |w, reason| w.dropped(reason).get()),
             ),
+            (
+                "slr_injected_packets_total",
+                "Packets of the slow path that were sent.",
+                COUNTER,
+                self.per_worker(|w| &w.injected),
+            ),
+            (
+                "slr_inject_dropped_packets_total",
+                "Packets of the slow path that were not sent, by reason.",
+                COUNTER,
+                self.per_reason(inject_drops, InjectDrop::label, |w, reason| w.inject_dropped(reason).get()),
+            ),
+            ("slr_neighbours", "Next hops, by what is known about them.", GAUGE, neighbours),
             (
                 "slr_virtual_host_packets_total",
                 "Packets of a virtual host forwarded to a child.",

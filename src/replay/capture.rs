@@ -340,7 +340,8 @@ struct Writer<W: Write> {
 
 impl Writer<BufWriter<File>> {
     fn create(path: &Path) -> Result<Self, CaptureError> {
-        let file = fs::File::create(path).map_err(|source| CaptureError::Unwritable { path: path.to_owned(), source })?;
+        let file =
+            fs::File::create(path).map_err(|source| CaptureError::Unwritable { path: path.to_owned(), source })?;
         Writer::over(path.to_owned(), BufWriter::new(file))
     }
 }

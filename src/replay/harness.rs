@@ -199,13 +199,14 @@ fn refuse_collisions(input: &Path, output: &Output, report: Option<&Output>) -> 
 
 /// What must stay on one worker: the coarsest flow of any virtual host, as a NIC's hash would be set up for it.
 fn coarsest_flow(config: &Config) -> Granularity {
-    config.virtual_hosts.iter().map(|host| host.flow).fold(Granularity::FiveTuple, |coarsest, flow| match (coarsest, flow)
-    {
-        (Granularity::Source { v4, v6 }, Granularity::Source { v4: other4, v6: other6 }) => {
-            Granularity::Source { v4: v4.min(other4), v6: v6.min(other6) }
+    config.virtual_hosts.iter().map(|host| host.flow).fold(Granularity::FiveTuple, |coarsest, flow| {
+        match (coarsest, flow) {
+            (Granularity::Source { v4, v6 }, Granularity::Source { v4: other4, v6: other6 }) => {
+                Granularity::Source { v4: v4.min(other4), v6: v6.min(other6) }
+            }
+            (Granularity::FiveTuple, flow) => flow,
+            (coarsest, Granularity::FiveTuple) => coarsest,
         }
-        (Granularity::FiveTuple, flow) => flow,
-        (coarsest, Granularity::FiveTuple) => coarsest,
     })
 }
 

@@ -110,6 +110,18 @@ impl Selector {
         Selector { table, members: members.into() }
     }
 
+    /// Like [`select`](Selector::select) for a packet whose flow cannot be remembered: always the same candidate for the
+    /// same hash. Nobody's turn passes.
+    pub fn select_again(&self, hash: u64) -> Option<usize> {
+        match &self.table {
+            Table::Hash(_) => self.select(hash),
+            Table::Turn(turns, _) => {
+                let turn = (u128::from(hash) * turns.len() as u128) >> 64;
+                turns.get(turn as usize).map(|&entry| self.members[usize::from(entry)] as usize)
+            }
+        }
+    }
+
     /// The slots, or turns of a cycle, of each candidate, by its position; candidates that take no new flows are left
     /// out.
     pub fn shares(&self) -> BTreeMap<usize, usize> {

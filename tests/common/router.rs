@@ -13,15 +13,18 @@ use slr::control::compile::{Reach, Reachability, compile};
 use slr::forward::counters::WorkerCounters;
 use slr::forward::memory_io::MemoryIo;
 use slr::forward::pipeline::{FlowCapacity, Pipeline};
-use slr::forward::punt::PuntRing;
-use slr::forward::tables::ForwardTables;
-use slr::forward::verdict::{DropReason, PuntReason};
+use slr::forward::punt::{InjectRing, PuntRing};
+use slr::forward::tables::{ForwardTables, Published};
+use slr::forward::verdict::{DropReason, InjectDrop, PuntReason};
 use slr::forward::worker::Worker;
 use slr::tunnel::template::Link;
 use slr::units::{MacAddr, PortIndex, WorkerId};
 
 pub const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 pub const NEXT_HOP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// [`InjectDrop::ALL`], told apart from drops for the same reason.
+const INJECT_DROPS: [&str; InjectDrop::ALL.len()] = ["inject_ring_full", "inject_no_buffer", "inject_tx_queue_full"];
 
 /// Every child is behind port 1, as one next hop.
 pub struct OneLink {
@@ -40,6 +43,8 @@ pub struct TestRouter {
     pub worker: Worker<MemoryIo>,
     pub counters: Arc<WorkerCounters>,
     pub punts: PuntRing,
+    pub injections: InjectRing,
+    pub published: Published,
     pub tables: Arc<ForwardTables>,
     seen: Vec<(&'static str, u64)>,
 }
@@ -53,12 +58,13 @@ impl TestRouter {
         let config = Config::parse(yaml, "test.yaml").unwrap_or_else(|error| panic!("{error}"));
         let tables = Arc::new(compile(&config, reachability));
         let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let punts = PuntRing::new(8);
-        let capacity = FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64 };
+        let (punts, injections) = (PuntRing::new(8), InjectRing::new(8));
+        let capacity = FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64, seed: None };
         let pipeline = Pipeline::new((WorkerId(0), 1), 2, capacity, counters.clone(), punts.clone()).expect("memory");
         let published = Arc::new(ArcSwap::from(tables.clone()));
-        let worker = Worker::new(MemoryIo::new(2), pipeline, published, Arc::new(AtomicBool::new(false)));
-        TestRouter { worker, counters, punts, tables, seen: Vec::new() }
+        let worker = Worker::new(MemoryIo::new(2), pipeline, published.clone(), Arc::new(AtomicBool::new(false)));
+        let worker = worker.injecting(injections.clone());
+        TestRouter { worker, counters, punts, injections, published, tables, seen: Vec::new() }
     }
 
     /// Lets the frames arrive at port 0 and returns what leaves, which must be by port 1.
@@ -90,7 +96,9 @@ impl TestRouter {
             ("flows_inserted", counters.flows_inserted.get()),
             ("flows_expired", counters.flows_expired.get()),
             ("flows_refused", counters.flows_refused.get()),
+            ("injected", counters.injected.get()),
         ];
+        all.extend(InjectDrop::ALL.iter().map(|&why| (INJECT_DROPS[why as usize], counters.inject_dropped(why).get())));
         all.extend(PuntReason::ALL.iter().map(|&reason| (reason.label(), counters.punted(reason).get())));
         all.extend(DropReason::all().map(|reason| (reason.label(), counters.dropped(reason).get())));
         let before = std::mem::replace(&mut self.seen, all.clone());

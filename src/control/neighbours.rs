@@ -1,0 +1,547 @@
+//! Who the router's neighbours are and where, and what it tells them about itself: ARP (RFC 826), IPv6 neighbour
+//! discovery (RFC 4861) and echo (RFC 792, RFC 4443) for its own addresses.
+//!
+//! ```text
+//!   next hops of the configuration
+//!        │            answer                    15 to 45 s
+//!        └─► Incomplete ───────────► Reachable ────────────► Stale ◄── unasked news
+//!             ▲   │ 3 unanswered         ▲   answer            │ 5 s
+//!    1 to 8 s │   ▼                      └─────────── Probe ◄──┘
+//!            Failed ◄──────────────────────────────────┘ 3 unanswered
+//! ```
+//!
+//! Packets are sent to a neighbour that is Reachable, Stale or Probe. The table holds the next hops that the
+//! configuration needs and no others: nothing that arrives can add an entry, so no storm can fill it. Hence a next hop
+//! counts as always in use, and what RFC 4861 does at the next packet to a neighbour is done when the time has come. An
+//! echo reply goes back to the link-layer address that the request came from.
+
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::config::{Attachment, Config};
+use crate::packet::arp::{self, ArpPacket};
+use crate::packet::ndp::{self, NeighbourMessage};
+use crate::tunnel::template::Link;
+use crate::units::{MacAddr, PortIndex, labelled};
+use wire::{Echo, Message};
+
+/// Next hops that are looked for at most; static neighbours do not count.
+pub const NEIGHBOURS_MAX: usize = 16_384;
+
+/// Solicitations without an answer until a neighbour has failed (RFC 4861 section 10).
+const SOLICITATIONS: u8 = 3;
+/// Time between them (RFC 4861 section 10).
+const RETRANSMISSION: Duration = Duration::from_secs(1);
+/// How long an answer is good for, on average (RFC 4861 section 10); it varies by half either way.
+const REACHABLE: Duration = Duration::from_secs(30);
+/// From stale to the first probe (RFC 4861 section 10).
+const STALE: Duration = Duration::from_secs(5);
+/// From failure to the next try; doubles with every failure in a row, [`DOUBLINGS`] times at most.
+const RETRY: Duration = Duration::from_secs(1);
+const DOUBLINGS: u8 = 3;
+/// How often our own addresses are announced at start, and how far apart (RFC 4861 section 7.2.6).
+const ANNOUNCEMENTS: u8 = 3;
+const ANNOUNCEMENT: Duration = Duration::from_secs(1);
+
+/// Solicitations, answers to solicitations, and echo replies a second, each; and how many of them in one go.
+const PER_SECOND: u32 = 1000;
+const AT_ONCE: u32 = 100;
+
+labelled! {
+    /// What is known about a neighbour.
+    State {
+        /// Its link-layer address is given by the configuration.
+        Static => "static",
+        /// Asked for, not known.
+        Incomplete => "incomplete",
+        /// It has answered lately.
+        Reachable => "reachable",
+        /// It has not answered lately.
+        Stale => "stale",
+        /// It is asked whether it is still there.
+        Probe => "probe",
+        /// It does not answer; asked again later.
+        Failed => "failed",
+    }
+}
+
+impl State {
+    /// Whether packets are sent to such a neighbour.
+    fn is_known(self) -> bool {
+        !matches!(self, State::Incomplete | State::Failed)
+    }
+}
+
+/// What the machine is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// A frame that arrived.
+    Frame {
+        /// By which port.
+        port: PortIndex,
+        /// The frame, from its Ethernet header on.
+        bytes: &'a [u8],
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the machine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a frame.
+    Send {
+        /// By which port.
+        port: PortIndex,
+        /// The frame, from its Ethernet header on.
+        frame: Vec<u8>,
+    },
+    /// A neighbour is known, known elsewhere, or not known any more.
+    Changed(Change),
+}
+
+/// What has changed about a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which one.
+    pub address: IpAddr,
+    /// Where it is now.
+    pub mac: Option<MacAddr>,
+}
+
+/// Our side of a link.
+#[derive(Debug)]
+struct Side {
+    mac: MacAddr,
+    vlan: Option<u16>,
+    /// Addresses that we answer for there.
+    own: Vec<IpAddr>,
+}
+
+#[derive(Debug)]
+struct Neighbour {
+    address: IpAddr,
+    port: PortIndex,
+    /// Our address that it is asked from.
+    source: IpAddr,
+    state: State,
+    /// Meaningful while the state [`State::is_known`].
+    mac: MacAddr,
+    /// Solicitations sent in this state.
+    sent: u8,
+    /// Times that it has failed in a row.
+    failures: u8,
+    /// When its state ends by itself.
+    due: Option<Instant>,
+}
+
+impl Neighbour {
+    fn known(&self) -> Option<MacAddr> {
+        self.state.is_known().then_some(self.mac)
+    }
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Neighbours {
+    sides: Vec<Side>,
+    own: HashSet<IpAddr>,
+    table: Vec<Neighbour>,
+    by_address: HashMap<IpAddr, usize>,
+    timers: BTreeSet<(Instant, usize)>,
+    counts: [u64; State::ALL.len()],
+    left_out: usize,
+    /// When our addresses are announced next, and how often still.
+    announcing: Option<(Instant, u8)>,
+    solicitations: Bucket,
+    answers: Bucket,
+    echoes: Bucket,
+    random: u64,
+}
+
+impl Neighbours {
+    /// The neighbours that `config` needs, over ports with these link-layer addresses. Nothing happens before the first
+    /// [`Input::Tick`]. `seed` spreads the times at which neighbours are asked again.
+    pub fn new(config: &Config, macs: &[MacAddr], seed: u64) -> Neighbours {
+        let tunnels = [config.router.tunnel_v4.map(IpAddr::from), config.router.tunnel_v6.map(IpAddr::from)];
+        let tunnels: Vec<IpAddr> = tunnels.into_iter().flatten().collect();
+        let sides: Vec<Side> = (0..)
+            .map(PortIndex)
+            .zip(config.ports.iter().zip(macs))
+            .map(|(index, (port, mac))| {
+                let mut own: Vec<IpAddr> = port.addresses.iter().map(|net| net.addr()).collect();
+                // A tunnel address out of every subnet is answered for on every link.
+                let here = |tunnel: &&IpAddr| on_link(config, **tunnel).is_none_or(|port| port == index);
+                own.extend(tunnels.iter().filter(here));
+                own.sort_unstable();
+                own.dedup();
+                Side { mac: *mac, vlan: port.vlan, own }
+            })
+            .collect();
+        let mut neighbours = Neighbours {
+            own: sides.iter().flat_map(|side| &side.own).copied().collect(),
+            sides,
+            table: Vec::new(),
+            by_address: HashMap::new(),
+            timers: BTreeSet::new(),
+            counts: [0; State::ALL.len()],
+            left_out: 0,
+            announcing: Some((Instant::ZERO, ANNOUNCEMENTS)),
+            solicitations: Bucket::default(),
+            answers: Bucket::default(),
+            echoes: Bucket::default(),
+            random: seed,
+        };
+        for neighbour in &config.neighbours {
+            neighbours.add(config, neighbour.address, Some(neighbour.mac));
+        }
+        let children = config.children.iter().map(|child| child.address);
+        for address in children.chain(config.routes.iter().map(|route| route.via)) {
+            if let Some(Attachment { next_hop, .. }) = config.attachment(address) {
+                neighbours.add(config, next_hop, None);
+            }
+        }
+        neighbours
+    }
+
+    /// Adds a neighbour that is not there yet.
+    fn add(&mut self, config: &Config, address: IpAddr, mac: Option<MacAddr>) {
+        let Some(port) = on_link(config, address).filter(|port| port.index() < self.sides.len()) else { return };
+        if self.by_address.contains_key(&address) {
+            return;
+        }
+        let subnets = config.ports[port.index()].addresses.iter().filter(|net| net.contains(&address));
+        let Some(source) = subnets.max_by_key(|net| net.prefix_len()).map(|net| net.addr()) else { return };
+        if mac.is_none() && self.timers.len() >= NEIGHBOURS_MAX {
+            self.left_out += 1;
+            return;
+        }
+        let (state, due) = if mac.is_some() { (State::Static, None) } else { (State::Incomplete, Some(Instant::ZERO)) };
+        let slot = self.table.len();
+        self.timers.extend(due.map(|due| (due, slot)));
+        self.counts[state as usize] += 1;
+        self.by_address.insert(address, slot);
+        let mac = mac.unwrap_or_default();
+        self.table.push(Neighbour { address, port, source, state, mac, sent: 0, failures: 0, due });
+    }
+
+    /// The link towards the neighbour with this address, while it is known.
+    pub fn link(&self, address: IpAddr) -> Option<Link> {
+        let neighbour = &self.table[*self.by_address.get(&address)?];
+        Some(self.link_to(neighbour.port, neighbour.known()?))
+    }
+
+    /// What is known about the neighbour with this address; `None` for one that nobody needs.
+    pub fn state(&self, address: IpAddr) -> Option<State> {
+        self.by_address.get(&address).map(|slot| self.table[*slot].state)
+    }
+
+    /// Number of neighbours in `state`.
+    pub fn count(&self, state: State) -> u64 {
+        self.counts[state as usize]
+    }
+
+    /// Next hops that are not looked for, because there are more than [`NEIGHBOURS_MAX`].
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// When the next [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        // A timer that is due may still wait for its turn to send.
+        let timer = self.timers.first().map(|(due, _)| (*due).max(self.solicitations.ready()));
+        let announcement = self.announcing.map(|(at, _)| at);
+        timer.into_iter().chain(announcement).min()
+    }
+
+    /// Takes an input in, and returns what is to be done.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        match input {
+            Input::Frame { port, bytes } => self.hear(now, port, bytes, &mut outputs),
+            Input::Tick => {
+                self.announce(now, &mut outputs);
+                self.run_timers(now, &mut outputs);
+            }
+        }
+        outputs
+    }
+
+    fn hear(&mut self, now: Instant, port: PortIndex, bytes: &[u8], outputs: &mut Vec<Output>) {
+        let Some(side) = self.sides.get(port.index()) else { return };
+        let Some(received) = wire::read(bytes, side.vlan) else { return };
+        let to_us = received.to == side.mac;
+        if !(to_us || is_group(received.to)) || is_group(received.from) {
+            return;
+        }
+        match received.message {
+            Message::Arp(packet) => self.hear_arp(now, port, to_us, packet, outputs),
+            Message::Solicitation { source, target, mac } => {
+                let mac = mac.unwrap_or(received.from);
+                self.hear_solicitation(now, port, source, target, mac, outputs);
+            }
+            Message::Advertisement { target, mac, solicited, overrides } => {
+                self.learn(now, port, target.into(), News { mac, solicited, overrides }, outputs);
+            }
+            Message::Echo(echo) if to_us => self.hear_echo(now, port, received.from, &echo, outputs),
+            Message::Echo(_) => {}
+        }
+    }
+
+    fn hear_arp(&mut self, now: Instant, port: PortIndex, to_us: bool, packet: &ArpPacket, outputs: &mut Vec<Output>) {
+        let (sender, target) = (IpAddr::V4(packet.sender_ip()), IpAddr::V4(packet.target_ip()));
+        if self.own.contains(&sender) {
+            return;
+        }
+        // ARP has no flag that tells an answer from news: it is one if we have asked.
+        let asked = matches!(self.state(sender), Some(State::Incomplete | State::Probe));
+        let solicited = asked && to_us && packet.operation == arp::REPLY;
+        self.learn(now, port, sender, News { mac: Some(packet.sender_mac), solicited, overrides: true }, outputs);
+        if packet.operation == arp::REQUEST
+            && self.sides[port.index()].own.contains(&target)
+            && is_station(packet.sender_mac)
+            && self.answers.take(now)
+        {
+            let link = self.link_to(port, packet.sender_mac);
+            outputs.push(Output::Send { port, frame: wire::arp(link, &packet.reply(link.source)) });
+        }
+    }
+
+    fn hear_solicitation(
+        &mut self,
+        now: Instant,
+        port: PortIndex,
+        source: Ipv6Addr,
+        target: Ipv6Addr,
+        mac: MacAddr,
+        outputs: &mut Vec<Output>,
+    ) {
+        if self.own.contains(&source.into()) || source.is_multicast() || !is_station(mac) {
+            return;
+        }
+        self.learn(now, port, source.into(), News { mac: Some(mac), solicited: false, overrides: true }, outputs);
+        if self.sides[port.index()].own.contains(&target.into()) && self.answers.take(now) {
+            // RFC 4861 section 7.2.4: who has no address yet is answered through the group of all.
+            let (flags, destination, mac) = match source.is_unspecified() {
+                true => (ndp::ROUTER | ndp::OVERRIDE, ndp::ALL_NODES, ndp::group_mac(ndp::ALL_NODES)),
+                false => (ndp::ROUTER | ndp::OVERRIDE | ndp::SOLICITED, source, mac),
+            };
+            let link = self.link_to(port, mac);
+            let message = NeighbourMessage::advertisement(target, link.source, flags);
+            outputs.push(Output::Send { port, frame: wire::neighbour(link, target, destination, message) });
+        }
+    }
+
+    fn hear_echo(&mut self, now: Instant, port: PortIndex, from: MacAddr, echo: &Echo<'_>, outputs: &mut Vec<Output>) {
+        let ours = self.own.contains(&echo.destination) && !self.own.contains(&echo.source);
+        if ours && is_host(echo.source) && self.echoes.take(now) {
+            let frame = wire::echo_reply(self.link_to(port, from), echo);
+            outputs.push(Output::Send { port, frame });
+        }
+    }
+
+    /// Takes in what is heard about an address (RFC 4861 section 7.2.5). What nobody needs, what is static and what comes
+    /// from another link changes nothing.
+    fn learn(&mut self, now: Instant, port: PortIndex, address: IpAddr, news: News, outputs: &mut Vec<Output>) {
+        let Some(&slot) = self.by_address.get(&address) else { return };
+        let neighbour = &self.table[slot];
+        if neighbour.port != port || news.mac.is_some_and(|mac| !is_station(mac)) {
+            return;
+        }
+        let before = neighbour.known();
+        let moved = news.mac.filter(|mac| Some(*mac) != before);
+        let next = match (neighbour.state, moved) {
+            (State::Static, _) => return,
+            // Without a link-layer address an advertisement tells nothing new.
+            (State::Incomplete | State::Failed, None) => return,
+            (State::Incomplete | State::Failed, Some(_)) if news.solicited => State::Reachable,
+            (State::Incomplete | State::Failed, Some(_)) => State::Stale,
+            (State::Reachable, Some(_)) if !news.overrides => State::Stale,
+            (_, Some(_)) if !news.overrides => return,
+            (_, _) if news.solicited => State::Reachable,
+            (_, Some(_)) => State::Stale,
+            (_, None) => return,
+        };
+        if let Some(mac) = moved.filter(|_| before.is_none() || news.overrides) {
+            self.table[slot].mac = mac;
+        }
+        self.enter(now, slot, next);
+        self.tell(slot, before, outputs);
+    }
+
+    fn tell(&self, slot: usize, before: Option<MacAddr>, outputs: &mut Vec<Output>) {
+        let neighbour = &self.table[slot];
+        let mac = neighbour.known();
+        if mac != before {
+            outputs.push(Output::Changed(Change { address: neighbour.address, mac }));
+        }
+    }
+
+    fn enter(&mut self, now: Instant, slot: usize, state: State) {
+        let neighbour = &mut self.table[slot];
+        self.counts[neighbour.state as usize] -= 1;
+        self.counts[state as usize] += 1;
+        neighbour.state = state;
+        neighbour.sent = 0;
+        let lasts = match state {
+            State::Static | State::Incomplete | State::Probe => Duration::ZERO,
+            State::Stale => STALE,
+            State::Reachable => {
+                neighbour.failures = 0;
+                self.random =
+                    self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                REACHABLE / 2 + REACHABLE * (self.random >> 40) as u32 / (1 << 24)
+            }
+            State::Failed => {
+                let lasts = RETRY * (1 << neighbour.failures);
+                neighbour.failures = DOUBLINGS.min(neighbour.failures + 1);
+                lasts
+            }
+        };
+        self.schedule(slot, now + lasts);
+    }
+
+    fn schedule(&mut self, slot: usize, at: Instant) {
+        if let Some(due) = self.table[slot].due.replace(at) {
+            self.timers.remove(&(due, slot));
+        }
+        self.timers.insert((at, slot));
+    }
+
+    fn run_timers(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        while let Some(&(_, slot)) = self.timers.first().filter(|(due, _)| *due <= now) {
+            let before = self.table[slot].known();
+            match self.table[slot].state {
+                State::Incomplete | State::Probe if self.table[slot].sent == SOLICITATIONS => {
+                    self.enter(now, slot, State::Failed);
+                }
+                State::Incomplete | State::Probe => {
+                    if !self.solicitations.take(now) {
+                        return;
+                    }
+                    self.table[slot].sent += 1;
+                    self.schedule(slot, now + RETRANSMISSION);
+                    outputs.push(self.solicit(&self.table[slot]));
+                }
+                State::Reachable => self.enter(now, slot, State::Stale),
+                State::Stale => self.enter(now, slot, State::Probe),
+                State::Failed => self.enter(now, slot, State::Incomplete),
+                // Has no timer.
+                State::Static => return,
+            }
+            self.tell(slot, before, outputs);
+        }
+    }
+
+    /// Asks for a neighbour: everyone, or itself alone where it is known (RFC 4861 section 7.3.3, RFC 1122 section
+    /// 2.3.2.1).
+    fn solicit(&self, neighbour: &Neighbour) -> Output {
+        let port = neighbour.port;
+        let known = neighbour.known();
+        let frame = match (neighbour.source, neighbour.address) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                let link = self.link_to(port, known.unwrap_or(BROADCAST));
+                wire::arp(link, &ArpPacket::request(link.source, source, target))
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                let group = ndp::solicited_node(target);
+                let destination = if known.is_some() { target } else { group };
+                let link = self.link_to(port, known.unwrap_or(ndp::group_mac(group)));
+                wire::neighbour(link, source, destination, NeighbourMessage::solicitation(target, link.source))
+            }
+            _ => unreachable!("a subnet that contains an address is of its family"),
+        };
+        Output::Send { port, frame }
+    }
+
+    /// Announces our addresses while that is due, so that neighbours forget who had them before (RFC 5227 section 3, RFC
+    /// 4861 section 7.2.6).
+    fn announce(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        let Some((_, left)) = self.announcing.filter(|(at, _)| *at <= now) else { return };
+        self.announcing = (left > 1).then(|| (now + ANNOUNCEMENT, left - 1));
+        for (port, side) in (0..).map(PortIndex).zip(&self.sides) {
+            for own in &side.own {
+                let frame = match *own {
+                    IpAddr::V4(own) => {
+                        wire::arp(self.link_to(port, BROADCAST), &ArpPacket::request(side.mac, own, own))
+                    }
+                    IpAddr::V6(own) => {
+                        let link = self.link_to(port, ndp::group_mac(ndp::ALL_NODES));
+                        let message = NeighbourMessage::advertisement(own, side.mac, ndp::ROUTER | ndp::OVERRIDE);
+                        wire::neighbour(link, own, ndp::ALL_NODES, message)
+                    }
+                };
+                outputs.push(Output::Send { port, frame });
+            }
+        }
+    }
+
+    fn link_to(&self, port: PortIndex, destination: MacAddr) -> Link {
+        let side = &self.sides[port.index()];
+        Link { source: side.mac, destination, vlan: side.vlan }
+    }
+}
+
+/// The port in whose subnet an address lies.
+fn on_link(config: &Config, address: IpAddr) -> Option<PortIndex> {
+    config.attachment(address).filter(|attachment| attachment.next_hop == address).map(|attachment| attachment.port)
+}
+
+/// What is heard about a neighbour.
+#[derive(Clone, Copy, Debug)]
+struct News {
+    mac: Option<MacAddr>,
+    /// It answers a question.
+    solicited: bool,
+    /// It replaces what is known.
+    overrides: bool,
+}
+
+const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+fn is_group(mac: MacAddr) -> bool {
+    mac.0[0] & 1 == 1
+}
+
+/// Whether it is the address of one machine.
+fn is_station(mac: MacAddr) -> bool {
+    !is_group(mac) && mac != MacAddr::default()
+}
+
+/// Whether it is the address of one machine, not of this one alone.
+fn is_host(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(broadcast || address.is_unspecified() || address.is_multicast() || address.is_loopback())
+}
+
+/// Allows [`PER_SECOND`] on average and [`AT_ONCE`] in one go.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// When it is full again.
+    full: Instant,
+}
+
+impl Bucket {
+    const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
+
+    fn take(&mut self, now: Instant) -> bool {
+        let allowed = now >= self.ready();
+        if allowed {
+            self.full = self.full.max(now) + Self::INTERVAL;
+        }
+        allowed
+    }
+
+    /// When it allows the next one.
+    fn ready(&self) -> Instant {
+        let drawn = (Self::INTERVAL * (AT_ONCE - 1)).as_nanos() as u64;
+        Instant::from_nanos(self.full.as_nanos().saturating_sub(drawn))
+    }
+}
