@@ -103,7 +103,7 @@ pub enum Output {
         /// The frame, from its Ethernet header on.
         frame: Vec<u8>,
     },
-    /// A neighbour is known, known elsewhere, or not known any more.
+    /// A neighbour is known, known elsewhere, or not known any more, or it could not be found.
     Changed(Change),
 }
 
@@ -420,6 +420,10 @@ impl Neighbours {
             let before = self.table[slot].known();
             match self.table[slot].state {
                 State::Incomplete | State::Probe if self.table[slot].sent == SOLICITATIONS => {
+                    // Who has never been known is told of once, though nothing has changed.
+                    if before.is_none() && self.table[slot].failures == 0 {
+                        outputs.push(Output::Changed(Change { address: self.table[slot].address, mac: None }));
+                    }
                     self.enter(now, slot, State::Failed);
                 }
                 State::Incomplete | State::Probe => {
