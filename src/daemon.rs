@@ -49,8 +49,9 @@ const INJECT_SLOTS: usize = 1024;
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
 
-/// Changes of neighbours that are told at most at a time.
-const CHANGES_TOLD: usize = 8;
+/// How often changes of neighbours are told, and how many at most at a time: who flaps does not fill the log.
+const TELLING: Duration = Duration::from_secs(1);
+const CHANGES_TOLD: usize = 10;
 
 /// Why the router does not start.
 #[derive(Debug, thiserror::Error)]
@@ -285,16 +286,32 @@ fn announce(config: &Config, ports: &[Port], neighbours: &Neighbours) {
     }
 }
 
-/// Says on standard error where neighbours are and which are gone.
-fn tell(changes: &[Change]) {
-    for Change { address, mac } in changes.iter().take(CHANGES_TOLD) {
-        match mac {
-            Some(mac) => eprintln!("slr: neighbour {address} is at {mac}"),
-            None => eprintln!("slr: neighbour {address} does not answer; children behind it get no packets"),
-        }
+/// Changes of neighbours that are still to be told.
+#[derive(Default)]
+struct News {
+    changes: Vec<Change>,
+    more: usize,
+}
+
+impl News {
+    fn add(&mut self, changes: Vec<Change>) {
+        let room = CHANGES_TOLD - self.changes.len();
+        self.more += changes.len().saturating_sub(room);
+        self.changes.extend(changes.into_iter().take(room));
     }
-    if changes.len() > CHANGES_TOLD {
-        eprintln!("slr: {} more neighbours have changed", changes.len() - CHANGES_TOLD);
+
+    /// Says on standard error where neighbours are and which are gone.
+    fn tell(&mut self) {
+        for Change { address, mac } in self.changes.drain(..) {
+            match mac {
+                Some(mac) => eprintln!("slr: neighbour {address} is at {mac}"),
+                None => eprintln!("slr: neighbour {address} does not answer; children behind it get no packets"),
+            }
+        }
+        match std::mem::take(&mut self.more) {
+            0 => {}
+            more => eprintln!("slr: {more} more changes of neighbours"),
+        }
     }
 }
 
@@ -324,6 +341,8 @@ fn slow_path(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut telling = tokio::time::interval(TELLING);
+        let mut news = News::default();
         if let Some(listener) = metrics {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             eprintln!("slr: metrics at http://{}/metrics", listener.local_addr()?);
@@ -333,7 +352,8 @@ fn slow_path(
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = poll.tick() => tell(&thinking.pass(clock.now())),
+                _ = poll.tick() => news.add(thinking.pass(clock.now())),
+                _ = telling.tick() => news.tell(),
             }
         }
     })

@@ -39,6 +39,7 @@ struct Lab {
 
 impl Lab {
     fn new() -> Lab {
+        sweep();
         let lab = Lab { directory: std::env::temp_dir().join(format!("slr-live-{}", id())), running: Vec::new() };
         fs::create_dir(&lab.directory).expect("a new directory");
         for node in ["client", "router", "server"] {
@@ -131,6 +132,17 @@ fn name(node: &str) -> String {
     format!("slr-live-{}-{node}", id())
 }
 
+/// Removes namespaces of runs that were killed before they could.
+fn sweep() {
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix("slr-live-").and_then(|rest| rest.split('-').next()).map(str::to_owned);
+        if process.is_some_and(|process| !PathBuf::from("/proc").join(process).exists()) {
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
 fn run(words: &[&str]) -> String {
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|error| panic!("{words:?}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -196,6 +208,11 @@ fn the_router_is_a_neighbour_without_any_static_neighbours() {
     assert!(!metrics.contains("slr_injected_packets_total{worker=\"0\"} 0\n"), "{metrics}");
     assert!(metrics.contains("slr_neighbours{state=\"failed\"} 0\n"), "{metrics}");
     assert!(metrics.contains("slr_inject_dropped_packets_total{reason=\"no_buffer\",worker=\"0\"} 0\n"), "{metrics}");
+    let saved = lab.directory.join("metrics");
+    fs::write(&saved, &metrics).expect("a file");
+    let lint = Command::new("promtool").args(["check", "metrics"]).stdin(File::open(&saved).expect("a file")).output();
+    let lint = lint.expect("promtool");
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stderr));
 
     run(&["kill", "-TERM", &lab.running[0].id().to_string()]);
     let status = lab.running[0].wait().expect("slrd");

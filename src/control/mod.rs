@@ -2,4 +2,5 @@
 
 pub mod compile;
 pub mod neighbours;
+pub mod rate_limit;
 pub mod slow_path;

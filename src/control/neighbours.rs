@@ -24,6 +24,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use super::rate_limit::RateLimit;
 use crate::clock::Instant;
 use crate::config::{Attachment, Config};
 use crate::packet::arp::{self, ArpPacket};
@@ -103,7 +104,7 @@ pub enum Output {
         /// The frame, from its Ethernet header on.
         frame: Vec<u8>,
     },
-    /// A neighbour is known, known elsewhere, or not known any more.
+    /// A neighbour is known, known elsewhere, or not known any more, or it could not be found.
     Changed(Change),
 }
 
@@ -160,9 +161,9 @@ pub struct Neighbours {
     left_out: usize,
     /// When our addresses are announced next, and how often still.
     announcing: Option<(Instant, u8)>,
-    solicitations: Bucket,
-    answers: Bucket,
-    echoes: Bucket,
+    solicitations: RateLimit,
+    answers: RateLimit,
+    echoes: RateLimit,
     random: u64,
 }
 
@@ -194,9 +195,9 @@ impl Neighbours {
             counts: [0; State::ALL.len()],
             left_out: 0,
             announcing: Some((Instant::ZERO, ANNOUNCEMENTS)),
-            solicitations: Bucket::default(),
-            answers: Bucket::default(),
-            echoes: Bucket::default(),
+            solicitations: RateLimit::new(PER_SECOND, AT_ONCE),
+            answers: RateLimit::new(PER_SECOND, AT_ONCE),
+            echoes: RateLimit::new(PER_SECOND, AT_ONCE),
             random: seed,
         };
         for neighbour in &config.neighbours {
@@ -420,6 +421,10 @@ impl Neighbours {
             let before = self.table[slot].known();
             match self.table[slot].state {
                 State::Incomplete | State::Probe if self.table[slot].sent == SOLICITATIONS => {
+                    // Who has never been known is told of once, though nothing has changed.
+                    if before.is_none() && self.table[slot].failures == 0 {
+                        outputs.push(Output::Changed(Change { address: self.table[slot].address, mac: None }));
+                    }
                     self.enter(now, slot, State::Failed);
                 }
                 State::Incomplete | State::Probe => {
@@ -519,29 +524,4 @@ fn is_station(mac: MacAddr) -> bool {
 fn is_host(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !(broadcast || address.is_unspecified() || address.is_multicast() || address.is_loopback())
-}
-
-/// Allows [`PER_SECOND`] on average and [`AT_ONCE`] in one go.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    /// When it is full again.
-    full: Instant,
-}
-
-impl Bucket {
-    const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
-
-    fn take(&mut self, now: Instant) -> bool {
-        let allowed = now >= self.ready();
-        if allowed {
-            self.full = self.full.max(now) + Self::INTERVAL;
-        }
-        allowed
-    }
-
-    /// When it allows the next one.
-    fn ready(&self) -> Instant {
-        let drawn = (Self::INTERVAL * (AT_ONCE - 1)).as_nanos() as u64;
-        Instant::from_nanos(self.full.as_nanos().saturating_sub(drawn))
-    }
 }

@@ -1,9 +1,9 @@
 //! The fast path: what happens to a packet between the queue it came from and the queue it leaves by.
 //!
 //! ```text
-//! PacketIo::rx_burst ─► pipeline ─► PacketIo::tx_burst          worker: the loop around them
-//!                          │  ▲
-//!             punt ring ◄──┘  └── ForwardTables                 the only two things shared with the slow path
+//! PacketIo::rx_burst ─► pipeline ─► PacketIo::tx_burst ◄── inject ring
+//!                          │  ▲                                 worker: the loop around them
+//!             punt ring ◄──┘  └── ForwardTables                 shared with the slow path: the rings and the snapshot
 //! ```
 //!
 //! A worker owns its queues, its flow tables and its counters. On a packet it takes no lock, makes no system call,

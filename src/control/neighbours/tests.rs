@@ -1,3 +1,5 @@
+//! The machine against its state table, its peers' questions, storms and noise; time is simulated.
+
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
@@ -250,6 +252,10 @@ fn who_does_not_answer_is_asked_three_times_and_then_less_and_less_often() {
         assert_eq!(times, [0, 1, 2, 4, 5, 6, 9, 10, 11, 16, 17, 18, 27, 28, 29, 38, 39, 40], "{child}");
         let everyone = if child.is_ipv4() { BROADCAST } else { ndp::group_mac(ndp::solicited_node(CHILD6)) };
         assert_eq!(to, Some(everyone));
+        let mut bench = Bench::new(child);
+        let told: Vec<Output> =
+            (0..60).flat_map(|_| bench.tick(1)).filter(|o| matches!(o, Output::Changed(_))).collect();
+        assert_eq!(told, [Output::Changed(Change { address: child, mac: None })], "told once");
     }
 }
 
