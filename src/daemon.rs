@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::control::compile::{Configured, compile};
 use crate::control::neighbours::{Change, NEIGHBOURS_MAX, Neighbours};
 use crate::control::slow_path::{SlowPath, WorkerEnd};
-use crate::dpdk::lcore::LcoreError;
+use crate::dpdk::lcore::{LcoreError, LcoreHandle};
 use crate::dpdk::{
     self, Eal, EalError, EalOptions, HugeMemory, Hugepages, Mbuf, Pages, Pool, PoolError, Port, PortError, PortOptions,
     RxQueue, TxQueue,
@@ -224,7 +224,6 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
     let stop = Arc::new(AtomicBool::new(false));
     let clock = TscClock::new();
     ports.iter().try_for_each(Port::start)?;
-    announce(config, &ports, &neighbours);
 
     let start = Instant::now();
     let mut counters = Vec::new();
@@ -249,6 +248,8 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
 
+    announce(config, &ports, &neighbours);
+
     let ports = Arc::new(ports);
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
     let reader = {
@@ -260,7 +261,7 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
     let gauges = thinking.gauges();
     let neighbour_reader = Box::new(move || gauges.read());
     let collector = Arc::new(ForwardCollector::new(counters.clone(), published, hz, reader, neighbour_reader));
-    let outcome = slow_path(thinking, clock, metrics, collector);
+    let outcome = slow_path(thinking, &handles, clock, metrics, collector);
 
     stop.store(true, Ordering::Relaxed);
     for handle in handles {
@@ -328,9 +329,10 @@ fn port_statistics(port: &Port) -> PortStatistics {
     }
 }
 
-/// Everything that thinks, on the calling thread, until a signal ends it.
+/// Everything that thinks, on the calling thread, until a signal or the end of a worker ends it.
 fn slow_path(
     mut thinking: SlowPath<'_>,
+    workers: &[LcoreHandle<()>],
     clock: TscClock,
     metrics: Option<TcpListener>,
     collector: Arc<ForwardCollector>,
@@ -352,7 +354,13 @@ fn slow_path(
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = poll.tick() => news.add(thinking.pass(clock.now())),
+                _ = poll.tick() => {
+                    news.add(thinking.pass(clock.now()));
+                    // Nobody told it to: it has panicked, and joining it says so.
+                    if workers.iter().any(LcoreHandle::is_finished) {
+                        return Ok(());
+                    }
+                }
                 _ = telling.tick() => news.tell(),
             }
         }

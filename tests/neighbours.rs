@@ -202,11 +202,10 @@ fn what_the_slow_path_cannot_send_is_counted_and_disturbs_nothing() {
     (0..8).for_each(|_| whole.arrive(PortIndex(0), &question));
     whole.slow_path.pass(whole.now);
     // The worker has not run yet: its ring of eight is full.
-    whole.router.punts.push(slr::forward::punt::Punt::new(
-        PortIndex(0),
-        slr::forward::verdict::PuntReason::Arp,
-        &question,
-    ));
+    whole
+        .router
+        .punts
+        .push(|| slr::forward::punt::Punt::new(PortIndex(0), slr::forward::verdict::PuntReason::Arp, &question));
     let (_, sent) = whole.pass(Duration::ZERO);
     assert_eq!(sent.len(), 8);
     assert_eq!(whole.router.moved(), [("received", 8), ("injected", 8), ("inject_ring_full", 1), ("arp", 8)]);

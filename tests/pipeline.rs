@@ -312,7 +312,10 @@ fn what_is_for_no_virtual_host_is_dropped_and_what_is_for_the_router_is_punted()
         .write(&mut solicitation, &[0; 20])
         .expect("a packet");
     let to = |address: &str| udp(address.parse().expect("an address")).frame();
+    let mut from_afar = solicitation.clone();
+    from_afar[14 + 7] = 254;
     for (frame, counter) in [
+        (from_afar, "no_virtual_host"),
         (to("192.0.2.5"), "no_virtual_host"),
         (to("2001:db8:80::5"), "no_virtual_host"),
         (to("198.51.100.1"), "own_address"),
@@ -523,4 +526,46 @@ fn fragments_follow_their_first_one() {
     let mut router = TestRouter::new(&ten("flow: 5-tuple"));
     assert!(router.carry([&frames[1]]).is_empty());
     assert_eq!(router.moved(), [("received", 1), ("fragment_unknown", 1)]);
+}
+
+#[test]
+fn a_later_fragment_is_no_neighbour_discovery_whatever_its_payload_starts_with() {
+    let fragment = |offset_flags: u16, payload: &[u8]| {
+        let mut ip = vec![0x60, 0, 0, 0];
+        ip.extend((8 + payload.len() as u16).to_be_bytes());
+        ip.extend([44, 57]);
+        ip.extend("2001:db8:c::9".parse::<Ipv6Addr>().expect("an address").octets());
+        ip.extend("2001:db8:80::4".parse::<Ipv6Addr>().expect("an address").octets());
+        ip.extend([58, 0]);
+        ip.extend(offset_flags.to_be_bytes());
+        ip.extend([0, 0, 0, 7]);
+        ip.extend(payload);
+        ethernet(&ip)
+    };
+    let mut router = TestRouter::new(CONFIG);
+    router.carry([fragment(1, &[128, 0, 0, 0, 0, 1, 0, 1])]);
+    assert_eq!(router.carry([fragment(8, &[135, 1, 2, 3])]).len(), 1, "the echo request's second fragment");
+}
+
+#[test]
+fn a_flow_without_an_entry_stays_on_its_child_under_round_robin_too() {
+    let full = ten("selection: round_robin").replace("children:\n", "flows: { capacity_v4: 1 }\nchildren:\n");
+    let mut router = TestRouter::new(&full);
+    router.carry([udp(FOUR).with_port(1).frame()]);
+    let chosen: HashSet<IpAddr> = children(&mut router, vec![udp(FOUR).with_port(2).frame(); 20]).into_iter().collect();
+    assert_eq!(chosen.len(), 1, "{chosen:?}");
+}
+
+#[test]
+fn only_flows_with_an_entry_are_counted_as_flows() {
+    let mut router = TestRouter::new(&CONFIG.replace("capacity_v4: 1000", "capacity_v4: 1"));
+    router.carry([udp(FOUR).with_port(1).frame()]);
+    router.moved();
+    router.carry(vec![udp(FOUR).with_port(2).frame(); 20]);
+    let flows: u64 = router.tables.virtual_hosts[0]
+        .members
+        .iter()
+        .map(|member| router.counters.target(member.target).flows.get())
+        .sum();
+    assert_eq!(flows, 1, "the one that has an entry");
 }

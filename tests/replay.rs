@@ -246,6 +246,122 @@ fn frames_longer_than_a_packet_buffer_go_through() {
 }
 
 #[test]
+fn the_same_input_gives_the_same_output_to_the_byte() {
+    for workers in ["1", "3"] {
+        let [one, other] =
+            [(); 2].map(|()| fs::read(&run(&demo(), &["--workers", workers]).output).expect("the output"));
+        assert!(one == other, "{workers} workers");
+    }
+}
+
+/// A classic pcap of microseconds with one record a tuple: seconds, microseconds, frame, original length.
+fn pcap(snaplen: u32, records: &[(u32, u32, &[u8], u32)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_c3d4, 4 << 16 | 2, 0, 0, snaplen, 1] {
+        bytes.extend(u32::to_le_bytes(word));
+    }
+    for (seconds, micros, frame, original) in records {
+        [*seconds, *micros, frame.len() as u32, *original].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        bytes.extend(*frame);
+    }
+    bytes
+}
+
+#[test]
+fn odd_captures_are_replayed_all_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let input = directory.path().join("in.pcap");
+    let frame = udp(1, 1000, 10);
+    let whole = frame.len() as u32;
+    for (what, bytes, sent) in [
+        ("frames cut when they were captured", pcap(60, &[(1, 0, &frame, 1518), (1, 1, &frame[..40], 1518)]), 1),
+        (
+            "the last second there is, then the first",
+            pcap(65_535, &[(u32::MAX, 0, &frame, whole), (0, 0, &frame, whole)]),
+            2,
+        ),
+        ("more than a million microseconds", pcap(65_535, &[(1, 3_000_000, &frame, whole)]), 1),
+        ("a frame without bytes", pcap(65_535, &[(1, 0, &[], 0), (1, 0, &frame, whole)]), 1),
+    ] {
+        fs::write(&input, bytes).expect("a file");
+        assert_eq!(run(&input, &["--loops", "3"]).sent.len(), 3 * sent, "{what}");
+    }
+}
+
+#[test]
+fn pcapng_is_read_with_its_own_unit_of_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let input = directory.path().join("in.pcapng");
+    let classic = demo();
+    let converted = Command::new("editcap").args(["-F", "pcapng"]).arg(&classic).arg(&input).status();
+    assert!(converted.expect("editcap comes with tshark").success());
+    let [first, second] = [&classic, &input].map(|path| run(path, &[]));
+    assert!(fs::read(&first.output).expect("a file") == fs::read(&second.output).expect("a file"));
+}
+
+#[test]
+fn an_output_that_is_a_link_or_a_pipe_is_written_to_and_not_replaced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (link, file, pipe) =
+        (directory.path().join("link"), directory.path().join("file"), directory.path().join("pipe"));
+    fs::write(&file, b"old").expect("a file");
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    assert!(replay("dpdk-config/replay.yaml", &demo(), &link, &[]).status.success());
+    assert!(fs::symlink_metadata(&link).expect("the link").is_symlink());
+    let expected = fs::read(&file).expect("the file");
+    assert!(expected.len() > 10_000);
+
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).expect("the pipe")
+    });
+    assert!(replay("dpdk-config/replay.yaml", &demo(), &pipe, &[]).status.success());
+    assert!(reader.join().expect("the reader") == expected);
+}
+
+#[test]
+fn files_that_are_one_are_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (input, output) = (directory.path().join("in.pcap"), directory.path().join("out.pcap"));
+    fs::copy(demo(), &input).expect("a copy");
+    let report = |path: &Path| path.display().to_string();
+    for (target, more) in [
+        (&input, vec![]),
+        (&output, vec!["--report".to_owned(), report(&output)]),
+        (&output, vec!["--report".to_owned(), report(&input)]),
+    ] {
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let refused = replay("dpdk-config/replay.yaml", &input, target, &more);
+        let said = String::from_utf8(refused.stderr).expect("UTF-8");
+        assert_eq!((refused.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    }
+    assert!(fs::read(&input).expect("the input") == fs::read(demo()).expect("the demo capture"));
+    assert!(!output.exists());
+}
+
+#[test]
+fn a_signal_ends_a_replay_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut running = Command::new(env!("CARGO_BIN_EXE_slr-replay"))
+        .current_dir(MANIFEST)
+        .env("TMPDIR", directory.path())
+        .args(["--config", "dpdk-config/replay.yaml", "--loops", "1000000", "--input"])
+        .arg(demo())
+        .arg("--output")
+        .arg(directory.path().join("out.pcap"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("slr-replay");
+    std::thread::sleep(Duration::from_secs(2));
+    Command::new("kill").arg(running.id().to_string()).status().expect("kill");
+    assert_eq!(running.wait().expect("an end").code(), Some(1));
+    let left: Vec<_> =
+        fs::read_dir(directory.path()).expect("a directory").map(|entry| entry.expect("an entry")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn two_instances_run_at_once() {
     let input = frames(&demo());
     std::thread::scope(|scope| {
@@ -298,8 +414,10 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{words:?} in: {said}");
     }
-    let usage = replay(config, &good, &out, &["--workers", "0"]);
-    assert_eq!(usage.status.code(), Some(2));
+    for workers in ["0", "17"] {
+        let usage = replay(config, &good, &out, &["--workers", workers]);
+        assert_eq!(usage.status.code(), Some(2));
+    }
     let left: Vec<_> =
         fs::read_dir(directory.path()).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
     assert_eq!(left.len(), 7, "{left:?}");

@@ -176,6 +176,6 @@ fn what_cannot_be_started_is_one_clear_line() {
         assert_one_line(&slrd().arg("--config").arg(config).output().expect("slrd"), 1, words);
     }
     let run = |config: &str| slrd().args(["--config", config]).output().expect("slrd");
-    assert_one_line(&run("dpdk-config/replay.yaml"), 1, &["no ports"]);
+    assert_one_line(&run("dpdk-config/replay.yaml"), 2, &["no ports"]);
     assert_one_line(&run("/nonexistent.yaml"), 2, &["/nonexistent.yaml"]);
 }

@@ -17,7 +17,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("control", &["config", "forward", "flow", "service", "tunnel", "packet", "units", "clock"]),
     ("metrics", &["forward", "units"]),
     ("daemon", &["clock", "config", "control", "dpdk", "forward", "metrics", "units"]),
-    ("replay", &["clock", "config", "control", "daemon", "dpdk", "forward", "metrics", "packet", "tunnel", "units"]),
+    (
+        "replay",
+        &["clock", "config", "control", "daemon", "dpdk", "forward", "metrics", "packet", "service", "tunnel", "units"],
+    ),
 ];
 
 /// Rooms below the slow path, and words that must not stand in them.

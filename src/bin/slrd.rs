@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slr::config::Config;
-use slr::control::compile::{Configured, Shares, compile};
-use slr::daemon;
-use slr::units::MacAddr;
+use slr::control::compile::{Shares, Unconnected, compile};
+use slr::daemon::{self, StartError};
 
 /// Route packets for virtual hosts to the host servers that serve them best.
 ///
@@ -34,9 +33,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check {
-        // Link-layer addresses of ports are known once they are open; what is compiled does not depend on them.
-        let macs = vec![MacAddr::default(); config.ports.len()];
-        let tables = compile(&config, &Configured { config: &config, macs: &macs });
+        let tables = compile(&config, &Unconnected);
         print!("{}{}", config.summary(), Shares(&tables));
         return ExitCode::SUCCESS;
     }
@@ -47,7 +44,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("slrd: {error}");
-            ExitCode::FAILURE
+            if matches!(error, StartError::NoPorts) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -55,6 +55,16 @@ impl Reachability for Configured<'_> {
     }
 }
 
+/// Nothing is reachable: for looking at a snapshot that nobody forwards by.
+#[derive(Debug)]
+pub struct Unconnected;
+
+impl Reachability for Unconnected {
+    fn reach(&self, _address: IpAddr) -> Option<Reach> {
+        None
+    }
+}
+
 /// The snapshot that `config` describes.
 pub fn compile(config: &Config, reachability: &impl Reachability) -> ForwardTables {
     let (paths, targets) = paths_and_targets(config, reachability);

@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -58,6 +60,7 @@ pub enum LcoreError {
 pub struct LcoreHandle<T> {
     worker: u16,
     result: Receiver<thread::Result<T>>,
+    finished: Arc<AtomicBool>,
 }
 
 /// Runs `work` on the lcore of worker `worker` (0 for the first of [`super::EalOptions::lcores`]).
@@ -75,12 +78,15 @@ where
         return Err(LcoreError::NoSuchLcore { worker });
     }
     let (sender, result): (SyncSender<thread::Result<T>>, _) = sync_channel(1);
+    let finished = Arc::new(AtomicBool::new(false));
+    let at_end = finished.clone();
     let job: Job = Box::new(move || {
         let outcome = catch_unwind(AssertUnwindSafe(work));
         // Before the sending, so that a cleanup after the join finds nothing in use.
         drop(lease);
         // Nobody waits when the handle was dropped; then the outcome goes down with the error, and may panic too.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(sender.send(outcome))));
+        at_end.store(true, Ordering::Release);
     });
     let argument = Box::into_raw(Box::new(job));
 
@@ -89,7 +95,7 @@ where
     let status = unsafe { sys::rte_eal_remote_launch(Some(run), argument.cast(), lcore) };
     drop(guard);
     if status == 0 {
-        return Ok(LcoreHandle { worker, result });
+        return Ok(LcoreHandle { worker, result, finished });
     }
     // SAFETY: DPDK refused, so the box is still ours.
     drop(unsafe { Box::from_raw(argument) });
@@ -115,9 +121,14 @@ unsafe extern "C" fn run(argument: *mut c_void) -> c_int {
 }
 
 impl<T> LcoreHandle<T> {
+    /// True when the work is done, or has panicked.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
     /// Waits until the work is done and the lcore can be launched again; the work's result, or that it panicked.
     pub fn join(self) -> Result<T, LcoreError> {
-        let LcoreHandle { worker, result } = self;
+        let LcoreHandle { worker, result, .. } = self;
         let outcome = result.recv().unwrap_or_else(|_| Err(Box::new("its lcore ended")));
         // SAFETY: the lcore exists, else there were no handle. It is on its way out of `run`: no long wait.
         while unsafe { sys::rte_eal_get_lcore_state(lcore_of(worker)) } == sys::rte_lcore_state_t::RUNNING {

@@ -37,11 +37,11 @@ impl Counter {
 /// Packets and flows of one virtual host on one child.
 #[derive(Debug, Default)]
 pub struct TargetCounters {
-    /// Packets forwarded.
+    /// Packets sent towards it, also those that the port then did not take.
     pub packets: Counter,
     /// Bytes of those packets.
     pub bytes: Counter,
-    /// Flows that were given to the child.
+    /// Flow entries made for it.
     pub flows: Counter,
 }
 
@@ -61,7 +61,7 @@ pub struct WorkerCounters {
     pub flows_inserted: Counter,
     /// Flow entries whose time was over.
     pub flows_expired: Counter,
-    /// New flows that found no place in the table; their packets are forwarded all the same.
+    /// Packets that would have made a flow entry and found no room; they are forwarded all the same.
     pub flows_refused: Counter,
     /// Flow entries held now.
     pub flows_active: Counter,

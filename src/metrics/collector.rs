@@ -197,7 +197,7 @@ impl ForwardCollector {
             ),
             (
                 "slr_flows_refused_total",
-                "New flows forwarded without an entry because the table was full.",
+                "Packets forwarded without a flow entry because the table had no room for one.",
                 COUNTER,
                 self.per_worker(|w| &w.flows_refused),
             ),

@@ -86,7 +86,7 @@ pub struct FlowReport {
     pub inserted: u64,
     /// Given up because their time was over.
     pub expired: u64,
-    /// Not made because the table was full; their packets were forwarded all the same.
+    /// Packets that would have made an entry and found no room; they were forwarded all the same.
     pub refused: u64,
 }
 
@@ -220,7 +220,7 @@ impl fmt::Display for Report {
         let rate = if self.seconds > 0.0 { *rx as f64 / self.seconds } else { 0.0 };
         write!(
             f,
-            "{} worker(s), {:.3} s, {rate:.0} packets/s through the pcap device, {:.1} ns a packet in the worker",
+            "{} worker(s), {:.3} s, {rate:.0} packets/s, {:.1} ns a packet in the worker",
             self.workers.len(),
             self.seconds,
             self.ns_per_packet

@@ -16,6 +16,7 @@ use super::output::Output;
 use crate::config::Config;
 use crate::control::compile::{Reach, Reachability, compile};
 use crate::daemon::{self, StartError};
+use crate::dpdk::lcore::LcoreHandle;
 use crate::dpdk::{self, Pool, Port, PortOptions, PortStats};
 use crate::forward::counters::{Packets, WorkerCounters};
 use crate::forward::pipeline::{FlowCapacity, Pipeline};
@@ -310,32 +311,19 @@ fn pcap_device(name: &str, key: &str, files: &[PathBuf]) -> String {
 fn one_pass(workers: Vec<Worker<ReplayIo>>, meanwhile: &mut dyn FnMut()) -> Result<Vec<Worker<ReplayIo>>, StartError> {
     let mut handles = Vec::new();
     for (mut worker, index) in workers.into_iter().zip(0..) {
-        let finished = Arc::new(AtomicBool::new(false));
-        let at_end = SetAtEnd(finished.clone());
-        let handle = dpdk::lcore::launch(index, move || {
-            let _at_end = at_end;
+        handles.push(dpdk::lcore::launch(index, move || {
             worker.run();
             worker
-        })?;
-        handles.push((handle, finished));
+        })?);
     }
     let mut nap = Duration::from_micros(50);
-    while !handles.iter().all(|(_, finished)| finished.load(Ordering::Acquire)) {
+    while !handles.iter().all(LcoreHandle::is_finished) {
         std::thread::sleep(nap);
         nap = (nap * 2).min(Duration::from_millis(20));
         meanwhile();
     }
     meanwhile();
-    handles.into_iter().map(|(handle, _)| handle.join().map_err(StartError::from)).collect()
-}
-
-/// Sets a flag when it goes, also in a panic.
-struct SetAtEnd(Arc<AtomicBool>);
-
-impl Drop for SetAtEnd {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
+    handles.into_iter().map(|handle| handle.join().map_err(StartError::from)).collect()
 }
 
 fn total(counters: &[Arc<WorkerCounters>]) -> Packets {
