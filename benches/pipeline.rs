@@ -304,7 +304,7 @@ impl<P: PacketBuffer, M: Memory> Stage<P, M> {
     fn round(&mut self, io: &mut BenchIo<P, M>, packets: u32) -> (u32, u64) {
         let flows = u64::from(self.scene.flows);
         if self.scene.kind != Kind::New {
-            return self.pass(io, packets, |random| (u64::from(draw(random)) * flows >> 32) as u32);
+            return self.pass(io, packets, |random| ((u64::from(draw(random)) * flows) >> 32) as u32);
         }
         // Everything that is known runs out, and the flows that shall be known come again.
         self.now = self.now + Duration::from_secs(86_400);
@@ -477,7 +477,7 @@ fn main() -> Result<()> {
     ensure!(!scenes.is_empty(), "no such scene");
 
     let slots: u64 = scenes.iter().map(|scene| u64::from(scene.flows) * 5 / 4).sum();
-    let memory_mib = 64 + (slots * 70 >> 20) as u32;
+    let memory_mib = 64 + ((slots * 70) >> 20) as u32;
     let eal = Eal::init(&EalOptions {
         hugepages: Hugepages::Auto,
         memory_mib,
