@@ -205,6 +205,7 @@ impl PacketBuffer for Mbuf {
         fits
     }
 
+    #[inline]
     fn truncate(&mut self, len: usize) {
         if len >= self.frame_len() {
             return;

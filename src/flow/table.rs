@@ -12,6 +12,10 @@
 //! else moves one of their sixteen entries to that entry's own other bucket, else gives up and says so. Nothing ever
 //! looks at more than those eighteen buckets, so a flood of chosen keys costs what any flood costs; the hash is keyed
 //! for each table anyway.
+//!
+//! Lost against this: asking for the tags of the first bucket alone, and comparing them one by one, with a branch to the
+//! second bucket. That is a dependent miss and a mispredicted branch for every fifth flow (1 M flows, least of many
+//! rounds: IPv4 253 ns a packet against 78, IPv6 198 against 86).
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -243,15 +247,16 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     #[inline]
     pub fn prefetch_entry(&self, hash: FlowHash, prefetch: impl Fn(&u8)) -> Hint {
         let candidates = self.candidates(hash);
-        if candidates == 0 {
-            return Hint::NONE;
-        }
-        let slot = self.slot(hash, candidates);
+        // A new flow's entry will be written where there is room.
+        let slot = match candidates {
+            0 => self.free_in(self.first_bucket(hash)).unwrap_or(0),
+            _ => self.slot(hash, candidates),
+        };
         let entry = &self.entries[slot];
         // IPv4 entries may lie across two cache lines.
         prefetch(&entry.key.as_bytes()[0]);
         prefetch(&entry.bytes.as_bytes()[7]);
-        Hint(slot)
+        if candidates == 0 { Hint::NONE } else { Hint(slot) }
     }
 
     /// The slots of both buckets that carry the hash's tag: bits of [`Tags::matching`], those of the second bucket two
@@ -385,6 +390,7 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 
     /// A slot of `bucket` without an entry.
+    #[inline]
     fn free_in(&self, bucket: usize) -> Option<usize> {
         let mask = self.tags[bucket].matching(FREE);
         (mask != 0).then(|| bucket * BUCKET + slot_of(mask.trailing_zeros()))

@@ -7,6 +7,9 @@
 //! ```
 //!
 //! By step 3 what a packet needs has been on its way for the length of a burst. Packets of one flow keep their order.
+//!
+//! Lost against this, in instructions a packet (IPv4, known flow): packets, keys and what the parser found moved from step
+//! to step as one value, 831 against 621; `retain` with the whole of step 1 in its closure, 763.
 
 use std::sync::Arc;
 

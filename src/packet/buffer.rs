@@ -53,27 +53,33 @@ impl OwnedBuffer {
 }
 
 impl PacketBuffer for OwnedBuffer {
+    #[inline]
     fn head(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
+    #[inline]
     fn head_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..]
     }
 
+    #[inline]
     fn frame_len(&self) -> usize {
         self.head().len()
     }
 
+    #[inline]
     fn headroom(&self) -> usize {
         self.start
     }
 
+    #[inline]
     fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
         self.start = self.start.checked_sub(count)?;
         Some(self.head_mut())
     }
 
+    #[inline]
     fn trim_front(&mut self, count: usize) -> bool {
         let fits = count <= self.frame_len();
         if fits {
@@ -82,6 +88,7 @@ impl PacketBuffer for OwnedBuffer {
         fits
     }
 
+    #[inline]
     fn truncate(&mut self, len: usize) {
         self.bytes.truncate(self.start + len);
     }
