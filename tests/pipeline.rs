@@ -524,3 +524,8 @@ fn fragments_follow_their_first_one() {
     assert!(router.carry([&frames[1]]).is_empty());
     assert_eq!(router.moved(), [("received", 1), ("fragment_unknown", 1)]);
 }
+
+#[path = "pipeline/flows.rs"]
+mod flows;
+#[path = "pipeline/headers.rs"]
+mod headers;
