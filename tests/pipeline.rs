@@ -569,3 +569,7 @@ fn only_flows_with_an_entry_are_counted_as_flows() {
         .sum();
     assert_eq!(flows, 1, "the one that has an entry");
 }
+#[path = "pipeline/flows.rs"]
+mod flows;
+#[path = "pipeline/headers.rs"]
+mod headers;

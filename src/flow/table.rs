@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! entry  key 13 or 37 | state 1 | packets (high) 2 | target 4 | last seen 4 | created 4 | packets (low) 4 | bytes 8
-//!        = 40 bytes for IPv4, 64 bytes for IPv6; with tag and at 4/5 load 52.5 and 82.5 bytes a flow
+//!        = 40 bytes for IPv4, 64 bytes for IPv6; with tag and at 3/4 load 56 and 88 bytes a flow
 //! ```
 //!
 //! A key may be in either of two buckets that its hash names. Insertion takes the first free or expired slot of the two,
@@ -32,6 +32,9 @@ use crate::units::TargetId;
 
 /// Slots in a bucket.
 const BUCKET: usize = 8;
+
+/// Buckets of the smallest table.
+const BUCKETS_MIN: usize = 8;
 
 /// Tag of a free slot.
 const FREE: u16 = 0;
@@ -424,9 +427,9 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 }
 
-/// Buckets for `capacity` flows at 4/5 load.
+/// Buckets for `capacity` flows at 3/4 load, and a few more for small tables, where chance weighs more.
 fn buckets(capacity: u32) -> usize {
-    (capacity as usize * 5).div_ceil(4 * BUCKET).max(2)
+    (capacity as usize * 4).div_ceil(3 * BUCKET).max(BUCKETS_MIN)
 }
 
 /// The 16 bits of a hash that its slot carries; never [`FREE`].
@@ -452,6 +455,8 @@ mod tests {
     use crate::flow::key::{KeyV4, KeyV6};
 
     const TIMEOUT: u32 = 1_000;
+    /// Where flows land is chance; tests repeat.
+    const SEED: Option<u64> = Some(7);
 
     fn timeouts() -> Timeouts {
         Timeouts::new(|_| TIMEOUT)
@@ -477,7 +482,7 @@ mod tests {
     #[test]
     fn it_holds_what_it_was_made_for_and_then_refuses() {
         for capacity in [1, 7, 1_000, 100_000] {
-            let mut table: Table<KeyV4> = Table::new(capacity, None).expect("memory");
+            let mut table: Table<KeyV4> = Table::new(capacity, SEED).expect("memory");
             for number in 0..capacity {
                 assert!(insert(&mut table, number, 0).is_ok(), "flow {number} of {capacity}");
             }
@@ -491,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_full_table_takes_new_flows_when_old_ones_are_past_their_time() {
-        let mut table: Table<KeyV4> = Table::new(64, None).expect("memory");
+        let mut table: Table<KeyV4> = Table::new(64, SEED).expect("memory");
         (0..64).for_each(|number| assert!(insert(&mut table, number, 0).is_ok()));
         assert_eq!(insert(&mut table, 64, TIMEOUT), Err(Full));
         let taken = (64..128).filter(|&number| insert(&mut table, number, TIMEOUT + 1).is_ok()).count();
@@ -502,7 +507,7 @@ mod tests {
 
     #[test]
     fn ageing_reclaims_everything_that_is_past_its_time_in_one_round() {
-        let mut table: Table<KeyV4> = Table::new(1_000, None).expect("memory");
+        let mut table: Table<KeyV4> = Table::new(1_000, SEED).expect("memory");
         (0..1_000).for_each(|number| assert!(insert(&mut table, number, number).is_ok()));
         let buckets = table.tags.len();
         for _ in 0..buckets {
@@ -515,7 +520,7 @@ mod tests {
 
     #[test]
     fn an_expired_entry_is_not_found_alive() {
-        let mut table: Table<KeyV4> = Table::new(8, None).expect("memory");
+        let mut table: Table<KeyV4> = Table::new(8, SEED).expect("memory");
         insert(&mut table, 1, 0).expect("room");
         let (key, timeouts) = (key(1), timeouts());
         let hash = table.hash(&key);
@@ -526,7 +531,7 @@ mod tests {
 
     #[test]
     fn counters_carry_past_32_bits() {
-        let mut table: Table<KeyV6> = Table::new(8, None).expect("memory");
+        let mut table: Table<KeyV6> = Table::new(8, SEED).expect("memory");
         let key = KeyV6 { source: [1; 16], destination: [2; 16], ports: [0; 4], protocol: 6 };
         let hash = table.hash(&key);
         let vacancy = table.vacancy(hash, Tick(0), &timeouts()).expect("room");
@@ -563,7 +568,7 @@ mod tests {
         /// Against a map of key -> last seen: a live key is found, an absent one is not, nothing is lost or invented.
         #[test]
         fn it_behaves_like_a_map_that_forgets(operations in prop::collection::vec(operation(), 1..400)) {
-            let mut table: Table<KeyV4> = Table::new(64, None).expect("memory");
+            let mut table: Table<KeyV4> = Table::new(64, SEED).expect("memory");
             let mut oracle: HashMap<u32, u32> = HashMap::new();
             let mut now = 0;
             for operation in operations {

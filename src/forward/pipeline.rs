@@ -104,7 +104,7 @@ pub struct Pipeline<I: PacketIo> {
     punts: PuntRing,
     /// Leaving packets, by port.
     outgoing: Vec<Burst<I::Packet>>,
-    /// Outer IPv4 identification of the next packet that may be fragmented; workers take every N-th.
+    /// Outer IPv4 identification of the next packet that may be fragmented; each worker has its own.
     identification: u16,
     identification_step: u16,
 }
@@ -125,7 +125,8 @@ impl<I: PacketIo> Pipeline<I> {
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
             identification: worker.0,
-            identification_step: workers.max(1),
+            // A power of two, so that workers stay out of each other's numbers after the wrap too.
+            identification_step: workers.max(1).next_power_of_two(),
         })
     }
 

@@ -60,7 +60,7 @@ impl TestRouter {
         let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
         let (punts, injections) = (PuntRing::new(8), InjectRing::new(8));
         let capacity =
-            FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64, seed: None };
+            FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64, seed: Some(7) };
         let pipeline = Pipeline::new((WorkerId(0), 1), 2, capacity, counters.clone(), punts.clone()).expect("memory");
         let published = Arc::new(ArcSwap::from(tables.clone()));
         let worker = Worker::new(MemoryIo::new(2), pipeline, published.clone(), Arc::new(AtomicBool::new(false)));

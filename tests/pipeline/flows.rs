@@ -1,0 +1,163 @@
+//! What a flow is, how long it and a datagram's fragments are remembered, and what is counted of it.
+
+use slr::units::VirtualHostId;
+
+use super::*;
+
+const SIX_TO_TEN: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x80, 0, 0, 0, 0, 4));
+
+/// As [`ten`], for both families of packets.
+fn ten_for_both(extra: &str) -> String {
+    ten(extra).replace("192.0.2.0/24]", "192.0.2.0/24, \"2001:db8:80::/48\"]")
+}
+
+/// A datagram to `destination` in two fragments.
+fn fragments(destination: IpAddr, source_port: u16, id: u16) -> [Vec<u8>; 2] {
+    let ip = Packet { payload: 1200, ..udp(destination) }.with_port(source_port).ip();
+    [(0, 800, true), (800, 408, false)].map(|(offset, len, more)| {
+        // The offset counts 8 bytes; in IPv6 it stands above three other bits.
+        let header = match destination {
+            IpAddr::V4(_) => {
+                let mut header = ip[..20].to_vec();
+                header[2..4].copy_from_slice(&(20 + len as u16).to_be_bytes());
+                header[4..6].copy_from_slice(&id.to_be_bytes());
+                header[6..8].copy_from_slice(&((offset as u16 / 8) | (u16::from(more) << 13)).to_be_bytes());
+                fix_checksum(&mut header);
+                header
+            }
+            IpAddr::V6(_) => {
+                let mut header = ip[..40].to_vec();
+                header[4..6].copy_from_slice(&(8 + len as u16).to_be_bytes());
+                header[6] = 44;
+                let [high, low] = (offset as u16 | u16::from(more)).to_be_bytes();
+                let [a, b] = id.to_be_bytes();
+                [header, vec![17, 0, high, low, 0, 0, a, b]].concat()
+            }
+        };
+        let from = ip.len() - 1208 + offset;
+        ethernet(&[&header, &ip[from..from + len]].concat())
+    })
+}
+
+#[test]
+fn a_reused_fragment_identification_belongs_to_the_newest_datagram() {
+    for destination in [FOUR, SIX_TO_TEN] {
+        let mut router = TestRouter::new(&ten_for_both("selection: round_robin"));
+        let datagrams = [1, 2, 1].map(|source_port| fragments(destination, source_port, 77));
+        let chosen = children(&mut router, datagrams.concat());
+        assert_ne!(chosen[0], chosen[2], "two flows, two children");
+        let by_flow = [chosen[0], chosen[2], chosen[0]];
+        assert_eq!(chosen, by_flow.map(|child| [child; 2]).concat(), "to {destination}");
+    }
+}
+
+#[test]
+fn a_datagram_is_remembered_for_30_s_after_its_last_fragment() {
+    for destination in [FOUR, SIX_TO_TEN] {
+        let mut router = TestRouter::new(&ten_for_both("flow: 5-tuple"));
+        let [first, later] = fragments(destination, 1, 77);
+        router.carry([first]);
+        router.moved();
+        for (wait, counter) in [(29_000, "forwarded"), (30_000, "forwarded"), (30_001, "fragment_unknown")] {
+            router.wait(Duration::from_millis(wait));
+            router.carry([&later]);
+            assert_eq!(router.moved(), [("received", 1), (counter, 1)], "to {destination} after {wait} ms");
+        }
+    }
+}
+
+/// Times are kept in milliseconds modulo 2^32, so that what is not swept looks young again.
+#[test]
+fn what_is_over_stays_over_when_the_clock_wraps() {
+    for destination in [FOUR, SIX_TO_TEN] {
+        let mut router = TestRouter::new(&ten_for_both("flow: 5-tuple"));
+        let [first, later] = fragments(destination, 1, 77);
+        router.carry([first]);
+        router.wait(Duration::from_secs(120));
+        for _ in 0..10 {
+            router.carry::<&[u8]>([]);
+        }
+        router.moved();
+        router.wait(Duration::from_millis(1 << 32) - Duration::from_secs(119));
+        router.carry([later]);
+        assert_eq!(router.moved(), [("received", 1), ("fragment_unknown", 1)], "to {destination}");
+    }
+}
+
+#[test]
+fn dead_flows_of_both_families_are_swept_without_traffic() {
+    for destination in [FOUR, v6("2001:db8:80::4")] {
+        let mut router = TestRouter::new(CONFIG);
+        router.carry((0..50).map(|port| udp(destination).with_port(port).frame()));
+        assert_eq!(router.counters.flows_active.get(), 50);
+        router.moved();
+        router.wait(Duration::from_secs(31));
+        // A table for 1000 flows has 167 buckets; each idle turn visits 4.
+        for _ in 0..42 {
+            router.carry::<&[u8]>([]);
+        }
+        assert_eq!(router.counters.flows_active.get(), 0, "to {destination}");
+        assert_eq!(router.moved(), [("flows_expired", 50)], "to {destination}");
+    }
+}
+
+#[test]
+fn bytes_are_those_of_the_client_s_packet_without_padding_and_tunnel() {
+    let mut router = TestRouter::new(CONFIG);
+    let [empty, short, long] = [0, 1, 999].map(|payload| Packet { payload, ..udp(FOUR) });
+    let over_ipv6 = Packet { payload: 300, ..udp(v6("2001:db8:80::6")) };
+    let padded = [short.frame(), vec![0; 17]].concat();
+    let from_parent = tunnelled("198.51.100.254", "198.51.100.1", 9, 0, &over_ipv6.ip());
+    router.carry([empty.frame(), padded, long.frame(), over_ipv6.frame(), from_parent]);
+    for (host, packets, bytes) in [(0, 3, 3 * 28 + 1000), (1, 2, 2 * (48 + 300))] {
+        let target = router.tables.virtual_hosts[VirtualHostId(host).index()].members[0].target;
+        let counters = router.counters.target(target);
+        let counted = (counters.packets.get(), counters.bytes.get(), counters.flows.get());
+        assert_eq!(counted, (packets, bytes, 1), "virtual host {host}");
+    }
+}
+
+#[test]
+fn one_client_s_coarse_flows_to_two_virtual_hosts_are_two() {
+    let coarse = CONFIG.replace("services:", "flow: source, services:");
+    for (one, other) in [(FOUR, SIX), (v6("2001:db8:80::4"), v6("2001:db8:80::6"))] {
+        let mut router = TestRouter::new(&coarse);
+        let chosen = children(&mut router, [one, other, one, other].map(|destination| udp(destination).frame()));
+        let (child4, child6) = (IpAddr::from([203, 0, 113, 4]), v6("2001:db8:2::6"));
+        assert_eq!(chosen, [child4, child6, child4, child6]);
+        assert_eq!(router.moved(), [("received", 4), ("forwarded", 4), ("flows_inserted", 2)]);
+    }
+}
+
+/// A packet of another client than the usual one.
+fn from_client(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    let mut ip = udp(destination).ip();
+    match source {
+        IpAddr::V4(source) => {
+            ip[12..16].copy_from_slice(&source.octets());
+            fix_checksum(&mut ip);
+        }
+        IpAddr::V6(source) => ip[8..24].copy_from_slice(&source.octets()),
+    }
+    ethernet(&ip)
+}
+
+#[test]
+fn each_family_s_clients_are_told_apart_by_its_own_prefix_length() {
+    type Client = fn(u8) -> IpAddr;
+    let table: [(&str, IpAddr, Client, usize); 6] = [
+        ("v4: 24, v6: 56", FOUR, |n| [10, 1, 2, n].into(), 1),
+        ("v4: 24, v6: 56", FOUR, |n| [10, 1, n, 2].into(), 10),
+        ("v4: 24, v6: 56", SIX_TO_TEN, |n| v6(&format!("2001:db8:c:1{n:02x}::9")), 1),
+        ("v4: 24, v6: 56", SIX_TO_TEN, |n| v6(&format!("2001:db8:c:{n:02x}00::9")), 10),
+        ("v4: 32", SIX_TO_TEN, |n| v6(&format!("2001:db8:c::{n:x}")), 10),
+        ("v6: 16", FOUR, |n| [10, 1, 2, n].into(), 10),
+    ];
+    for (lengths, destination, client, expected) in table {
+        let mut router =
+            TestRouter::new(&ten_for_both(&format!("flow: {{ source: {{ {lengths} }} }}, selection: round_robin")));
+        let chosen = children(&mut router, (1..=10).map(|n| from_client(client(n), destination)));
+        let distinct = chosen.iter().collect::<HashSet<_>>().len();
+        assert_eq!((chosen.len(), distinct), (10, expected), "{lengths}: {} and so on", client(1));
+    }
+}
