@@ -180,15 +180,15 @@ impl PacketIo for LiveIo {
 }
 
 /// Runs the router until SIGTERM or SIGINT, and returns what it did.
-pub fn run(config: &Config) -> Result<Report, StartError> {
+pub fn run(config: Config) -> Result<Report, StartError> {
     if config.ports.is_empty() {
         return Err(StartError::NoPorts);
     }
     // What can fail without touching the machine comes first.
     let metrics = config.metrics.listen.map(listen).transpose()?;
     let workers = config.workers.count;
-    let eal = start_eal(config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(config, workers, metrics)?;
+    let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
+    let report = forward(Arc::new(config), workers, metrics)?;
     eal.cleanup()?;
     Ok(report)
 }
@@ -199,7 +199,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
-fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Result<Report, StartError> {
+fn forward(config: Arc<Config>, workers: u16, metrics: Option<TcpListener>) -> Result<Report, StartError> {
     let pool = Pool::new("packets", config.dpdk.buffers, DATA_ROOM)?;
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<(RxQueue, TxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
@@ -218,8 +218,8 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
         }
     }
     let macs: Vec<MacAddr> = ports.iter().map(Port::mac).collect();
-    let neighbours = Neighbours::new(config, &macs, dpdk::tsc::now());
-    let tables = Arc::new(compile(config, &Configured { config, neighbours: &neighbours }));
+    let neighbours = Neighbours::new(&config, &macs, dpdk::tsc::now());
+    let tables = Arc::new(compile(&config, &Configured { config: &config, neighbours: &neighbours }));
     let published = Arc::new(ArcSwap::from(tables.clone()));
     let stop = Arc::new(AtomicBool::new(false));
     let clock = TscClock::new();
@@ -236,7 +236,7 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
         let pipeline = Pipeline::new(
             (WorkerId(worker), workers),
             ports.len() as u16,
-            flow_capacity(config),
+            flow_capacity(&config),
             worker_counters.clone(),
             punts.clone(),
         )
@@ -248,7 +248,7 @@ fn forward(config: &Config, workers: u16, metrics: Option<TcpListener>) -> Resul
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
 
-    announce(config, &ports, &neighbours);
+    announce(&config, &ports, &neighbours);
 
     let ports = Arc::new(ports);
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
@@ -331,7 +331,7 @@ fn port_statistics(port: &Port) -> PortStatistics {
 
 /// Everything that thinks, on the calling thread, until a signal or the end of a worker ends it.
 fn slow_path(
-    mut thinking: SlowPath<'_>,
+    mut thinking: SlowPath,
     workers: &[LcoreHandle<()>],
     clock: TscClock,
     metrics: Option<TcpListener>,

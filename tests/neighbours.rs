@@ -4,6 +4,7 @@
 mod router;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
@@ -34,14 +35,14 @@ const ONE: (Ipv4Addr, MacAddr) = (Ipv4Addr::new(10, 1, 0, 11), MacAddr([2, 0, 0,
 const TWO: (Ipv4Addr, MacAddr) = (Ipv4Addr::new(10, 1, 0, 12), MacAddr([2, 0, 0, 0, 1, 2]));
 
 /// A router whose slow path runs when it is told to.
-struct Whole<'a> {
+struct Whole {
     router: TestRouter,
-    slow_path: SlowPath<'a>,
+    slow_path: SlowPath,
     now: Instant,
 }
 
-impl<'a> Whole<'a> {
-    fn new(config: &'a Config) -> Whole<'a> {
+impl Whole {
+    fn new(config: &Config) -> Whole {
         let neighbours = Neighbours::new(config, &PORTS, 1);
         let router = TestRouter::over(CONFIG, &Configured { config, neighbours: &neighbours });
         let end = WorkerEnd {
@@ -49,7 +50,7 @@ impl<'a> Whole<'a> {
             injections: router.injections.clone(),
             counters: router.counters.clone(),
         };
-        let slow_path = SlowPath::new(config, neighbours, router.published.clone(), vec![end]);
+        let slow_path = SlowPath::new(Arc::new(config.clone()), neighbours, router.published.clone(), vec![end]);
         Whole { router, slow_path, now: Instant::ZERO }
     }
 
@@ -205,7 +206,7 @@ fn what_the_slow_path_cannot_send_is_counted_and_disturbs_nothing() {
     whole
         .router
         .punts
-        .push(|| slr::forward::punt::Punt::new(PortIndex(0), slr::forward::verdict::PuntReason::Arp, &question));
+        .push(|| slr::forward::punt::Punt::new(PortIndex(0), slr::forward::verdict::PuntReason::Arp.into(), &question));
     let (_, sent) = whole.pass(Duration::ZERO);
     assert_eq!(sent.len(), 8);
     assert_eq!(whole.router.moved(), [("received", 8), ("injected", 8), ("inject_ring_full", 1), ("arp", 8)]);

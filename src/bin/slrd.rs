@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         print!("{}{}", config.summary(), Shares(&tables));
         return ExitCode::SUCCESS;
     }
-    match daemon::run(&config) {
+    match daemon::run(config) {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

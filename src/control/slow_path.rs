@@ -9,9 +9,9 @@ use super::neighbours::{Change, Input, Neighbours, Output, State};
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::forward::counters::{Counter, WorkerCounters};
-use crate::forward::punt::{InjectRing, Injection, PuntRing};
+use crate::forward::punt::{Handling, InjectRing, Injection, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
-use crate::forward::verdict::{InjectDrop, PuntReason};
+use crate::forward::verdict::InjectDrop;
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
@@ -49,8 +49,8 @@ impl NeighbourGauges {
 }
 
 /// The slow path, without its thread and its clock.
-pub struct SlowPath<'a> {
-    config: &'a Config,
+pub struct SlowPath {
+    config: Arc<Config>,
     neighbours: Neighbours,
     published: Published,
     workers: Vec<WorkerEnd>,
@@ -62,14 +62,9 @@ pub struct SlowPath<'a> {
     retired: Vec<Arc<ForwardTables>>,
 }
 
-impl<'a> SlowPath<'a> {
+impl SlowPath {
     /// The slow path of `workers` that read their snapshot, compiled from `config` over `neighbours`, from `published`.
-    pub fn new(
-        config: &'a Config,
-        neighbours: Neighbours,
-        published: Published,
-        workers: Vec<WorkerEnd>,
-    ) -> SlowPath<'a> {
+    pub fn new(config: Arc<Config>, neighbours: Neighbours, published: Published, workers: Vec<WorkerEnd>) -> SlowPath {
         let gauges = Arc::default();
         let (outdated, publish_after, retired) = (false, Instant::ZERO, Vec::new());
         SlowPath { config, neighbours, published, workers, gauges, outdated, publish_after, retired }
@@ -85,8 +80,8 @@ impl<'a> SlowPath<'a> {
         let mut changes = Vec::new();
         for worker in &self.workers {
             for punt in (0..PUNTS_PER_PASS).map_while(|_| worker.punts.pop()) {
-                // What comes out of a tunnel is from no neighbour, and its copy has no link layer.
-                if punt.reason != PuntReason::OwnAddressInTunnel {
+                // What comes out of a tunnel is from no neighbour.
+                if !punt.what.bare {
                     let input = Input::Frame { port: punt.port, bytes: punt.frame() };
                     perform(worker, self.neighbours.handle(now, input), &mut changes);
                 }
@@ -111,8 +106,8 @@ impl<'a> SlowPath<'a> {
     }
 
     fn publish(&mut self) {
-        let reachability = Configured { config: self.config, neighbours: &self.neighbours };
-        let tables = recompile(self.config, &self.published.load(), &reachability);
+        let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
+        let tables = recompile(&self.config, &self.published.load(), &reachability);
         self.retired.push(self.published.swap(Arc::new(tables)));
     }
 }
@@ -120,7 +115,7 @@ impl<'a> SlowPath<'a> {
 fn perform(worker: &WorkerEnd, outputs: Vec<Output>, changes: &mut Vec<Change>) {
     for output in outputs {
         match output {
-            Output::Send { port, frame } => worker.send(Injection::new(port, (), &frame)),
+            Output::Send { port, frame } => worker.send(Injection::new(port, Handling::Send, &frame)),
             Output::Changed(change) => changes.push(change),
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::counters::WorkerCounters;
 use super::io::{BURST, Burst, PacketIo};
-use super::punt::{Punt, PuntRing};
+use super::punt::{Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::{DropReason, PuntReason, Refusal};
 use crate::clock::{Instant, Tick};
@@ -75,7 +75,7 @@ impl<K: FlowKey + FromZeros, M: Memory> FamilyTables<K, M> {
 /// How a packet ends that is not forwarded.
 enum End {
     Drop(DropReason),
-    Punt(PuntReason),
+    Punt(Cause),
 }
 
 impl<R: Into<DropReason>> From<R> for End {
@@ -215,7 +215,7 @@ impl<I: PacketIo> Pipeline<I> {
         let frame = parse(packet.head(), packet.frame_len());
         let parsed = match &frame {
             Ok(Frame::Ip(parsed)) => parsed,
-            Ok(Frame::Arp) => return Err(End::Punt(PuntReason::Arp)),
+            Ok(Frame::Arp) => return Err(End::Punt(PuntReason::Arp.into())),
             Err(error) => return Err(End::from(*error)),
         };
         if is_ours(tables, packet, parsed) {
@@ -223,7 +223,7 @@ impl<I: PacketIo> Pipeline<I> {
             return self.look_up(packet, &inner, ttl, works);
         }
         if parsed.protocol == ICMPV6 && is_neighbour_discovery(packet.head(), parsed) {
-            return Err(End::Punt(PuntReason::NeighbourDiscovery));
+            return Err(End::Punt(PuntReason::NeighbourDiscovery.into()));
         }
         self.look_up(packet, parsed, TTL, works)
     }
@@ -285,8 +285,8 @@ impl<I: PacketIo> Pipeline<I> {
     fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
         match end {
             End::Drop(reason) => self.counters.dropped(reason).add(1),
-            End::Punt(reason) if self.punts.push(|| Punt::new(port, reason, packet.head())) => {
-                self.counters.punted(reason).add(1);
+            End::Punt(cause) if self.punts.push(|| Punt::new(port, cause, packet.head())) => {
+                self.counters.punted(cause.reason).add(1);
             }
             End::Punt(_) => self.counters.dropped(Refusal::PuntRingFull.into()).add(1),
         }
@@ -330,7 +330,7 @@ fn is_neighbour_discovery(head: &[u8], parsed: &Parsed) -> bool {
 /// Takes a parent's tunnel header off a packet for one of our own addresses: what is in it, and the TTL it has left.
 fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: &Parsed) -> Result<(Parsed, u8), End> {
     if !is_tunnel(outer) {
-        return Err(End::Punt(PuntReason::OwnAddress));
+        return Err(End::Punt(PuntReason::OwnAddress.into()));
     }
     let outer_source = outer.source(packet.head());
     if !tables.parents.iter().any(|parent| parent.contains(&outer_source)) {
@@ -350,7 +350,11 @@ fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: 
     }
     if is_ours(tables, packet, &inner) {
         let nested = is_tunnel(&inner);
-        return Err(if nested { Refusal::TunnelNested.into() } else { End::Punt(PuntReason::OwnAddressInTunnel) });
+        return Err(if nested {
+            Refusal::TunnelNested.into()
+        } else {
+            End::Punt(PuntReason::OwnAddressInTunnel.into())
+        });
     }
     if outer_ttl <= 1 {
         return Err(Refusal::TtlExceeded.into());

@@ -1,8 +1,8 @@
 //! The ways between a worker and the slow path: bounded rings of copies. A packet's own memory never leaves its worker.
 //!
 //! ```text
-//! worker ── PuntRing: frames that it cannot decide on ──► slow path
-//!        ◄── InjectRing: frames to send ─────────────────
+//! worker ── PuntRing: frames that it cannot decide on ───────────────► slow path
+//!        ◄── InjectRing: frames to send, and frames to walk again ────
 //! ```
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use super::verdict::PuntReason;
-use crate::units::PortIndex;
+use crate::units::{PortIndex, TargetId};
 
 /// Longest frame that is copied whole; a longer one is cut.
 pub const COPY_BYTES_MAX: usize = 2048;
@@ -20,25 +20,51 @@ pub const COPY_BYTES_MAX: usize = 2048;
 pub struct Copied<R> {
     /// Port it came in by, or is to leave by.
     pub port: PortIndex,
-    /// Why it is copied.
-    pub reason: R,
+    /// Why it is copied, or what is to be done with it.
+    pub what: R,
     len: u16,
     bytes: [u8; COPY_BYTES_MAX],
 }
 
-/// A frame that a worker could not decide on.
-pub type Punt = Copied<PuntReason>;
+/// Why a worker could not decide on a packet, and how far it had come with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Why.
+    pub reason: PuntReason,
+    /// What it was on the way to.
+    pub target: Option<TargetId>,
+    /// It came out of a tunnel: its copy starts with the IP header.
+    pub bare: bool,
+}
 
-/// A frame of the slow path's own, to send as it is.
-pub type Injection = Copied<()>;
+impl From<PuntReason> for Cause {
+    fn from(reason: PuntReason) -> Cause {
+        Cause { reason, target: None, bare: reason == PuntReason::OwnAddressInTunnel }
+    }
+}
+
+/// What a worker does with a frame of the slow path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// Sends it by its port, as it is.
+    Send,
+    /// Carries it as if it had just come in by its port.
+    Walk,
+}
+
+/// A frame that a worker could not decide on.
+pub type Punt = Copied<Cause>;
+
+/// A frame of the slow path.
+pub type Injection = Copied<Handling>;
 
 impl<R> Copied<R> {
     /// A copy of `frame`, as far as it fits.
-    pub fn new(port: PortIndex, reason: R, frame: &[u8]) -> Copied<R> {
+    pub fn new(port: PortIndex, what: R, frame: &[u8]) -> Copied<R> {
         let len = frame.len().min(COPY_BYTES_MAX);
         let mut bytes = [0; COPY_BYTES_MAX];
         bytes[..len].copy_from_slice(&frame[..len]);
-        Copied { port, reason, len: len as u16, bytes }
+        Copied { port, what, len: len as u16, bytes }
     }
 
     /// The frame, from its Ethernet header on.
@@ -51,10 +77,10 @@ impl<R> Copied<R> {
 pub struct Ring<R>(Option<Arc<ArrayQueue<Copied<R>>>>);
 
 /// From a worker to the slow path.
-pub type PuntRing = Ring<PuntReason>;
+pub type PuntRing = Ring<Cause>;
 
 /// From the slow path to a worker.
-pub type InjectRing = Ring<()>;
+pub type InjectRing = Ring<Handling>;
 
 impl<R> Clone for Ring<R> {
     fn clone(&self) -> Ring<R> {
@@ -101,7 +127,7 @@ mod tests {
     #[test]
     fn a_full_ring_refuses_and_keeps_what_it_has() {
         let ring = PuntRing::new(2);
-        let punt = |byte| Punt::new(PortIndex(0), PuntReason::Arp, &[byte; 60]);
+        let punt = |byte| Punt::new(PortIndex(0), PuntReason::Arp.into(), &[byte; 60]);
         assert!(ring.push(|| punt(1)) && ring.push(|| punt(2)));
         assert!(!ring.push(|| punt(3)));
         assert_eq!(ring.pop().map(|punt| punt.frame().to_vec()), Some(vec![1; 60]));
@@ -113,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_long_frame_is_cut() {
-        let punt = Punt::new(PortIndex(3), PuntReason::OwnAddress, &[7; 9000]);
+        let punt = Punt::new(PortIndex(3), PuntReason::OwnAddress.into(), &[7; 9000]);
         assert_eq!(punt.frame(), &[7; COPY_BYTES_MAX]);
     }
 }

@@ -7,7 +7,7 @@ use arc_swap::Cache;
 
 use super::io::{Burst, PacketIo};
 use super::pipeline::Pipeline;
-use super::punt::InjectRing;
+use super::punt::{Handling, InjectRing};
 use super::tables::{ForwardTables, Published};
 use super::verdict::InjectDrop;
 use crate::clock::Instant;
@@ -17,7 +17,7 @@ use crate::units::PortIndex;
 /// takes in as many new ones.
 const AGED_BUCKETS: usize = 4;
 
-/// Frames of the slow path that are sent in one turn of the loop.
+/// Frames of the slow path that are taken in one turn of the loop.
 const INJECTED: usize = 4;
 
 /// A worker: runs on one lcore and shares nothing but the snapshot, the two rings and the stop flag.
@@ -35,7 +35,7 @@ impl<I: PacketIo> Worker<I> {
         Worker { io, pipeline, tables: Cache::new(published), stop, injections: None }
     }
 
-    /// The same, sending what the slow path puts into `ring`.
+    /// The same, sending or carrying what the slow path puts into `ring`.
     pub fn injecting(self, ring: InjectRing) -> Worker<I> {
         Worker { injections: Some(ring), ..self }
     }
@@ -56,27 +56,35 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
             self.pipeline.age(tables, now, AGED_BUCKETS);
-            let idle = !self.inject() && idle;
+            let idle = !self.inject(now) && idle;
             if idle && self.io.exhausted() {
                 break;
             }
         }
     }
 
-    /// Sends a few frames of the slow path. False when there are none.
-    fn inject(&mut self) -> bool {
-        let counters = self.pipeline.counters();
+    /// Takes a few frames of the slow path. False when there are none.
+    fn inject(&mut self, now: Instant) -> bool {
         let Some(ring) = self.injections.as_ref().filter(|ring| !ring.is_empty()) else { return false };
         for injection in (0..INJECTED).map_while(|_| ring.pop()) {
+            let counters = self.pipeline.counters();
             let Some(packet) = self.io.alloc(injection.frame()) else {
                 counters.inject_dropped(InjectDrop::NoBuffer).add(1);
                 continue;
             };
             let mut burst = Burst::from_iter([packet]);
-            if injection.port.0 < self.io.ports() && self.io.tx_burst(injection.port, &mut burst) == 0 {
-                counters.injected.add(1);
-            } else {
+            if injection.port.0 >= self.io.ports() {
                 counters.inject_dropped(InjectDrop::TxQueueFull).add(1);
+                continue;
+            }
+            match injection.what {
+                // The snapshot that the frame has waited for was published before it was put into the ring.
+                Handling::Walk => {
+                    let tables = self.tables.load();
+                    self.pipeline.process(tables, &mut self.io, injection.port, now, &mut burst);
+                }
+                Handling::Send if self.io.tx_burst(injection.port, &mut burst) == 0 => counters.injected.add(1),
+                Handling::Send => counters.inject_dropped(InjectDrop::TxQueueFull).add(1),
             }
         }
         true
