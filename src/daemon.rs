@@ -7,16 +7,19 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
-use crate::config::Config;
-use crate::control::compile::{Configured, compile};
+use crate::config::{Config, ConfigError};
+use crate::control::compile::{Compiler, Configured, TooManyTargets};
+use crate::control::conditions::Conditions;
 use crate::control::neighbours::{Change, NEIGHBOURS_MAX, Neighbours};
 use crate::control::slow_path::{SlowPath, WorkerEnd};
 use crate::dpdk::lcore::{LcoreError, LcoreHandle};
@@ -45,6 +48,9 @@ const PUNT_SLOTS: usize = 1024;
 
 /// Frames of the slow path that wait for a worker at most.
 const INJECT_SLOTS: usize = 1024;
+
+/// Virtual hosts' children that there is room for at least, in all.
+const TARGETS_MIN: usize = 16_384;
 
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
@@ -76,6 +82,9 @@ pub enum StartError {
         "not enough memory for the flow tables; raise dpdk.memory or lower flows.capacity_v4 and flows.capacity_v6"
     )]
     FlowMemory,
+    /// Targets.
+    #[error(transparent)]
+    TooManyTargets(#[from] TooManyTargets),
     /// The metrics endpoint.
     #[error("metrics.listen {address}: {source}; choose another address, or turn it off with `listen: off`")]
     Metrics {
@@ -179,8 +188,9 @@ impl PacketIo for LiveIo {
     }
 }
 
-/// Runs the router until SIGTERM or SIGINT, and returns what it did.
-pub fn run(config: Config) -> Result<Report, StartError> {
+/// Runs the router until SIGTERM or SIGINT, and returns what it did. At SIGHUP it reads its configuration, which came
+/// from `file`, again.
+pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
     if config.ports.is_empty() {
         return Err(StartError::NoPorts);
     }
@@ -188,7 +198,7 @@ pub fn run(config: Config) -> Result<Report, StartError> {
     let metrics = config.metrics.listen.map(listen).transpose()?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(Arc::new(config), workers, metrics)?;
+    let report = forward(Arc::new(config), file, workers, metrics)?;
     eal.cleanup()?;
     Ok(report)
 }
@@ -199,7 +209,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
-fn forward(config: Arc<Config>, workers: u16, metrics: Option<TcpListener>) -> Result<Report, StartError> {
+fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpListener>) -> Result<Report, StartError> {
     let pool = Pool::new("packets", config.dpdk.buffers, DATA_ROOM)?;
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<(RxQueue, TxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
@@ -217,12 +227,17 @@ fn forward(config: Arc<Config>, workers: u16, metrics: Option<TcpListener>) -> R
             queues.push(pair);
         }
     }
+    let clock = TscClock::new();
     let macs: Vec<MacAddr> = ports.iter().map(Port::mac).collect();
     let neighbours = Neighbours::new(&config, &macs, dpdk::tsc::now());
-    let tables = Arc::new(compile(&config, &Configured { config: &config, neighbours: &neighbours }));
-    let published = Arc::new(ArcSwap::from(tables.clone()));
+    // Room for what a reload brings.
+    let targets: usize = config.virtual_hosts.iter().map(|host| host.members.len()).sum();
+    let targets_max = (4 * targets).max(TARGETS_MIN);
+    let mut compiler = Compiler::new(targets_max);
+    let reachability = Configured { config: &config, neighbours: &neighbours };
+    let compiled = compiler.compile(&config, &Conditions::default(), &reachability, clock.now())?;
+    let published = Arc::new(ArcSwap::from_pointee(compiled.tables));
     let stop = Arc::new(AtomicBool::new(false));
-    let clock = TscClock::new();
     ports.iter().try_for_each(Port::start)?;
 
     let start = Instant::now();
@@ -230,7 +245,7 @@ fn forward(config: Arc<Config>, workers: u16, metrics: Option<TcpListener>) -> R
     let mut ends = Vec::new();
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
-        let worker_counters = Arc::new(WorkerCounters::new(tables.targets.len()));
+        let worker_counters = Arc::new(WorkerCounters::new(targets_max));
         let punts = PuntRing::new(PUNT_SLOTS);
         let injections = InjectRing::new(INJECT_SLOTS);
         let pipeline = Pipeline::new(
@@ -257,18 +272,18 @@ fn forward(config: Arc<Config>, workers: u16, metrics: Option<TcpListener>) -> R
         Box::new(move || names.iter().cloned().zip(ports.iter().map(port_statistics)).collect())
     };
     let hz = dpdk::tsc::hz() as f64;
-    let thinking = SlowPath::new(config, neighbours, published.clone(), ends);
+    let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
     let gauges = thinking.gauges();
     let neighbour_reader = Box::new(move || gauges.read());
-    let collector = Arc::new(ForwardCollector::new(counters.clone(), published, hz, reader, neighbour_reader));
-    let outcome = slow_path(thinking, &handles, clock, metrics, collector);
+    let collector = Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, neighbour_reader));
+    let outcome = slow_path(thinking, file, &handles, clock, metrics, collector);
 
     stop.store(true, Ordering::Relaxed);
     for handle in handles {
         handle.join()?;
     }
     outcome?;
-    Ok(Report::new(&tables, &counters, start.elapsed().as_secs_f64(), hz))
+    Ok(Report::new(&published.load(), &counters, start.elapsed().as_secs_f64(), hz))
 }
 
 /// Says on standard error what is running where.
@@ -332,6 +347,7 @@ fn port_statistics(port: &Port) -> PortStatistics {
 /// Everything that thinks, on the calling thread, until a signal or the end of a worker ends it.
 fn slow_path(
     mut thinking: SlowPath,
+    file: &Path,
     workers: &[LcoreHandle<()>],
     clock: TscClock,
     metrics: Option<TcpListener>,
@@ -341,6 +357,8 @@ fn slow_path(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut loading = None;
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = tokio::time::interval(TELLING);
@@ -362,7 +380,43 @@ fn slow_path(
                     }
                 }
                 _ = telling.tick() => news.tell(),
+                // A large file takes its time to read, which the slow path has not.
+                _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
+                loaded = finished(&mut loading) => {
+                    loading = None;
+                    match reload(&mut thinking, loaded, clock) {
+                        Ok(what) => eprintln!("slr: {what}"),
+                        Err(why) => eprintln!("slr: not reloaded, all stays as it was: {why:#}"),
+                    }
+                }
             }
         }
     })
+}
+
+/// A configuration that is being read.
+type Loading = JoinHandle<Result<Config, ConfigError>>;
+
+fn load(file: PathBuf) -> Loading {
+    spawn_blocking(move || Config::load(&file))
+}
+
+/// What became of `loading`; never, while nothing is being read.
+async fn finished(loading: &mut Option<Loading>) -> Result<Result<Config, ConfigError>, JoinError> {
+    match loading {
+        Some(loading) => loading.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Goes over to what was read, and says what that is.
+fn reload(
+    thinking: &mut SlowPath,
+    loaded: Result<Result<Config, ConfigError>, JoinError>,
+    clock: TscClock,
+) -> anyhow::Result<String> {
+    thinking.reload(loaded??, clock.now())?;
+    let config = thinking.config();
+    let (hosts, children) = (config.virtual_hosts.len(), config.children.len());
+    Ok(format!("reloaded: {hosts} virtual hosts, {children} children"))
 }

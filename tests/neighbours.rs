@@ -11,7 +11,7 @@ use etherparse::PacketBuilder;
 use router::TestRouter;
 use slr::clock::Instant;
 use slr::config::Config;
-use slr::control::compile::{Configured, compile};
+use slr::control::compile::{Compiler, Configured, compile};
 use slr::control::neighbours::{Change, Neighbours};
 use slr::control::slow_path::{SlowPath, WorkerEnd};
 use slr::packet::arp::{self, ArpPacket};
@@ -44,13 +44,15 @@ struct Whole {
 impl Whole {
     fn new(config: &Config) -> Whole {
         let neighbours = Neighbours::new(config, &PORTS, 1);
-        let router = TestRouter::over(CONFIG, &Configured { config, neighbours: &neighbours });
+        let mut router = TestRouter::over(CONFIG, &Configured { config, neighbours: &neighbours });
+        let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
         let end = WorkerEnd {
             punts: router.punts.clone(),
             injections: router.injections.clone(),
             counters: router.counters.clone(),
         };
-        let slow_path = SlowPath::new(Arc::new(config.clone()), neighbours, router.published.clone(), vec![end]);
+        let slow_path =
+            SlowPath::new(Arc::new(config.clone()), compiler, neighbours, router.published.clone(), vec![end]);
         Whole { router, slow_path, now: Instant::ZERO }
     }
 

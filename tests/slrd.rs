@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
@@ -46,8 +47,8 @@ metrics: {{ listen: "{listen}" }}
     path
 }
 
-/// A running router; killed when the test fails.
-struct Running(Child);
+/// A running router and the lines that it prints to standard error; killed when the test fails.
+struct Running(Child, Receiver<String>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -60,16 +61,26 @@ impl Drop for Running {
 fn start(config: &Path) -> (Running, String) {
     let mut command = slrd();
     command.arg("--config").arg(config).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running(command.spawn().expect("slrd"));
-    let mut said = BufReader::new(running.0.stderr.take().expect("a pipe")).lines();
-    let address = loop {
-        let line = said.next().expect("slrd ended before it served metrics").expect("UTF-8");
-        if let Some(url) = line.split("metrics at http://").nth(1) {
-            break url.trim_end_matches("/metrics").to_owned();
-        }
-    };
-    std::thread::spawn(move || said.for_each(drop));
+    let mut child = command.spawn().expect("slrd");
+    let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let (sender, said) = channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| sender.send(line).unwrap_or_default()));
+    let running = Running(child, said);
+    let url = running.says("metrics at http://");
+    let address = url.split("http://").nth(1).expect("an address").trim_end_matches("/metrics").to_owned();
     (running, address)
+}
+
+impl Running {
+    /// The next line with these words.
+    fn says(&self, words: &str) -> String {
+        let mut lines = std::iter::from_fn(|| self.1.recv_timeout(PATIENCE).ok());
+        lines.find(|line| line.contains(words)).unwrap_or_else(|| panic!("slrd does not say {words}"))
+    }
+
+    fn signal(&self, signal: &str) {
+        Command::new("kill").arg(signal).arg(self.0.id().to_string()).status().expect("kill");
+    }
 }
 
 fn get(address: &str, path: &str) -> String {
@@ -117,7 +128,7 @@ fn it_forwards_serves_metrics_and_stops_with_its_counters() {
     assert!(get(&address, "/elsewhere").starts_with("HTTP/1.1 404"));
     assert_promtool_is_content(metrics.split("\r\n\r\n").nth(1).expect("a body"));
 
-    Command::new("kill").arg(running.0.id().to_string()).status().expect("kill");
+    running.signal("-TERM");
     let mut counters = String::new();
     running.0.stdout.take().expect("a pipe").read_to_string(&mut counters).expect("UTF-8");
     assert_eq!(running.0.wait().expect("an end").code(), Some(0));
@@ -179,4 +190,29 @@ fn what_cannot_be_started_is_one_clear_line() {
     let run = |config: &str| slrd().args(["--config", config]).output().expect("slrd");
     assert_one_line(&run("dpdk-config/replay.yaml"), 2, &["no ports"]);
     assert_one_line(&run("/nonexistent.yaml"), 2, &["/nonexistent.yaml"]);
+}
+
+#[test]
+fn at_sighup_it_takes_the_new_configuration_whole_or_keeps_the_old_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = config(directory.path(), "net_null0", "127.0.0.1:0");
+    let (running, address) = start(&path);
+    let before = fs::read_to_string(&path).expect("a file");
+    let knows_third = || get(&address, "/metrics").contains("child=\"third\"");
+    let third = before.replace("second,", "third,").replace(", second]", ", third]");
+
+    for (text, words) in [
+        (third.replace("children: [first", "children: [nobody"), "nobody"),
+        (third.replace("mtu: 1600", "mtu: 1500"), "ports cannot change while the router runs"),
+    ] {
+        fs::write(&path, text).expect("a file");
+        running.signal("-HUP");
+        let said = running.says("not reloaded, all stays as it was: ");
+        assert!(said.contains(words), "{said}");
+        assert!(!knows_third());
+    }
+    fs::write(&path, third).expect("a file");
+    running.signal("-HUP");
+    assert_eq!(running.says("reloaded: "), "slr: reloaded: 1 virtual hosts, 2 children");
+    assert!(knows_third());
 }

@@ -10,7 +10,8 @@ use slr::daemon::{self, StartError};
 
 /// Route packets for virtual hosts to the host servers that serve them best.
 ///
-/// Runs until SIGTERM or SIGINT, then prints its counters.
+/// Runs until SIGTERM or SIGINT, then prints its counters. At SIGHUP it reads its configuration again: the new one takes
+/// over whole, or the old one stays.
 /// Exit status: 0 done, 1 the run failed, 2 usage or configuration.
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  slrd --config dpdk-config/lab.yaml --check")]
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         print!("{}{}", config.summary(), Shares(&tables));
         return ExitCode::SUCCESS;
     }
-    match daemon::run(config) {
+    match daemon::run(config, &arguments.config) {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

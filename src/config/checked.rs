@@ -57,7 +57,7 @@ pub struct Router {
 }
 
 /// The DPDK environment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dpdk {
     /// Kind of pages.
     pub hugepages: Hugepages,
@@ -70,7 +70,7 @@ pub struct Dpdk {
 }
 
 /// The poll-mode workers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
     /// How many; at least 1.
     pub count: u16,
@@ -79,7 +79,7 @@ pub struct Workers {
 }
 
 /// One port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// Name in messages and metrics.
     pub name: String,
@@ -199,7 +199,7 @@ pub struct Member {
 }
 
 /// Where metrics are served.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {
     /// Address of the HTTP endpoint; `None` turns it off.
     pub listen: Option<SocketAddr>,

@@ -1,5 +1,14 @@
 //! Configuration in, forwarding snapshot out.
+//!
+//! ```text
+//! Config, Conditions ──compile──► virtual hosts, selectors ┐
+//! neighbours ──────────────────► paths, targets ───────────┴─► ForwardTables
+//! ```
+//!
+//! From one snapshot to the next a virtual host and its children keep their numbers, and a selector stays the same as
+//! long as nothing that it depends on has changed: so flows stay where they are.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,15 +16,19 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::conditions::Conditions;
 use super::neighbours::Neighbours;
+use super::numbers::Numbers;
+pub use super::numbers::TooManyTargets;
+use crate::clock::Instant;
 use crate::config::{self, Config, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
-use crate::service::selection::{Candidate, Selector, TableCache};
+use crate::service::selection::{Candidate, Policy, Selector, TableCache};
 use crate::tunnel::template::{Endpoints, Link, Template};
-use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
+use crate::units::{PathId, PortIndex, TargetId, VirtualHostId, Weight};
 
 /// How long the fragments of a datagram are waited for (RFC 8200 section 4.5 gives a reassembler 60 s; senders and the
 /// paths between are faster).
@@ -65,42 +78,98 @@ impl Reachability for Unconnected {
     }
 }
 
-/// The snapshot that `config` describes.
+/// The snapshot that `config` describes, for one who will not want another.
 pub fn compile(config: &Config, reachability: &impl Reachability) -> ForwardTables {
-    let (paths, targets) = paths_and_targets(config, reachability);
-    let mut next_target = (0..).map(TargetId);
-    let mut tables = TableCache::new(config.cluster.key);
-    let virtual_hosts: Vec<VirtualHost> = config
-        .virtual_hosts
-        .iter()
-        .map(|host| VirtualHost {
-            name: host.name.clone(),
-            granularity: host.flow,
-            selector: Arc::new(selector(config, host, &mut tables)),
-            members: host
+    let compiled = Compiler::new(usize::MAX).compile(config, &Conditions::default(), reachability, Instant::ZERO);
+    compiled.expect("there is room for any number of targets").tables
+}
+
+/// A snapshot, and what the workers' counters must forget before it is published.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The snapshot.
+    pub tables: ForwardTables,
+    /// Targets that have taken over the number of an earlier one.
+    pub renumbered: Vec<TargetId>,
+}
+
+/// Compiles one snapshot after the other.
+#[derive(Debug)]
+pub struct Compiler {
+    numbers: Numbers,
+    /// The selectors of the last snapshot, by virtual host.
+    selectors: HashMap<String, (SelectorInputs, Arc<Selector>)>,
+}
+
+/// All that a selector depends on. Costs are compared by their bits.
+type SelectorInputs = (Policy, u32, [u8; 16], Vec<(String, Weight, u64, u8, bool)>);
+
+impl Compiler {
+    /// A compiler of snapshots with `targets_max` targets at most.
+    pub fn new(targets_max: usize) -> Compiler {
+        Compiler { numbers: Numbers::new(targets_max), selectors: HashMap::new() }
+    }
+
+    /// The snapshot that `config` describes under `conditions`.
+    ///
+    /// # Errors
+    /// There are too many targets; the compiler is as it was before.
+    pub fn compile(
+        &mut self,
+        config: &Config,
+        conditions: &Conditions,
+        reachability: &impl Reachability,
+        now: Instant,
+    ) -> Result<Compiled, TooManyTargets> {
+        let mut numbers = self.numbers.clone();
+        let mut tables = TableCache::new(config.cluster.key);
+        let mut selectors = HashMap::new();
+        let mut virtual_hosts = Vec::new();
+        numbers.begin(longest(&config.flows.timeouts));
+        for host in &config.virtual_hosts {
+            let number = numbers.virtual_host(&host.name);
+            let members: Result<Vec<Member>, TooManyTargets> = host
                 .members
                 .iter()
-                .zip(&mut next_target)
-                .map(|(member, target)| {
+                .map(|member| {
                     let child = &config.children[member.child];
-                    Member { child: child.name.clone(), address: child.address, target }
+                    let target = numbers.target(number, &child.name, now)?;
+                    Ok(Member { child: child.name.clone(), address: child.address, target })
                 })
-                .collect(),
-        })
-        .collect();
+                .collect();
+            let candidates = candidates(config, host, conditions);
+            let of = |c: &Candidate<'_>| (c.name.to_owned(), c.weight, c.cost.to_bits(), c.tier, c.available);
+            let inputs =
+                (host.policy, host.table_size, config.cluster.key, candidates.iter().map(of).collect::<Vec<_>>());
+            let same = self.selectors.get(&host.name).filter(|(before, _)| *before == inputs);
+            let selector = match same {
+                Some((_, selector)) => selector.clone(),
+                None => Arc::new(Selector::build(host.policy, &candidates, host.table_size, &mut tables)),
+            };
+            selectors.insert(host.name.clone(), (inputs, selector.clone()));
+            let (name, granularity) = (host.name.clone(), host.flow);
+            virtual_hosts.push(VirtualHost { name, number, granularity, selector, members: members? });
+        }
+        numbers.end(now);
+        let renumbered = numbers.take_reused();
 
-    let prefixes = config.virtual_hosts.iter().zip(0..).flat_map(|(host, number)| {
-        host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(number)))
-    });
-    ForwardTables {
-        own: own_addresses(config),
-        parents: config.router.parents.clone(),
-        index: VirtualHosts::new(prefixes),
-        virtual_hosts,
-        targets,
-        paths,
-        cluster: ClusterHash::new(&config.cluster.key),
-        timeouts: timeouts(&config.flows.timeouts),
+        let prefixes = config.virtual_hosts.iter().zip(0..).flat_map(|(host, position)| {
+            host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(position)))
+        });
+        let index = VirtualHosts::new(prefixes);
+        let (paths, targets) = paths_and_targets(config, &virtual_hosts, numbers.given(), reachability);
+        (self.numbers, self.selectors) = (numbers, selectors);
+        let tables = ForwardTables {
+            own: own_addresses(config),
+            parents: config.router.parents.clone(),
+            index,
+            virtual_hosts,
+            targets,
+            paths,
+            cluster: ClusterHash::new(&config.cluster.key),
+            timeouts: timeouts(&config.flows.timeouts),
+        };
+        Ok(Compiled { tables, renumbered })
     }
 }
 
@@ -125,15 +194,19 @@ impl fmt::Display for Shares<'_> {
     }
 }
 
-/// `tables`, compiled from the same `config`, over other neighbours: targets keep their numbers, so flows stay where they
-/// are, and nothing that costs time is made anew.
+/// `tables`, the last that was compiled from `config`, over other neighbours: nothing that costs time is made anew.
 pub fn recompile(config: &Config, tables: &ForwardTables, reachability: &impl Reachability) -> ForwardTables {
-    let (paths, targets) = paths_and_targets(config, reachability);
+    let (paths, targets) = paths_and_targets(config, &tables.virtual_hosts, tables.targets.len(), reachability);
     ForwardTables { paths, targets, ..tables.clone() }
 }
 
-/// The paths to the children that can be reached, and the targets: the members of all virtual hosts in their order.
-fn paths_and_targets(config: &Config, reachability: &impl Reachability) -> (Vec<Path>, Vec<Target>) {
+/// The paths to the children that can be reached, and `count` targets: those that are no member's have no flows.
+fn paths_and_targets(
+    config: &Config,
+    virtual_hosts: &[VirtualHost],
+    count: usize,
+    reachability: &impl Reachability,
+) -> (Vec<Path>, Vec<Target>) {
     let mut paths = Vec::new();
     let children: Vec<Option<PathId>> = config
         .children
@@ -143,8 +216,12 @@ fn paths_and_targets(config: &Config, reachability: &impl Reachability) -> (Vec<
             Some(PathId(paths.len() as u32 - 1))
         })
         .collect();
-    let members = config.virtual_hosts.iter().flat_map(|host| &host.members);
-    let targets = members.map(|member| Target { path: children[member.child] }).collect();
+    let mut targets = vec![Target { path: None, moves: true }; count];
+    for (host, compiled) in config.virtual_hosts.iter().zip(virtual_hosts) {
+        for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
+            targets[target.index()] = Target { path: children[member.child], moves: false };
+        }
+    }
     (paths, targets)
 }
 
@@ -175,32 +252,38 @@ fn path(config: &Config, child: &config::Child, reachability: &impl Reachability
     Some(Path { port, template })
 }
 
-fn selector(config: &Config, host: &config::VirtualHost, tables: &mut TableCache) -> Selector {
-    let candidates: Vec<Candidate<'_>> = host
-        .members
-        .iter()
-        .map(|member| Candidate {
-            name: &config.children[member.child].name,
-            weight: member.weight,
+/// The children of a virtual host as they are under `conditions`.
+fn candidates<'a>(config: &'a Config, host: &config::VirtualHost, conditions: &Conditions) -> Vec<Candidate<'a>> {
+    let candidate = |member: &config::Member| {
+        let name = &config.children[member.child].name;
+        Candidate {
+            name,
+            weight: conditions.weight(name, member.weight),
             cost: member.cost,
             tier: member.tier,
-            available: true,
-        })
-        .collect();
-    Selector::build(host.policy, &candidates, host.table_size, tables)
+            available: !conditions.is_down(&host.name, name),
+        }
+    };
+    host.members.iter().map(candidate).collect()
+}
+
+fn timeout(configured: &config::Timeouts, state: FlowState) -> Duration {
+    match state {
+        FlowState::TcpSyn => configured.tcp_syn,
+        FlowState::TcpEstablished => configured.tcp_established,
+        FlowState::TcpFin => configured.tcp_fin,
+        FlowState::TcpRst => configured.tcp_rst,
+        FlowState::Udp => configured.udp,
+        FlowState::Other => configured.other,
+        FlowState::Fragments => FRAGMENTS,
+    }
 }
 
 fn timeouts(configured: &config::Timeouts) -> Timeouts {
-    Timeouts::new(|state| {
-        let timeout = match state {
-            FlowState::TcpSyn => configured.tcp_syn,
-            FlowState::TcpEstablished => configured.tcp_established,
-            FlowState::TcpFin => configured.tcp_fin,
-            FlowState::TcpRst => configured.tcp_rst,
-            FlowState::Udp => configured.udp,
-            FlowState::Other => configured.other,
-            FlowState::Fragments => FRAGMENTS,
-        };
-        u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
-    })
+    Timeouts::new(|state| u32::try_from(timeout(configured, state).as_millis()).unwrap_or(u32::MAX))
+}
+
+/// How long a flow without packets is kept at most.
+fn longest(configured: &config::Timeouts) -> Duration {
+    FlowState::ALL.iter().map(|state| timeout(configured, *state)).max().unwrap_or_default()
 }

@@ -1,6 +1,8 @@
 //! The slow path: turns what is configured and known into the snapshot that the workers forward by.
 
 pub mod compile;
+pub mod conditions;
 pub mod neighbours;
+mod numbers;
 pub mod rate_limit;
 pub mod slow_path;

@@ -126,7 +126,7 @@ struct Side {
     own: Vec<IpAddr>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Neighbour {
     address: IpAddr,
     port: PortIndex,
@@ -210,6 +210,30 @@ impl Neighbours {
             }
         }
         neighbours
+    }
+
+    /// The neighbours that `config` needs, over the same ports, as far as they are known already.
+    pub fn reconfigured(&self, config: &Config) -> Neighbours {
+        let macs: Vec<MacAddr> = self.sides.iter().map(|side| side.mac).collect();
+        let mut anew = Neighbours::new(config, &macs, self.random);
+        for (slot, neighbour) in anew.table.iter_mut().enumerate() {
+            let before = self.by_address.get(&neighbour.address).map(|slot| &self.table[*slot]);
+            let found_out = |neighbour: &Neighbour| neighbour.state != State::Static;
+            let same = |before: &&Neighbour| before.port == neighbour.port && found_out(before);
+            if let Some(before) = before.filter(same).filter(|_| found_out(neighbour)) {
+                anew.counts[neighbour.state as usize] -= 1;
+                anew.counts[before.state as usize] += 1;
+                if let Some(due) = neighbour.due {
+                    anew.timers.remove(&(due, slot));
+                }
+                anew.timers.extend(before.due.map(|due| (due, slot)));
+                *neighbour = Neighbour { source: neighbour.source, ..before.clone() };
+            }
+        }
+        if anew.own == self.own {
+            anew.announcing = self.announcing;
+        }
+        Neighbours { solicitations: self.solicitations, answers: self.answers, echoes: self.echoes, ..anew }
     }
 
     /// Adds a neighbour that is not there yet.

@@ -117,6 +117,12 @@ impl WorkerCounters {
         &self.targets[target.index()]
     }
 
+    /// Starts the counters of `target` at zero again; for who knows that no flow has it.
+    pub fn forget(&self, target: TargetId) {
+        let TargetCounters { packets, bytes, flows } = self.target(target);
+        [packets, bytes, flows].into_iter().for_each(|counter| counter.set(0));
+    }
+
     /// What became of the packets.
     pub fn packets(&self) -> Packets {
         Packets {

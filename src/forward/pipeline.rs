@@ -408,7 +408,8 @@ impl Visit<'_> {
     ) -> Option<TargetId> {
         let slot = table.find_live(hint, hash, key, self.now, &self.tables.timeouts)?;
         let entry = table.entry_mut(slot);
-        let Some(state) = entry.state().after(self.parsed.tcp_flags) else {
+        let state = entry.state().after(self.parsed.tcp_flags);
+        let Some(state) = state.filter(|_| !self.tables.targets[entry.target().index()].moves) else {
             table.expire(slot);
             return None;
         };
@@ -425,22 +426,25 @@ impl Visit<'_> {
         family: &mut FamilyTables<K, M>,
         key: K,
     ) -> Result<TargetId, Refusal> {
-        let (id, host) = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
-        let (key, hash, state) = match host.granularity {
+        let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
+        let (key, chosen_by, hash, state) = match host.granularity {
             Granularity::FiveTuple => {
-                (key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
+                (key, key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
             }
             Granularity::Source { v4, v6 } => {
-                let key = key.coarse(id, if self.parsed.family == Family::V4 { v4 } else { v6 });
+                let prefix = if self.parsed.family == Family::V4 { v4 } else { v6 };
+                // Numbers of virtual hosts are this router's own; all routers of the cluster are to choose alike.
+                let chosen_by = key.coarse(VirtualHostId(0), prefix);
+                let key = key.coarse(host.number, prefix);
                 let hash = family.flows.hash(&key);
                 if let Some(target) = self.follow(&mut family.flows, Hint::NONE, hash, &key) {
                     return Ok(target);
                 }
-                (key, hash, FlowState::Other)
+                (key, chosen_by, hash, FlowState::Other)
             }
         };
         let vacancy = family.flows.vacancy(hash, self.now, &self.tables.timeouts);
-        let cluster_hash = self.tables.cluster.hash(key.as_bytes());
+        let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
         let member = match vacancy {
             Ok(_) => host.selector.select(cluster_hash),
             Err(Full) => host.selector.select_again(cluster_hash),
@@ -470,8 +474,8 @@ impl Visit<'_> {
         }
     }
 
-    fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<(VirtualHostId, &VirtualHost)> {
+    fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&VirtualHost> {
         let id = self.tables.index.find(key.destination(), self.parsed.protocol, self.parsed.dst_port)?;
-        Some((id, &self.tables.virtual_hosts[id.index()]))
+        Some(&self.tables.virtual_hosts[id.index()])
     }
 }

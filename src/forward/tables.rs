@@ -16,7 +16,7 @@ use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::selection::{Granularity, Selector};
 use crate::tunnel::template::Template;
-use crate::units::{PathId, PortIndex, TargetId};
+use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
 
 /// A snapshot. Compiled by the slow path, read by the workers.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct ForwardTables {
     pub parents: Vec<IpNet>,
     /// Which virtual host a packet is for.
     pub index: VirtualHosts,
-    /// The virtual hosts, by [`crate::units::VirtualHostId`].
+    /// The virtual hosts, by the position that `index` finds.
     pub virtual_hosts: Vec<VirtualHost>,
     /// The targets, by [`TargetId`].
     pub targets: Vec<Target>,
@@ -82,6 +82,8 @@ impl FromIterator<IpAddr> for OwnAddresses {
 pub struct VirtualHost {
     /// Its name in messages, reports and metrics.
     pub name: String,
+    /// Its number in flow keys that are coarser than a 5-tuple; the same in every snapshot.
+    pub number: VirtualHostId,
     /// What a flow is.
     pub granularity: Granularity,
     /// Who gets a new flow: yields positions in `members`.
@@ -106,6 +108,8 @@ pub struct Member {
 pub struct Target {
     /// How packets get there; `None` while the next hop's link-layer address is unknown.
     pub path: Option<PathId>,
+    /// Its flows go to another at their next packet.
+    pub moves: bool,
 }
 
 /// The way to a child.

@@ -8,8 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use slr::clock::Instant;
 use slr::config::Config;
-use slr::control::compile::{Reach, Reachability, compile};
+use slr::control::compile::{Compiler, Reach, Reachability};
+use slr::control::conditions::Conditions;
 use slr::forward::counters::WorkerCounters;
 use slr::forward::memory_io::MemoryIo;
 use slr::forward::pipeline::{FlowCapacity, Pipeline};
@@ -21,6 +23,8 @@ use slr::tunnel::template::Link;
 use slr::units::{MacAddr, PortIndex, WorkerId};
 
 pub const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+/// Most targets that the worker counts.
+pub const TARGETS_MAX: usize = 16;
 pub const NEXT_HOP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
 /// [`InjectDrop::ALL`], told apart from drops for the same reason.
@@ -46,6 +50,7 @@ pub struct TestRouter {
     pub injections: InjectRing,
     pub published: Published,
     pub tables: Arc<ForwardTables>,
+    pub compiler: Compiler,
     seen: Vec<(&'static str, u64)>,
 }
 
@@ -55,9 +60,14 @@ impl TestRouter {
     }
 
     pub fn over(yaml: &str, reachability: &impl Reachability) -> TestRouter {
-        let config = Config::parse(yaml, "test.yaml").unwrap_or_else(|error| panic!("{error}"));
-        let tables = Arc::new(compile(&config, reachability));
-        let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
+        TestRouter::of(&Config::parse(yaml, "test.yaml").unwrap_or_else(|error| panic!("{error}")), reachability)
+    }
+
+    pub fn of(config: &Config, reachability: &impl Reachability) -> TestRouter {
+        let mut compiler = Compiler::new(TARGETS_MAX);
+        let compiled = compiler.compile(config, &Conditions::default(), reachability, Instant::ZERO);
+        let tables = Arc::new(compiled.expect("few targets").tables);
+        let counters = Arc::new(WorkerCounters::new(TARGETS_MAX));
         let (punts, injections) = (PuntRing::new(8), InjectRing::new(8));
         let capacity =
             FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64, seed: Some(7) };
@@ -65,7 +75,7 @@ impl TestRouter {
         let published = Arc::new(ArcSwap::from(tables.clone()));
         let worker = Worker::new(MemoryIo::new(2), pipeline, published.clone(), Arc::new(AtomicBool::new(false)));
         let worker = worker.injecting(injections.clone());
-        TestRouter { worker, counters, punts, injections, published, tables, seen: Vec::new() }
+        TestRouter { worker, counters, punts, injections, published, tables, compiler, seen: Vec::new() }
     }
 
     /// Lets the frames arrive at port 0 and returns what leaves, which must be by port 1.
