@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 use crate::config::{Config, ConfigError};
 use crate::control::compile::{Compiler, Configured, TooManyTargets};
 use crate::control::conditions::Conditions;
-use crate::control::neighbours::{Change, NEIGHBOURS_MAX, Neighbours};
+use crate::control::neighbours::{Change, Neighbours};
 use crate::control::slow_path::{SlowPath, WorkerEnd};
 use crate::dpdk::lcore::{LcoreError, LcoreHandle};
 use crate::dpdk::{
@@ -263,7 +263,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
 
-    announce(&config, &ports, &neighbours);
+    announce(&config, &ports);
 
     let ports = Arc::new(ports);
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
@@ -287,19 +287,13 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
 }
 
 /// Says on standard error what is running where.
-fn announce(config: &Config, ports: &[Port], neighbours: &Neighbours) {
+fn announce(config: &Config, ports: &[Port]) {
     for (configured, port) in config.ports.iter().zip(ports) {
         let link = port.link();
         let state = if link.up { "link up" } else { "link down" };
         eprintln!("slr: port {}: {} ({}), {}, {state}", configured.name, configured.device, port.driver(), port.mac());
     }
     eprintln!("slr: {} workers are forwarding", config.workers.count);
-    if neighbours.left_out() > 0 {
-        let left_out = neighbours.left_out();
-        eprintln!(
-            "slr: {left_out} next hops are not looked for, as {NEIGHBOURS_MAX} is the most; list them as neighbours"
-        );
-    }
 }
 
 /// Changes of neighbours that are still to be told.
@@ -318,7 +312,7 @@ impl News {
 
     /// Says on standard error where neighbours are and which are gone.
     fn tell(&mut self) {
-        for Change { address, mac } in self.changes.drain(..) {
+        for Change { address, mac, .. } in self.changes.drain(..) {
             match mac {
                 Some(mac) => eprintln!("slr: neighbour {address} is at {mac}"),
                 None => eprintln!("slr: neighbour {address} does not answer; children behind it get no packets"),

@@ -3,7 +3,7 @@
 #[path = "common/router.rs"]
 mod router;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ fn children_get_packets_as_soon_as_they_have_answered_and_flows_stay_where_they_
 
     whole.answer(ONE);
     let (changes, _) = whole.pass(Duration::from_millis(1));
-    assert_eq!(changes, [Change { address: ONE.0.into(), mac: Some(ONE.1) }]);
+    assert_eq!(changes, [Change { address: ONE.0.into(), before: None, mac: Some(ONE.1) }]);
     whole.router.moved();
     let to_one = whole.flows();
     assert!(!to_one.is_empty() && to_one.iter().all(|to| *to == (11, ONE.1)));
@@ -152,7 +152,8 @@ fn children_get_packets_as_soon_as_they_have_answered_and_flows_stay_where_they_
         gone.extend(whole.pass(Duration::from_secs(1)).0);
     }
     gone.sort_by_key(|change| change.address);
-    assert_eq!(gone, [ONE, TWO].map(|(address, _)| Change { address: address.into(), mac: None }));
+    let lost = |(address, before)| Change { address: IpAddr::V4(address), before: Some(before), mac: None };
+    assert_eq!(gone, [ONE, (TWO.0, moved)].map(lost));
     assert!(whole.flows().is_empty());
 }
 

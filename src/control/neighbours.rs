@@ -11,9 +11,11 @@
 //! ```
 //!
 //! Packets are sent to a neighbour that is Reachable, Stale or Probe. The table holds the next hops that the
-//! configuration needs and no others: nothing that arrives can add an entry, so no storm can fill it. Hence a next hop
-//! counts as always in use, and what RFC 4861 does at the next packet to a neighbour is done when the time has come. An
-//! echo reply goes back to the link-layer address that the request came from.
+//! configuration needs, and those that a packet was to be forwarded to ([`Neighbours::want`]), of which there are only so
+//! many; no other frame that arrives can add an entry, and both kinds have their own share of questions, so no storm can
+//! crowd out a configured next hop. A next hop counts as always in use: what RFC 4861 does at the next packet to a
+//! neighbour is done when the time has come. One that is only wanted is forgotten at the end of Failed. An echo reply
+//! goes back to the link-layer address that the request came from.
 
 mod wire;
 
@@ -33,8 +35,8 @@ use crate::tunnel::template::Link;
 use crate::units::{MacAddr, PortIndex, labelled};
 use wire::{Echo, Message};
 
-/// Next hops that are looked for at most; static neighbours do not count.
-pub const NEIGHBOURS_MAX: usize = 16_384;
+/// Neighbours that the configuration does not name, at most.
+pub const WANTED_MAX: usize = 8192;
 
 /// Solicitations without an answer until a neighbour has failed (RFC 4861 section 10).
 const SOLICITATIONS: u8 = 3;
@@ -51,7 +53,7 @@ const DOUBLINGS: u8 = 3;
 const ANNOUNCEMENTS: u8 = 3;
 const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 
-/// Solicitations, answers to solicitations, and echo replies a second, each; and how many of them in one go.
+/// Solicitations of either kind of neighbour, answers to solicitations, and echo replies a second, each; and how many of them in one go.
 const PER_SECOND: u32 = 1000;
 const AT_ONCE: u32 = 100;
 
@@ -113,6 +115,8 @@ pub enum Output {
 pub struct Change {
     /// Which one.
     pub address: IpAddr,
+    /// Where it was before.
+    pub before: Option<MacAddr>,
     /// Where it is now.
     pub mac: Option<MacAddr>,
 }
@@ -141,6 +145,41 @@ struct Neighbour {
     failures: u8,
     /// When its state ends by itself.
     due: Option<Instant>,
+    /// It is not in the configuration.
+    wanted: bool,
+}
+
+/// When which neighbours' states end, and how many may be asked for.
+#[derive(Debug)]
+struct Timers {
+    due: BTreeSet<(Instant, usize)>,
+    solicitations: RateLimit,
+}
+
+impl Timers {
+    fn new() -> Timers {
+        Timers { due: BTreeSet::new(), solicitations: RateLimit::new(PER_SECOND, AT_ONCE) }
+    }
+
+    /// When the first of them is due and may be asked.
+    fn first(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| (*due).max(self.solicitations.ready()))
+    }
+}
+
+/// What there is to know about the way to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is known where it is.
+    Known,
+    /// It is being asked for.
+    Asked,
+    /// It has not answered, a moment ago.
+    Silent,
+    /// There are too many others that are being asked for.
+    NoRoom,
+    /// It is on no link of ours.
+    NoLink,
 }
 
 impl Neighbour {
@@ -156,12 +195,13 @@ pub struct Neighbours {
     own: HashSet<IpAddr>,
     table: Vec<Neighbour>,
     by_address: HashMap<IpAddr, usize>,
-    timers: BTreeSet<(Instant, usize)>,
+    /// Places in the table of neighbours that are forgotten.
+    vacant: Vec<usize>,
+    configured: Timers,
+    wanted: Timers,
     counts: [u64; State::ALL.len()],
-    left_out: usize,
     /// When our addresses are announced next, and how often still.
     announcing: Option<(Instant, u8)>,
-    solicitations: RateLimit,
     answers: RateLimit,
     echoes: RateLimit,
     random: u64,
@@ -191,22 +231,22 @@ impl Neighbours {
             sides,
             table: Vec::new(),
             by_address: HashMap::new(),
-            timers: BTreeSet::new(),
+            vacant: Vec::new(),
+            configured: Timers::new(),
+            wanted: Timers::new(),
             counts: [0; State::ALL.len()],
-            left_out: 0,
             announcing: Some((Instant::ZERO, ANNOUNCEMENTS)),
-            solicitations: RateLimit::new(PER_SECOND, AT_ONCE),
             answers: RateLimit::new(PER_SECOND, AT_ONCE),
             echoes: RateLimit::new(PER_SECOND, AT_ONCE),
             random: seed,
         };
         for neighbour in &config.neighbours {
-            neighbours.add(config, neighbour.address, Some(neighbour.mac));
+            neighbours.add(config, neighbour.address, Some(neighbour.mac), Instant::ZERO);
         }
         let children = config.children.iter().map(|child| child.address);
         for address in children.chain(config.routes.iter().map(|route| route.via)) {
             if let Some(Attachment { next_hop, .. }) = config.attachment(address) {
-                neighbours.add(config, next_hop, None);
+                neighbours.add(config, next_hop, None, Instant::ZERO);
             }
         }
         neighbours
@@ -216,45 +256,90 @@ impl Neighbours {
     pub fn reconfigured(&self, config: &Config) -> Neighbours {
         let macs: Vec<MacAddr> = self.sides.iter().map(|side| side.mac).collect();
         let mut anew = Neighbours::new(config, &macs, self.random);
-        for (slot, neighbour) in anew.table.iter_mut().enumerate() {
-            let before = self.by_address.get(&neighbour.address).map(|slot| &self.table[*slot]);
-            let found_out = |neighbour: &Neighbour| neighbour.state != State::Static;
-            let same = |before: &&Neighbour| before.port == neighbour.port && found_out(before);
-            if let Some(before) = before.filter(same).filter(|_| found_out(neighbour)) {
-                anew.counts[neighbour.state as usize] -= 1;
+        for before in self.by_address.values().map(|slot| &self.table[*slot]) {
+            if before.wanted {
+                anew.add_wanted(config, before.address, Instant::ZERO);
+            }
+            let Some(&slot) = anew.by_address.get(&before.address) else { continue };
+            let now = &anew.table[slot];
+            if before.port == now.port && before.state != State::Static && now.state != State::Static {
+                anew.counts[now.state as usize] -= 1;
                 anew.counts[before.state as usize] += 1;
-                if let Some(due) = neighbour.due {
-                    anew.timers.remove(&(due, slot));
-                }
-                anew.timers.extend(before.due.map(|due| (due, slot)));
-                *neighbour = Neighbour { source: neighbour.source, ..before.clone() };
+                let (source, wanted) = (now.source, now.wanted);
+                anew.table[slot] = Neighbour { source, wanted, due: now.due, ..before.clone() };
+                anew.schedule(slot, before.due.unwrap_or(Instant::ZERO));
             }
         }
         if anew.own == self.own {
             anew.announcing = self.announcing;
         }
-        Neighbours { solicitations: self.solicitations, answers: self.answers, echoes: self.echoes, ..anew }
+        Neighbours { answers: self.answers, echoes: self.echoes, ..anew }
     }
 
-    /// Adds a neighbour that is not there yet.
-    fn add(&mut self, config: &Config, address: IpAddr, mac: Option<MacAddr>) {
-        let Some(port) = on_link(config, address).filter(|port| port.index() < self.sides.len()) else { return };
+    /// Looks for the neighbour with this address, before all others of its kind, because a packet is for it.
+    pub fn want(&mut self, now: Instant, config: &Config, address: IpAddr) -> Wanted {
+        let known = self.by_address.get(&address).copied();
+        let Some(slot) = known else { return self.add_wanted(config, address, now) };
+        match self.table[slot].state {
+            State::Static | State::Reachable | State::Stale | State::Probe => Wanted::Known,
+            State::Incomplete if self.table[slot].sent == 0 => {
+                self.schedule(slot, Instant::ZERO);
+                Wanted::Asked
+            }
+            State::Incomplete => Wanted::Asked,
+            State::Failed => Wanted::Silent,
+        }
+    }
+
+    fn add_wanted(&mut self, config: &Config, address: IpAddr, now: Instant) -> Wanted {
+        if self.wanted.due.len() >= WANTED_MAX {
+            return Wanted::NoRoom;
+        }
+        match self.add(config, address, None, now) {
+            Some(slot) => {
+                self.configured.due.remove(&(now, slot));
+                self.table[slot].wanted = true;
+                self.wanted.due.insert((now, slot));
+                Wanted::Asked
+            }
+            None => Wanted::NoLink,
+        }
+    }
+
+    /// Adds a neighbour that is not there yet, and says where in the table it is.
+    fn add(&mut self, config: &Config, address: IpAddr, mac: Option<MacAddr>, now: Instant) -> Option<usize> {
+        let port = on_link(config, address).filter(|port| port.index() < self.sides.len())?;
         if self.by_address.contains_key(&address) {
-            return;
+            return None;
         }
         let subnets = config.ports[port.index()].addresses.iter().filter(|net| net.contains(&address));
-        let Some(source) = subnets.max_by_key(|net| net.prefix_len()).map(|net| net.addr()) else { return };
-        if mac.is_none() && self.timers.len() >= NEIGHBOURS_MAX {
-            self.left_out += 1;
-            return;
-        }
-        let (state, due) = if mac.is_some() { (State::Static, None) } else { (State::Incomplete, Some(Instant::ZERO)) };
-        let slot = self.table.len();
-        self.timers.extend(due.map(|due| (due, slot)));
+        let source = subnets.max_by_key(|net| net.prefix_len())?.addr();
+        let (state, due) = if mac.is_some() { (State::Static, None) } else { (State::Incomplete, Some(now)) };
+        let mac = mac.unwrap_or_default();
+        let neighbour = Neighbour { address, port, source, state, mac, sent: 0, failures: 0, due, wanted: false };
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.table[slot] = neighbour;
+                slot
+            }
+            None => {
+                self.table.push(neighbour);
+                self.table.len() - 1
+            }
+        };
+        self.configured.due.extend(due.map(|due| (due, slot)));
         self.counts[state as usize] += 1;
         self.by_address.insert(address, slot);
-        let mac = mac.unwrap_or_default();
-        self.table.push(Neighbour { address, port, source, state, mac, sent: 0, failures: 0, due });
+        Some(slot)
+    }
+
+    /// Forgets a neighbour that is only wanted.
+    fn forget(&mut self, slot: usize) {
+        let Neighbour { address, state, due, .. } = self.table[slot];
+        self.counts[state as usize] -= 1;
+        self.by_address.remove(&address);
+        self.wanted.due.remove(&(due.unwrap_or_default(), slot));
+        self.vacant.push(slot);
     }
 
     /// The link towards the neighbour with this address, while it is known.
@@ -273,17 +358,20 @@ impl Neighbours {
         self.counts[state as usize]
     }
 
-    /// Next hops that are not looked for, because there are more than [`NEIGHBOURS_MAX`].
-    pub fn left_out(&self) -> usize {
-        self.left_out
+    /// The neighbours whose link-layer addresses are known, each with the link towards it.
+    pub fn known(&self) -> impl Iterator<Item = (IpAddr, PortIndex, Link)> {
+        let known = |slot: &usize| {
+            let neighbour = &self.table[*slot];
+            Some((neighbour.address, neighbour.port, self.link_to(neighbour.port, neighbour.known()?)))
+        };
+        self.by_address.values().filter_map(known)
     }
 
     /// When the next [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         // A timer that is due may still wait for its turn to send.
-        let timer = self.timers.first().map(|(due, _)| (*due).max(self.solicitations.ready()));
-        let announcement = self.announcing.map(|(at, _)| at);
-        timer.into_iter().chain(announcement).min()
+        let timers = [self.configured.first(), self.wanted.first()].into_iter().flatten();
+        timers.chain(self.announcing.map(|(at, _)| at)).min()
     }
 
     /// Takes an input in, and returns what is to be done.
@@ -293,7 +381,8 @@ impl Neighbours {
             Input::Frame { port, bytes } => self.hear(now, port, bytes, &mut outputs),
             Input::Tick => {
                 self.announce(now, &mut outputs);
-                self.run_timers(now, &mut outputs);
+                self.run_timers(now, false, &mut outputs);
+                self.run_timers(now, true, &mut outputs);
             }
         }
         outputs
@@ -405,7 +494,7 @@ impl Neighbours {
         let neighbour = &self.table[slot];
         let mac = neighbour.known();
         if mac != before {
-            outputs.push(Output::Changed(Change { address: neighbour.address, mac }));
+            outputs.push(Output::Changed(Change { address: neighbour.address, before, mac }));
         }
     }
 
@@ -434,25 +523,32 @@ impl Neighbours {
     }
 
     fn schedule(&mut self, slot: usize, at: Instant) {
-        if let Some(due) = self.table[slot].due.replace(at) {
-            self.timers.remove(&(due, slot));
+        let before = self.table[slot].due.replace(at);
+        let timers = self.timers(self.table[slot].wanted);
+        if let Some(before) = before {
+            timers.due.remove(&(before, slot));
         }
-        self.timers.insert((at, slot));
+        timers.due.insert((at, slot));
     }
 
-    fn run_timers(&mut self, now: Instant, outputs: &mut Vec<Output>) {
-        while let Some(&(_, slot)) = self.timers.first().filter(|(due, _)| *due <= now) {
+    fn timers(&mut self, wanted: bool) -> &mut Timers {
+        if wanted { &mut self.wanted } else { &mut self.configured }
+    }
+
+    fn run_timers(&mut self, now: Instant, wanted: bool, outputs: &mut Vec<Output>) {
+        while let Some(&(_, slot)) = self.timers(wanted).due.first().filter(|(due, _)| *due <= now) {
             let before = self.table[slot].known();
             match self.table[slot].state {
                 State::Incomplete | State::Probe if self.table[slot].sent == SOLICITATIONS => {
                     // Who has never been known is told of once, though nothing has changed.
                     if before.is_none() && self.table[slot].failures == 0 {
-                        outputs.push(Output::Changed(Change { address: self.table[slot].address, mac: None }));
+                        let address = self.table[slot].address;
+                        outputs.push(Output::Changed(Change { address, before: None, mac: None }));
                     }
                     self.enter(now, slot, State::Failed);
                 }
                 State::Incomplete | State::Probe => {
-                    if !self.solicitations.take(now) {
+                    if !self.timers(wanted).solicitations.take(now) {
                         return;
                     }
                     self.table[slot].sent += 1;
@@ -461,6 +557,7 @@ impl Neighbours {
                 }
                 State::Reachable => self.enter(now, slot, State::Stale),
                 State::Stale => self.enter(now, slot, State::Probe),
+                State::Failed if wanted => self.forget(slot),
                 State::Failed => self.enter(now, slot, State::Incomplete),
                 // Has no timer.
                 State::Static => return,

@@ -148,7 +148,7 @@ impl SlowPath {
         for (state, gauge) in State::ALL.iter().zip(&self.gauges.0) {
             gauge.set(self.neighbours.count(*state));
         }
-        if !changes.is_empty() {
+        if changes.iter().any(|change| change.mac != change.before) {
             self.outdated = self.outdated.max(Outdated::Paths);
         }
         self.catch_up(now);

@@ -237,7 +237,7 @@ fn every_state_takes_every_news_as_rfc_826_and_rfc_4861_say() {
         let known = bench.mac();
         let outputs = bench.hear(heard);
         assert_eq!((bench.state(), bench.mac()), (after, mac), "{child} {before} {heard:?}");
-        let change = (mac != known).then_some(Output::Changed(Change { address: child, mac }));
+        let change = (mac != known).then_some(Output::Changed(Change { address: child, before: known, mac }));
         assert_eq!(outputs, Vec::from_iter(change), "{child} {before} {heard:?}");
         assert_eq!(bench.machine.counts.iter().sum::<u64>(), 1);
         assert_eq!(bench.machine.count(after), 1);
@@ -255,7 +255,7 @@ fn who_does_not_answer_is_asked_three_times_and_then_less_and_less_often() {
         let mut bench = Bench::new(child);
         let told: Vec<Output> =
             (0..60).flat_map(|_| bench.tick(1)).filter(|o| matches!(o, Output::Changed(_))).collect();
-        assert_eq!(told, [Output::Changed(Change { address: child, mac: None })], "told once");
+        assert_eq!(told, [Output::Changed(Change { address: child, before: None, mac: None })], "told once");
     }
 }
 
@@ -270,11 +270,11 @@ fn who_has_answered_is_asked_again_alone_and_given_up_when_it_is_gone() {
         let (times, to) = questions(&mut bench, asked + 3);
         assert_eq!((times, to), (vec![asked, asked + 1, asked + 2], Some(M1)));
         assert_eq!((bench.state(), bench.mac()), (Probe, Some(M1)), "used as long as there is hope");
-        let gone = Output::Changed(Change { address: child, mac: None });
+        let gone = Output::Changed(Change { address: child, before: Some(M1), mac: None });
         assert_eq!(bench.tick(1), [gone]);
         assert_eq!(bench.state(), Failed);
         bench.tick(1);
-        assert_eq!(bench.hear(Answer(M2)), [Output::Changed(Change { address: child, mac: Some(M2) })]);
+        assert_eq!(bench.hear(Answer(M2)), [Output::Changed(Change { address: child, before: None, mac: Some(M2) })]);
     }
 }
 
@@ -465,9 +465,10 @@ fn our_addresses_are_announced_three_times_on_their_links() {
 
 #[test]
 fn storms_and_masses_of_next_hops_are_met_at_a_steady_rate_with_a_table_that_does_not_grow() {
-    const MANY: usize = NEIGHBOURS_MAX + 10;
-    let child =
-        |number: usize| format!("  - {{ name: c{number}, address: 10.0.{}.{} }}\n", number / 250, number % 250 + 2);
+    const MANY: usize = 100_000;
+    let child = |number: usize| {
+        format!("  - {{ name: c{number}, address: {} }}\n", Ipv4Addr::from(0x0a01_0000 + number as u32))
+    };
     let text = format!(
         "router: {{ name: test, tunnel_addresses: [10.0.0.1] }}\n\
          ports: [{{ name: a, device: a, addresses: [10.0.0.1/8] }}]\nchildren:\n{}\
@@ -477,7 +478,7 @@ fn storms_and_masses_of_next_hops_are_met_at_a_steady_rate_with_a_table_that_doe
     let config = Config::parse(&text, "test.yaml").unwrap_or_else(|error| panic!("{error}"));
     let mut machine = Neighbours::new(&config, &OURS[..1], 1);
     machine.announcing = None;
-    assert_eq!((machine.count(Incomplete), machine.left_out()), (NEIGHBOURS_MAX as u64, 10));
+    assert_eq!(machine.count(Incomplete), MANY as u64);
     let mut asked = 0;
     for milliseconds in 0..3000 {
         let now = Instant::ZERO + Duration::from_millis(milliseconds);
@@ -494,7 +495,74 @@ fn storms_and_masses_of_next_hops_are_met_at_a_steady_rate_with_a_table_that_doe
         replies += machine.handle(at(3), Input::Frame { port: P0, bytes: &bytes }).len();
     }
     assert_eq!((answers as u32, replies as u32), (AT_ONCE, AT_ONCE));
-    assert_eq!((machine.table.len(), machine.timers.len()), (NEIGHBOURS_MAX, NEIGHBOURS_MAX));
+    assert_eq!((machine.table.len(), machine.configured.due.len()), (MANY, MANY));
+}
+
+#[test]
+fn who_is_wanted_is_asked_for_found_and_when_silent_forgotten() {
+    for (own, other) in [(CHILD4.into(), STRANGER4.into()), (IpAddr::V6(CHILD6), "2001:db8::77".parse().expect("one"))]
+    {
+        let config = config(own, "");
+        let mut bench = Bench::new(own);
+        bench.machine.announcing = None;
+        bench.tick(0);
+        let want = |bench: &mut Bench| bench.machine.want(bench.now, &config, other);
+        assert_eq!(want(&mut bench), Wanted::Asked);
+        assert_eq!(want(&mut bench), Wanted::Asked);
+        assert_eq!(bench.tick(0).len(), 1, "asked once");
+        // Two more questions, and another for the child; then it is known not to answer, and then it is forgotten.
+        assert_eq!((bench.tick(1).len(), bench.tick(1).len()), (2, 2));
+        let silent = Output::Changed(Change { address: other, before: None, mac: None });
+        assert!(bench.tick(1).contains(&silent));
+        assert_eq!((want(&mut bench), bench.machine.state(other)), (Wanted::Silent, Some(Failed)));
+        bench.tick(1);
+        assert_eq!((bench.machine.state(other), bench.machine.table.len()), (None, 2));
+        // Its place is another's now, or its own again.
+        assert_eq!(want(&mut bench), Wanted::Asked);
+        assert_eq!(bench.machine.table.len(), 2);
+        bench.child = other;
+        bench.tick(0);
+        bench.hear(Answer(M2));
+        assert_eq!((want(&mut bench), bench.machine.link(other)), (Wanted::Known, Some(link(M2, OURS[0]))));
+        // It stays through a reload, and goes when it answers no more.
+        bench.machine = bench.machine.reconfigured(&config);
+        assert_eq!((bench.machine.state(other), bench.machine.count(Reachable)), (Some(Reachable), 1));
+        for _ in 0..60 {
+            bench.tick(1);
+        }
+        assert_eq!((bench.machine.state(other), bench.machine.wanted.due.len()), (None, 0));
+    }
+    let mut bench = Bench::new(CHILD4.into());
+    let elsewhere = "192.0.2.77".parse().expect("an address");
+    assert_eq!(bench.machine.want(at(0), &config(CHILD4.into(), ""), elsewhere), Wanted::NoLink);
+}
+
+#[test]
+fn a_scan_of_a_subnet_fills_its_share_of_the_table_and_no_more() {
+    let config = Config::parse(
+        "router: { name: test, tunnel_addresses: [10.0.0.1] }\n\
+         ports: [{ name: a, device: a, addresses: [10.0.0.1/8] }]\n\
+         children: [{ name: child, address: 10.0.0.9 }]\n\
+         virtual_hosts: [{ name: host, addresses: [192.0.2.1], services: [any], children: [child] }]\n",
+        "test.yaml",
+    );
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    let mut machine = Neighbours::new(&config, &OURS[..1], 1);
+    machine.announcing = None;
+    let mut child_asked = 0;
+    let question = |output: &Output| matches!(output, Output::Send { frame, .. } if frame[38..42] == [10, 0, 0, 9]);
+    for millisecond in 0..20_000_u32 {
+        let now = Instant::ZERO + Duration::from_millis(millisecond.into());
+        for scanned in 0..5 {
+            machine.want(now, &config, Ipv4Addr::from(0x0a01_0000 + millisecond * 5 + scanned).into());
+        }
+        child_asked += machine.handle(now, Input::Tick).iter().filter(|output| question(output)).count();
+        assert!(machine.wanted.due.len() <= WANTED_MAX && machine.table.len() <= WANTED_MAX + 1);
+    }
+    assert_eq!(machine.wanted.due.len(), WANTED_MAX);
+    assert_eq!(child_asked, 12, "as often as without a scan");
+    machine = machine.reconfigured(&config);
+    assert_eq!((machine.table.len(), machine.wanted.due.len()), (WANTED_MAX + 1, WANTED_MAX));
 }
 
 /// Frames of every kind that the machine reads.
@@ -540,7 +608,7 @@ proptest! {
             bench.tick(0);
             let machine = &bench.machine;
             prop_assert_eq!(machine.counts.iter().sum::<u64>(), 1);
-            prop_assert_eq!(machine.timers.len(), 1);
+            prop_assert_eq!(machine.configured.due.len(), 1);
             prop_assert_eq!(bench.mac().is_some(), bench.state().is_known());
             prop_assert!(machine.next_deadline().is_some_and(|deadline| deadline > bench.now));
         }
