@@ -112,6 +112,15 @@ pub enum Hugepages {
     Never,
 }
 
+/// Layout of Generic UDP encapsulation (draft-ietf-intarea-gue).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GueVariant {
+    /// Variant 0: a header of 4 bytes between UDP and the packet.
+    Header,
+    /// Variant 1: the packet comes right behind UDP.
+    Direct,
+}
+
 /// A 48-bit Ethernet address, in transmission order.
 #[derive(
     Clone,

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::service::filter::Filter;
 use crate::service::selection::{Granularity, Policy};
-pub use crate::units::Hugepages;
+pub use crate::units::{GueVariant, Hugepages};
 use crate::units::{MacAddr, PortIndex, Weight};
 
 /// One router's configuration, checked: names resolve, ranges hold, virtual hosts do not overlap.
@@ -52,6 +52,8 @@ pub struct Router {
     pub tunnel_source_v4: Option<Ipv4Net>,
     /// Prefix over which the outer IPv6 source is spread by flow hash, instead of `tunnel_v6`.
     pub tunnel_source_v6: Option<Ipv6Net>,
+    /// UDP port of parents' GUE tunnels to us.
+    pub gue_port: u16,
     /// Outer sources whose tunnel packets we take off.
     pub parents: Vec<IpNet>,
 }
@@ -153,6 +155,29 @@ pub struct Cluster {
 pub enum TunnelKind {
     /// IP in IP, in the four combinations of families (RFC 2003, 2473, 4213).
     IpIp,
+    /// Generic UDP encapsulation (draft-ietf-intarea-gue).
+    Gue {
+        /// UDP port of the child.
+        port: u16,
+        /// How it is laid out.
+        variant: GueVariant,
+    },
+    /// Generic routing encapsulation, without checksum and key (RFC 2784).
+    Gre,
+    /// One MPLS label (RFC 3032).
+    Mpls {
+        /// Which, 20 bits.
+        label: u32,
+    },
+    /// As it is, to a neighbour on one of our links.
+    Mac,
+}
+
+impl TunnelKind {
+    /// Whether it has an outer IP header, and so starts at a tunnel address of ours.
+    pub fn has_outer_ip(self) -> bool {
+        matches!(self, TunnelKind::IpIp | TunnelKind::Gue { .. } | TunnelKind::Gre)
+    }
 }
 
 /// A next-level gateway or host server.

@@ -51,6 +51,7 @@ raw! {
         tunnel_source_prefixes: Vec<Text>,
         #[serde(default)]
         parents: Vec<Text>,
+        gue_port: Option<Text>,
     }
     Dpdk {
         hugepages: Option<Text>,
@@ -98,7 +99,18 @@ raw! {
     Child {
         name: Text,
         address: Option<Text>,
-        tunnel: Option<Text>,
+        tunnel: Option<Spanned<WordOr<Tunnel>>>,
+    }
+    Tunnel {
+        gue: Option<Gue>,
+        mpls: Option<Mpls>,
+    }
+    Gue {
+        port: Option<Text>,
+        variant: Option<Text>,
+    }
+    Mpls {
+        label: Text,
     }
     VirtualHost {
         name: Text,
@@ -243,7 +255,7 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
         }
         Error::SerdeInvalidType { unexpected, expected, .. } => {
             let found = if unexpected == "sequence" { "a list" } else { "nothing" };
-            let example = "flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]";
+            let example = "flow: 5-tuple, tunnel: gre or children: [server1, { name: server2, weight: 10 }]";
             format!("{expected} is expected here, not {found}; write it like {example}")
         }
         Error::Eof { .. } => {

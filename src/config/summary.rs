@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::values::show;
-use super::{Config, Hugepages, TunnelKind, VirtualHost};
+use super::{Config, GueVariant, Hugepages, TunnelKind, VirtualHost};
 use crate::service::selection::{Granularity, Policy};
 
 /// What was compiled, as a text of many lines; made by [`Config::summary`].
@@ -14,10 +14,8 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.router(f)?;
         self.ports(f)?;
-        let rows = self.0.children.iter().map(|child| {
-            let TunnelKind::IpIp = child.tunnel;
-            vec![child.name.clone(), child.address.to_string(), "ipip".into()]
-        });
+        let children = self.0.children.iter();
+        let rows = children.map(|child| vec![child.name.clone(), child.address.to_string(), kind(child.tunnel)]);
         table(f, "children", 0, &["name", "address", "tunnel"], rows.collect())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| self.virtual_host(f, host))
@@ -41,6 +39,9 @@ impl Summary<'_> {
         let spread = spread.chain(router.tunnel_source_v6.iter().map(ToString::to_string));
         writeln!(f, "  tunnel sources    {}", list(spread))?;
         writeln!(f, "  parents           {}", list(router.parents.iter().copied().map(show)))?;
+        if !router.parents.is_empty() {
+            writeln!(f, "  their gue port    {}", router.gue_port)?;
+        }
         let hugepages = match dpdk.hugepages {
             Hugepages::Auto => "auto",
             Hugepages::Require => "require",
@@ -99,6 +100,17 @@ impl Summary<'_> {
             vec![name, weight.to_string(), member.tier.to_string(), member.cost.to_string(), note.into()]
         });
         table(f, "children", 4, &["name", "weight", "tier", "cost", ""], members.collect())
+    }
+}
+
+fn kind(tunnel: TunnelKind) -> String {
+    match tunnel {
+        TunnelKind::IpIp => "ipip".into(),
+        TunnelKind::Gue { port, variant: GueVariant::Header } => format!("gue, port {port}"),
+        TunnelKind::Gue { port, variant: GueVariant::Direct } => format!("gue, port {port}, variant 1"),
+        TunnelKind::Gre => "gre".into(),
+        TunnelKind::Mpls { label } => format!("mpls, label {label}"),
+        TunnelKind::Mac => "mac".into(),
     }
 }
 

@@ -162,6 +162,7 @@ impl Compiler {
         let tables = ForwardTables {
             own: own_addresses(config),
             parents: config.router.parents.clone(),
+            gue_port: config.router.gue_port,
             index,
             virtual_hosts,
             targets,
@@ -234,20 +235,26 @@ fn own_addresses(config: &Config) -> OwnAddresses {
 fn path(config: &Config, child: &config::Child, reachability: &impl Reachability) -> Option<Path> {
     let Reach { port, link, mtu } = reachability.reach(child.address)?;
     let router = &config.router;
-    let endpoints = match child.address {
+    let endpoints = || match child.address {
         IpAddr::V4(destination) => {
             let spread = router.tunnel_source_v4;
             let source = spread.map_or(router.tunnel_v4, |prefix| Some(prefix.network()))?;
-            Endpoints::V4 { source, spread_bits: spread.map_or(0, |prefix| 32 - prefix.prefix_len()), destination }
+            let spread_bits = spread.map_or(0, |prefix| 32 - prefix.prefix_len());
+            Some(Endpoints::V4 { source, spread_bits, destination })
         }
         IpAddr::V6(destination) => {
             let spread = router.tunnel_source_v6;
             let source = spread.map_or(router.tunnel_v6, |prefix| Some(prefix.network()))?;
-            Endpoints::V6 { source, spread_bits: spread.map_or(0, |prefix| 128 - prefix.prefix_len()), destination }
+            let spread_bits = spread.map_or(0, |prefix| 128 - prefix.prefix_len());
+            Some(Endpoints::V6 { source, spread_bits, destination })
         }
     };
     let template = match child.tunnel {
-        TunnelKind::IpIp => Template::ip_in_ip(endpoints, link, mtu),
+        TunnelKind::IpIp => Template::ip_in_ip(endpoints()?, link, mtu),
+        TunnelKind::Gue { port, variant } => Template::gue(endpoints()?, port, variant, link, mtu),
+        TunnelKind::Gre => Template::gre(endpoints()?, link, mtu),
+        TunnelKind::Mpls { label } => Template::mpls(label, link, mtu),
+        TunnelKind::Mac => Template::mac(link, mtu),
     };
     Some(Path { port, template })
 }

@@ -329,7 +329,7 @@ fn is_neighbour_discovery(head: &[u8], parsed: &Parsed) -> bool {
 
 /// Takes a parent's tunnel header off a packet for one of our own addresses: what is in it, and the TTL it has left.
 fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: &Parsed) -> Result<(Parsed, u8), End> {
-    if !is_tunnel(outer) {
+    if !is_tunnel(outer, tables.gue_port) {
         return Err(End::Punt(PuntReason::OwnAddress.into()));
     }
     let outer_source = outer.source(packet.head());
@@ -339,6 +339,8 @@ fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: 
     let Decapsulated { inner, outer_ttl } = decapsulate(packet, outer).map_err(|error| match error {
         DecapsulateError::Ecn => End::from(Refusal::TunnelEcn),
         DecapsulateError::Fragment => End::from(Refusal::TunnelFragment),
+        DecapsulateError::Header => End::from(Refusal::TunnelHeader),
+        DecapsulateError::Checksum => End::from(Refusal::TunnelChecksum),
         DecapsulateError::Inner(error) => End::from(error),
     })?;
     let spoofed = match inner.family {
@@ -349,7 +351,7 @@ fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: 
         return Err(Refusal::TunnelSpoofed.into());
     }
     if is_ours(tables, packet, &inner) {
-        let nested = is_tunnel(&inner);
+        let nested = is_tunnel(&inner, tables.gue_port);
         return Err(if nested {
             Refusal::TunnelNested.into()
         } else {

@@ -25,6 +25,8 @@ pub struct ForwardTables {
     pub own: OwnAddresses,
     /// Outer sources whose tunnels we take off.
     pub parents: Vec<IpNet>,
+    /// UDP port of parents' GUE tunnels to us.
+    pub gue_port: u16,
     /// Which virtual host a packet is for.
     pub index: VirtualHosts,
     /// The virtual hosts, by the position that `index` finds.

@@ -31,6 +31,10 @@ labelled! {
         TunnelNested => "tunnel_nested",
         /// A tunnel packet that is a fragment.
         TunnelFragment => "tunnel_fragment",
+        /// A tunnel packet whose GUE or GRE header is cut off or says what we know nothing of.
+        TunnelHeader => "tunnel_header",
+        /// A tunnel packet whose UDP checksum is wrong.
+        TunnelChecksum => "tunnel_checksum",
         /// Out of a tunnel, with our own address as its source.
         TunnelSpoofed => "tunnel_spoofed",
         /// A congestion mark on a packet that is not ECN-capable (RFC 6040).

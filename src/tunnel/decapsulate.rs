@@ -1,10 +1,15 @@
-//! Taking a parent's tunnel header off.
+//! Taking a parent's tunnel header off: IP in IP, GUE of both variants, GRE.
 
-use super::ecn;
-use super::template::{PROTOCOL_IPV4, PROTOCOL_IPV6};
+use zerocopy::FromBytes;
+
+use super::{ecn, shim};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::checksum;
-use crate::packet::parse::{Family, ParseError, Parsed, parse_ip};
+use crate::packet::ipv4::Ipv4Header;
+use crate::packet::ipv6::Ipv6Header;
+use crate::packet::parse::{Family, Fragment, ParseError, Parsed, parse_ip};
+use crate::packet::protocol;
+use crate::packet::udp::UdpHeader;
 
 /// Why a tunnel packet is not taken off its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +18,10 @@ pub enum DecapsulateError {
     Ecn,
     /// The outer packet is a fragment.
     Fragment,
+    /// What stands between outer and inner packet is cut off, or not of the kind that we take.
+    Header,
+    /// The outer UDP checksum is wrong.
+    Checksum,
     /// What it carries is no valid IP packet, or not of the family that the header names.
     Inner(ParseError),
 }
@@ -26,10 +35,15 @@ pub struct Decapsulated {
     pub outer_ttl: u8,
 }
 
-/// True for packets that carry IP in IP.
+/// True for packets that carry IP in a way that we take off; `gue_port` is the UDP port of GUE here.
 #[inline]
-pub fn is_tunnel(packet: &Parsed) -> bool {
-    packet.protocol == PROTOCOL_IPV4 || packet.protocol == PROTOCOL_IPV6
+pub fn is_tunnel(packet: &Parsed, gue_port: u16) -> bool {
+    match packet.protocol {
+        protocol::IPV4 | protocol::IPV6 | protocol::GRE => true,
+        // Of a later fragment nobody can say.
+        protocol::UDP => packet.dst_port == gue_port && !matches!(packet.fragment, Fragment::Later { .. }),
+        _ => false,
+    }
 }
 
 /// Removes everything in front of the inner packet; `outer` is what [`is_tunnel`].
@@ -39,17 +53,58 @@ pub fn decapsulate<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<De
     }
     let (outer_class, outer_ttl) = match (outer.family, packet.head().get(usize::from(outer.l3_offset)..)) {
         (Family::V4, Some([_, tos, _, _, _, _, _, _, ttl, ..])) => (*tos, *ttl),
-        (Family::V6, Some([_, class, _, _, _, _, _, hops, ..])) => (class >> 4, *hops),
+        (Family::V6, Some([first, second, _, _, _, _, _, hops, ..])) => (first << 4 | second >> 4, *hops),
         _ => return Err(DecapsulateError::Inner(ParseError::Ipv4Truncated)),
     };
     packet.truncate(usize::from(outer.l3_offset) + outer.l3_len as usize);
-    packet.trim_front(usize::from(outer.l4_offset));
+    let (carried, offset) = match outer.protocol {
+        protocol::UDP => behind_udp(packet, outer)?,
+        protocol::GRE => {
+            let gre = packet.head().get(usize::from(outer.l4_offset)..).unwrap_or_default();
+            shim::read_gre(gre).ok_or(DecapsulateError::Header)?
+        }
+        carried => (carried, 0),
+    };
+    packet.trim_front(usize::from(outer.l4_offset) + offset);
     let inner = parse_ip(packet.head(), packet.frame_len()).map_err(DecapsulateError::Inner)?;
-    if (inner.family == Family::V6) != (outer.protocol == PROTOCOL_IPV6) {
+    if (inner.family == Family::V6) != (carried == protocol::IPV6) {
         return Err(DecapsulateError::Inner(ParseError::IpVersion));
     }
     mark(packet.head_mut(), inner.family, outer_class).ok_or(DecapsulateError::Ecn)?;
     Ok(Decapsulated { inner, outer_ttl })
+}
+
+/// Reads UDP and GUE, and cuts off what is behind the datagram.
+///
+/// A checksum of zero is none, over IPv6 too (RFC 6935). Any other is verified, as far as the packet lies in one segment.
+fn behind_udp<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<shim::Inside, DecapsulateError> {
+    let l4 = usize::from(outer.l4_offset);
+    let header = packet.head().get(l4..).and_then(|bytes| UdpHeader::ref_from_prefix(bytes).ok());
+    let (UdpHeader { length, checksum, .. }, _) = header.ok_or(DecapsulateError::Header)?;
+    let (end, whole) = (l4 + usize::from(length.get()), *checksum != 0);
+    packet.truncate(end);
+    let ip = packet.head().get(usize::from(outer.l3_offset)..).unwrap_or_default();
+    if let (true, Some(datagram)) = (whole, packet.head().get(l4..end))
+        && !is_intact(ip, outer.family, datagram)
+    {
+        return Err(DecapsulateError::Checksum);
+    }
+    let gue = packet.head().get(l4 + UdpHeader::LEN..).unwrap_or_default();
+    let (carried, offset) = shim::read_gue(gue).ok_or(DecapsulateError::Header)?;
+    Ok((carried, UdpHeader::LEN + offset))
+}
+
+/// Whether the checksum of a UDP datagram of an IP packet is right.
+fn is_intact(ip: &[u8], family: Family, datagram: &[u8]) -> bool {
+    let sum = match family {
+        Family::V4 => Ipv4Header::ref_from_prefix(ip).ok().map(|(header, _)| {
+            checksum::pseudo_v4(header.source, header.destination, protocol::UDP, datagram.len() as u16)
+        }),
+        Family::V6 => Ipv6Header::ref_from_prefix(ip).ok().map(|(header, _)| {
+            checksum::pseudo_v6(&header.source, &header.destination, protocol::UDP, datagram.len() as u32)
+        }),
+    };
+    sum.is_some_and(|sum| sum.add_bytes(datagram).finish() == 0)
 }
 
 /// Carries the outer header's congestion mark over to the inner header at the start of `ip`.

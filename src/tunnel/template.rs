@@ -1,31 +1,50 @@
 //! The header that carries packets to one child, made once and copied in front of every packet.
 //!
 //! ```text
-//! [Ethernet 14][802.1Q 4, where the port has a tag][IPv4 20 or IPv6 40]
+//! [Ethernet 14][802.1Q 4, where the port has a tag] │ [IPv4 20 or IPv6 40]                   │ ipip
+//!                                                   │ [IPv4 20 or IPv6 40][UDP 8][GUE 4]     │ gue, variant 0
+//!                                                   │ [IPv4 20 or IPv6 40][UDP 8]            │ gue, variant 1
+//!                                                   │ [IPv4 20 or IPv6 40][GRE 4]            │ gre
+//!                                                   │ [label 4]                              │ mpls
+//!                                                   │                                        │ mac
 //! ```
 //!
-//! The template holds all that is the same for every packet. Length, traffic class, TTL, DF, identification, protocol
-//! and, where the source is spread, its host bits are filled in; the IPv4 checksum starts from the sum of the rest.
+//! The template holds all that is the same for every packet. Length, traffic class, TTL, DF, identification, protocol, the
+//! source port of UDP and, where the source is spread, its host bits are filled in; the IPv4 checksum starts from the sum
+//! of the rest.
+//!
+//! - DSCP and ECN (RFC 6040 section 4.1) of the outer IP header are the inner one's. A label has three bits for either
+//!   (RFC 5462): it shows the upper three of the DSCP, and no congestion mark.
+//! - DF of an outer IPv4 header is the inner one's, set over an inner IPv6. `mpls` and `mac` have nothing like it.
+//! - UDP has no checksum over IPv4 (RFC 768) and none over IPv6 either, as RFC 6935 allows tunnels: to sum up every
+//!   payload would cost more than all the rest, and what is inside has checksums of its own (RFC 6936 section 3). A child
+//!   over IPv6 must take such packets on that port.
+//! - `mac` changes nothing but the two Ethernet addresses, not even the TTL. So nothing counts how often a packet goes
+//!   round: it is for host servers, not for routers that could send it back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::shim;
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Parsed};
-use crate::units::MacAddr;
+use crate::packet::{ethernet, protocol};
+use crate::units::{GueVariant, MacAddr};
 
 /// Outer TTL of a packet that comes from a client, not out of a parent's tunnel.
 pub const TTL: u8 = 64;
-
-/// IP protocol number of IPv4 in IP (RFC 2003).
-pub const PROTOCOL_IPV4: u8 = 4;
-/// IP protocol number of IPv6 in IP (RFC 2473, RFC 4213).
-pub const PROTOCOL_IPV6: u8 = 41;
 
 const ETHERNET: usize = 14;
 const VLAN_TAG: usize = 4;
 const TAGGED: usize = ETHERNET + VLAN_TAG;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
+const UDP: usize = 8;
+const LABEL: usize = 4;
+/// The longest template.
+const LEN_MAX: usize = TAGGED + IPV6 + UDP + shim::GUE_LEN;
+
+/// The IPv4 flags and fragment offset of a packet that must not be fragmented (RFC 791 section 3.1).
+const DONT_FRAGMENT: u16 = 0x4000;
 
 /// Where a tunnel begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,13 +117,58 @@ fn host_mask(bits: u8) -> u64 {
     1_u64.checked_shl(bits.into()).map_or(u64::MAX, |bit| bit - 1)
 }
 
+/// What stands between the link layer's header and the inner packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    IpIp,
+    Gue,
+    GueDirect,
+    Gre,
+    Mpls,
+    Mac,
+}
+
+/// What the outer header takes over from the packet.
+#[derive(Clone, Copy)]
+struct Inner {
+    /// DSCP and ECN.
+    traffic_class: u8,
+    dont_fragment: bool,
+    family: Family,
+    /// Bytes of the packet.
+    len: u16,
+}
+
+impl Inner {
+    /// Its IP protocol number.
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        match self.family {
+            Family::V4 => protocol::IPV4,
+            Family::V6 => protocol::IPV6,
+        }
+    }
+
+    #[inline(always)]
+    fn ethertype(self) -> u16 {
+        match self.family {
+            Family::V4 => ethernet::IPV4,
+            Family::V6 => ethernet::IPV6,
+        }
+    }
+}
+
 /// A ready-made header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    bytes: [u8; ETHERNET + VLAN_TAG + IPV6],
-    /// Of the outer IP header.
+    bytes: [u8; LEN_MAX],
+    kind: Kind,
+    /// Where the link layer's header ends.
     l3_offset: u8,
+    /// Of the outer IP header, if any.
     family: Family,
+    /// Bytes that the tunnel adds to the IP packet.
+    overhead: u8,
     /// Sum of the 16-bit words of the IPv4 header that never change.
     checksum: u32,
     /// The source, of IPv6 its low half; host bits that are taken from the hash are zero.
@@ -118,46 +182,82 @@ pub struct Template {
 impl Template {
     /// The header of IP-in-IP tunnels between `endpoints` (RFC 2003, 2473, 4213) over `link`.
     ///
-    /// `mtu` is the longest outer IP packet in bytes.
+    /// `mtu`, here and below, is the longest IP packet that the link takes, outer header included, in bytes.
     pub fn ip_in_ip(endpoints: Endpoints, link: Link, mtu: u16) -> Template {
-        let mut bytes = [0; ETHERNET + VLAN_TAG + IPV6];
-        bytes[..6].copy_from_slice(&link.destination.0);
-        bytes[6..12].copy_from_slice(&link.source.0);
-        let mut at = 12;
-        if let Some(vlan) = link.vlan {
-            bytes[at..at + 2].copy_from_slice(&0x8100_u16.to_be_bytes());
-            bytes[at + 2..at + 4].copy_from_slice(&(vlan & 0x0fff).to_be_bytes());
-            at += VLAN_TAG;
+        Template::over_ip(Kind::IpIp, endpoints, &[], link, mtu)
+    }
+
+    /// The header of GUE tunnels (draft-ietf-intarea-gue) to UDP port `port`.
+    pub fn gue(endpoints: Endpoints, port: u16, variant: GueVariant, link: Link, mtu: u16) -> Template {
+        let [high, low] = port.to_be_bytes();
+        let udp = [0, 0, high, low, 0, 0, 0, 0];
+        let header = [udp.as_slice(), &shim::gue(0)].concat();
+        match variant {
+            GueVariant::Header => Template::over_ip(Kind::Gue, endpoints, &header, link, mtu),
+            GueVariant::Direct => Template::over_ip(Kind::GueDirect, endpoints, &udp, link, mtu),
         }
-        let l3 = at + 2;
-        let (family, ethertype, source, spread_bits) = match endpoints {
+    }
+
+    /// The header of GRE tunnels without checksum and key (RFC 2784).
+    pub fn gre(endpoints: Endpoints, link: Link, mtu: u16) -> Template {
+        Template::over_ip(Kind::Gre, endpoints, &shim::gre(0), link, mtu)
+    }
+
+    /// A label of 20 bits, the only one on the packet (RFC 3032).
+    pub fn mpls(label: u32, link: Link, mtu: u16) -> Template {
+        Template::on_link(Kind::Mpls, shim::MPLS, &shim::label(label).to_be_bytes(), link, mtu)
+    }
+
+    /// No header but the link's: the packet goes to the neighbour as it is.
+    pub fn mac(link: Link, mtu: u16) -> Template {
+        Template::on_link(Kind::Mac, 0, &[], link, mtu)
+    }
+
+    fn over_ip(kind: Kind, endpoints: Endpoints, behind: &[u8], link: Link, mtu: u16) -> Template {
+        let mut ip = [0; IPV6];
+        let (family, ethertype, len, source, spread_bits) = match endpoints {
             Endpoints::V4 { source, spread_bits, destination } => {
                 let network = u32::from(source) & !(host_mask(spread_bits) as u32);
-                bytes[l3] = 0x45;
-                bytes[l3 + 12..l3 + 16].copy_from_slice(&network.to_be_bytes());
-                bytes[l3 + 16..l3 + 20].copy_from_slice(&destination.octets());
-                (Family::V4, 0x0800_u16, u64::from(network), spread_bits)
+                ip[0] = 0x45;
+                ip[12..16].copy_from_slice(&network.to_be_bytes());
+                ip[16..20].copy_from_slice(&destination.octets());
+                (Family::V4, ethernet::IPV4, IPV4, u64::from(network), spread_bits)
             }
             Endpoints::V6 { source, spread_bits, destination } => {
                 let network = u128::from(source) & !u128::from(host_mask(spread_bits));
-                bytes[l3] = 0x60;
-                bytes[l3 + 8..l3 + 24].copy_from_slice(&network.to_be_bytes());
-                bytes[l3 + 24..l3 + 40].copy_from_slice(&destination.octets());
-                (Family::V6, 0x86dd, network as u64, spread_bits)
+                ip[0] = 0x60;
+                ip[8..24].copy_from_slice(&network.to_be_bytes());
+                ip[24..40].copy_from_slice(&destination.octets());
+                (Family::V6, ethernet::IPV6, IPV6, network as u64, spread_bits)
             }
         };
-        bytes[at..l3].copy_from_slice(&ethertype.to_be_bytes());
-        let checksum =
-            bytes[l3..l3 + IPV4].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-        Template { bytes, l3_offset: l3 as u8, family, checksum, source, spread_mask: host_mask(spread_bits), mtu }
+        let checksum = ip[..IPV4].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        let template = Template::on_link(kind, ethertype, &[&ip[..len], behind].concat(), link, mtu);
+        Template { family, checksum, source, spread_mask: host_mask(spread_bits), ..template }
+    }
+
+    fn on_link(kind: Kind, ethertype: u16, behind: &[u8], link: Link, mtu: u16) -> Template {
+        let mut header = [link.destination.0, link.source.0].concat();
+        if let Some(vlan) = link.vlan {
+            header.extend([ethernet::CUSTOMER_TAG, vlan & 0x0fff].map(u16::to_be_bytes).as_flattened());
+        }
+        header.extend(ethertype.to_be_bytes());
+        let mut bytes = [0; LEN_MAX];
+        bytes[..header.len()].copy_from_slice(&header);
+        bytes[header.len()..][..behind.len()].copy_from_slice(behind);
+        let (l3_offset, overhead) = (header.len() as u8, behind.len() as u8);
+        let (family, checksum, source, spread_mask) = (Family::V4, 0, 0, 0);
+        Template { bytes, kind, l3_offset, family, overhead, checksum, source, spread_mask, mtu }
     }
 
     /// Bytes that the tunnel adds to the IP packet.
     pub fn overhead(&self) -> usize {
-        match self.family {
-            Family::V4 => IPV4,
-            Family::V6 => IPV6,
-        }
+        usize::from(self.overhead)
+    }
+
+    /// The longest IP packet that is carried whole, in bytes.
+    pub fn packet_max(&self) -> u16 {
+        self.mtu.saturating_sub(self.overhead.into())
     }
 
     /// Puts the header in the place of everything in front of the packet's IP header, and cuts off what is behind it.
@@ -170,70 +270,151 @@ impl Template {
         inner: &Parsed,
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
-        let length = inner.l3_len as usize + self.overhead();
-        if length > usize::from(self.mtu) {
+        if inner.l3_len as usize + self.overhead() > usize::from(self.mtu) {
             return Err(EncapsulateError::TooBig);
         }
         let from = usize::from(inner.l3_offset);
-        let (traffic_class, dont_fragment, protocol) = match (inner.family, &packet.head()[from..]) {
-            (Family::V4, [_, tos, _, _, _, _, flags, ..]) => (*tos, flags & 0x40 != 0, PROTOCOL_IPV4),
+        let (traffic_class, dont_fragment, family) = match (inner.family, &packet.head()[from..]) {
+            (Family::V4, [_, tos, _, _, _, _, flags, ..]) => (*tos, flags & 0x40 != 0, Family::V4),
             // IPv6 packets are never fragmented on their way.
-            (Family::V6, [first, second, ..]) => (first << 4 | second >> 4, true, PROTOCOL_IPV6),
-            _ => (0, false, PROTOCOL_IPV4),
+            (Family::V6, [first, second, ..]) => (first << 4 | second >> 4, true, Family::V6),
+            _ => (0, false, Family::V4),
         };
         let end = from + inner.l3_len as usize;
         if packet.frame_len() > end {
             packet.truncate(end);
         }
+        let inner = Inner { traffic_class, dont_fragment, family, len: inner.l3_len as u16 };
+        match self.kind {
+            Kind::IpIp => self.put_ip::<_, 0>(packet, from, inner, inner.protocol(), per).map(|_| ()),
+            Kind::Gue => self.put_udp::<_, { UDP + shim::GUE_LEN }>(packet, from, inner, per),
+            Kind::GueDirect => self.put_udp::<_, UDP>(packet, from, inner, per),
+            Kind::Gre => self.put_gre(packet, from, inner, per),
+            Kind::Mpls => self.put_label(packet, from, inner, per),
+            Kind::Mac => self.put_link(packet, from, inner),
+        }
+    }
+
+    #[inline]
+    fn is_tagged(&self) -> bool {
+        usize::from(self.l3_offset) > ETHERNET
+    }
+
+    /// Copies the first `len` bytes of the template in front of what is `from` bytes into the packet, and returns them.
+    #[inline(always)]
+    fn put<'p, B: PacketBuffer>(
+        &self,
+        packet: &'p mut B,
+        from: usize,
+        len: usize,
+    ) -> Result<&'p mut [u8], EncapsulateError> {
+        let head = if len >= from {
+            packet.prepend(len - from)
+        } else {
+            packet.trim_front(from - len);
+            Some(packet.head_mut())
+        };
+        let header = head.and_then(|head| head.get_mut(..len)).ok_or(EncapsulateError::NoHeadroom)?;
+        header.copy_from_slice(&self.bytes[..len]);
+        Ok(header)
+    }
+
+    /// Puts a template with an outer IP header, and fills that in. Returns the `SHIM` bytes behind it.
+    #[inline(always)]
+    fn put_ip<'p, B: PacketBuffer, const SHIM: usize>(
+        &self,
+        packet: &'p mut B,
+        from: usize,
+        inner: Inner,
+        protocol: u8,
+        per: PerPacket,
+    ) -> Result<&'p mut [u8; SHIM], EncapsulateError> {
         // A tag or none, one family or the other: for each the compiler knows all lengths, and copies with wide stores.
-        let (tagged, length) = (usize::from(self.l3_offset) > ETHERNET, length as u16);
-        match (self.family, tagged) {
+        match (self.family, self.is_tagged()) {
             (Family::V4, false) => {
-                let ip = self.put::<_, ETHERNET, { ETHERNET + IPV4 }, IPV4>(packet, from)?;
-                self.fill_v4(ip, length, traffic_class, dont_fragment, protocol, per);
+                let (ip, shim) = split(self.put(packet, from, ETHERNET + IPV4 + SHIM)?, ETHERNET)?;
+                self.fill_v4(ip, inner, SHIM, protocol, per);
+                Ok(shim)
             }
             (Family::V4, true) => {
-                let ip = self.put::<_, TAGGED, { TAGGED + IPV4 }, IPV4>(packet, from)?;
-                self.fill_v4(ip, length, traffic_class, dont_fragment, protocol, per);
+                let (ip, shim) = split(self.put(packet, from, TAGGED + IPV4 + SHIM)?, TAGGED)?;
+                self.fill_v4(ip, inner, SHIM, protocol, per);
+                Ok(shim)
             }
             (Family::V6, false) => {
-                let ip = self.put::<_, ETHERNET, { ETHERNET + IPV6 }, IPV6>(packet, from)?;
-                self.fill_v6(ip, inner.l3_len as u16, traffic_class, protocol, per);
+                let (ip, shim) = split(self.put(packet, from, ETHERNET + IPV6 + SHIM)?, ETHERNET)?;
+                self.fill_v6(ip, inner, SHIM, protocol, per);
+                Ok(shim)
             }
             (Family::V6, true) => {
-                let ip = self.put::<_, TAGGED, { TAGGED + IPV6 }, IPV6>(packet, from)?;
-                self.fill_v6(ip, inner.l3_len as u16, traffic_class, protocol, per);
+                let (ip, shim) = split(self.put(packet, from, TAGGED + IPV6 + SHIM)?, TAGGED)?;
+                self.fill_v6(ip, inner, SHIM, protocol, per);
+                Ok(shim)
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn put_udp<B: PacketBuffer, const SHIM: usize>(
+        &self,
+        packet: &mut B,
+        from: usize,
+        inner: Inner,
+        per: PerPacket,
+    ) -> Result<(), EncapsulateError> {
+        let shim: &mut [u8; SHIM] = self.put_ip(packet, from, inner, protocol::UDP, per)?;
+        if let [s0, s1, _, _, l0, l1, _, _, gue @ ..] = shim.as_mut_slice() {
+            [*s0, *s1] = shim::source_port(per.flow_hash).to_be_bytes();
+            [*l0, *l1] = (inner.len + SHIM as u16).to_be_bytes();
+            if let [_, protocol, ..] = gue {
+                *protocol = inner.protocol();
             }
         }
         Ok(())
     }
 
-    /// Copies the template, which has `LEN` bytes, in front of what is `from` bytes into the packet, and returns the outer
-    /// IP header, `IP` bytes that start at `L3`.
-    #[inline(always)]
-    fn put<'p, B: PacketBuffer, const L3: usize, const LEN: usize, const IP: usize>(
+    #[inline(never)]
+    fn put_gre<B: PacketBuffer>(
         &self,
-        packet: &'p mut B,
+        packet: &mut B,
         from: usize,
-    ) -> Result<&'p mut [u8; IP], EncapsulateError> {
-        let head = if LEN >= from {
-            packet.prepend(LEN - from)
-        } else {
-            packet.trim_front(from - LEN);
-            Some(packet.head_mut())
-        };
-        let header: &mut [u8; LEN] =
-            head.and_then(|head| head.first_chunk_mut()).ok_or(EncapsulateError::NoHeadroom)?;
-        if let Some(bytes) = self.bytes.first_chunk() {
-            *header = *bytes;
+        inner: Inner,
+        per: PerPacket,
+    ) -> Result<(), EncapsulateError> {
+        *self.put_ip(packet, from, inner, protocol::GRE, per)? = shim::gre(inner.ethertype());
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn put_label<B: PacketBuffer>(
+        &self,
+        packet: &mut B,
+        from: usize,
+        inner: Inner,
+        per: PerPacket,
+    ) -> Result<(), EncapsulateError> {
+        let len = if self.is_tagged() { TAGGED } else { ETHERNET } + LABEL;
+        if let Some([.., class_bottom, ttl]) = self.put(packet, from, len)?.last_chunk_mut::<LABEL>() {
+            *class_bottom |= shim::label_class(inner.traffic_class);
+            *ttl = per.ttl;
         }
-        header[L3..].first_chunk_mut().ok_or(EncapsulateError::NoHeadroom)
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn put_link<B: PacketBuffer>(&self, packet: &mut B, from: usize, inner: Inner) -> Result<(), EncapsulateError> {
+        let len = if self.is_tagged() { TAGGED } else { ETHERNET };
+        if let Some(ethertype) = self.put(packet, from, len)?.last_chunk_mut() {
+            *ethertype = inner.ethertype().to_be_bytes();
+        }
+        Ok(())
     }
 
     #[inline]
-    fn fill_v4(&self, ip: &mut [u8; IPV4], length: u16, tos: u8, dont_fragment: bool, protocol: u8, per: PerPacket) {
+    fn fill_v4(&self, ip: &mut [u8; IPV4], inner: Inner, shim: usize, protocol: u8, per: PerPacket) {
+        let (tos, length) = (inner.traffic_class, inner.len + (IPV4 + shim) as u16);
         // RFC 6864 section 4.1: the identification of an atomic datagram has no meaning.
-        let (identification, fragment) = if dont_fragment { (0, 0x4000_u16) } else { (per.identification, 0) };
+        let (identification, fragment) = if inner.dont_fragment { (0, DONT_FRAGMENT) } else { (per.identification, 0) };
         let ttl_protocol = u16::from_be_bytes([per.ttl, protocol]);
         let spread = (per.flow_hash & self.spread_mask) as u32;
         ip[1] = tos;
@@ -257,10 +438,10 @@ impl Template {
     }
 
     #[inline]
-    fn fill_v6(&self, ip: &mut [u8; IPV6], payload: u16, traffic_class: u8, protocol: u8, per: PerPacket) {
+    fn fill_v6(&self, ip: &mut [u8; IPV6], inner: Inner, shim: usize, protocol: u8, per: PerPacket) {
         let label = (per.flow_hash >> 44) as u32;
-        ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(traffic_class) << 20 | label).to_be_bytes());
-        ip[4..6].copy_from_slice(&payload.to_be_bytes());
+        ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(inner.traffic_class) << 20 | label).to_be_bytes());
+        ip[4..6].copy_from_slice(&(inner.len + shim as u16).to_be_bytes());
         ip[6] = protocol;
         ip[7] = per.ttl;
         // Into the low half of the source.
@@ -268,3 +449,16 @@ impl Template {
         ip[16..24].copy_from_slice(&(self.source | spread).to_be_bytes());
     }
 }
+
+/// The outer IP header, which starts `l3` bytes into `header`, and what follows it.
+#[inline(always)]
+fn split<const IP: usize, const SHIM: usize>(
+    header: &mut [u8],
+    l3: usize,
+) -> Result<(&mut [u8; IP], &mut [u8; SHIM]), EncapsulateError> {
+    let split = header.get_mut(l3..).and_then(|ip| ip.split_first_chunk_mut());
+    split.and_then(|(ip, shim)| Some((ip, shim.first_chunk_mut()?))).ok_or(EncapsulateError::NoHeadroom)
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "  name: edge1",
         "  name: edge1\n  colour: red",
-        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents"#,
+        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents, gue_port"#,
     ),
     ("weight: 10", "wieght: 10", r#"28:42: unknown key "wieght"; did you mean "weight"? (weight: 10)"#),
     ("source: { v4: 24 }", "source: { v5: 24 }", r#"27:23: unknown key "v5"; did you mean "v4"? (v4: 24)"#),
@@ -46,7 +46,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "flow: { source: { v4: 24 } }",
         "flow: [source]",
-        "27:5: a word or a map is expected here, not a list; write it like flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]",
+        "27:5: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre or children: [server1, { name: server2, weight: 10 }]",
     ),
     (
         "flow: { source: { v4: 24 } }",
@@ -79,7 +79,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "children: [server1, server2]",
         "children: [[server1]]",
-        "23:16: a word or a map is expected here, not a list; write it like flow: 5-tuple or children: [server1, { name: server2, weight: 10 }]",
+        "23:16: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre or children: [server1, { name: server2, weight: 10 }]",
     ),
     (
         "children: [server1, server2]",
@@ -395,8 +395,53 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "address: 10.0.1.11",
-        "address: 10.0.1.11, tunnel: gre",
-        r#"16:50: tunnel "gre" is not known; write one of ipip: tunnel: ipip"#,
+        "address: 10.0.1.11, tunnel: l2tp",
+        r#"16:50: tunnel "l2tp" is not known; write one of ipip, gue, gre, mac: tunnel: ipip, tunnel: gue or tunnel: { mpls: { label: 1000 } }"#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: mpls",
+        r#"16:50: tunnel "mpls" has no label; write one: tunnel: { mpls: { label: 1000 } }"#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: { mpls: { label: 15 } }",
+        "16:67: label 15 is out of range; write one from 16 to 1048575: label: 1000",
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: { mpls: {} }",
+        r#"16:58: missing key "label"; add it: label: 1000"#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: { gue: {}, mpls: { label: 16 } }",
+        "16:50: a tunnel is of one kind; write one: tunnel: ipip, tunnel: gue or tunnel: { mpls: { label: 1000 } }",
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: { ipip: {} }",
+        r#"16:52: unknown key "ipip"; the keys here are gue, mpls"#,
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: { gue: { port: 0 } }",
+        "16:65: port 0 is out of range; write one from 1 to 65535: port: 6080",
+    ),
+    (
+        "address: 10.0.1.11",
+        "address: 10.0.1.11, tunnel: { gue: { variant: 2 } }",
+        r#"16:68: variant "2" is not known; write one of 0, 1: variant: 0"#,
+    ),
+    (
+        "address: 10.9.9.13",
+        "address: 10.9.9.13, tunnel: mac",
+        r#"18:50: child "server3" is in no port's subnet, and a changed MAC address leads no farther; write another kind: tunnel: ipip"#,
+    ),
+    (
+        "  name: edge1\n",
+        "  name: edge1\n  gue_port: 65536\n",
+        "3:13: gue_port 65536 is out of range; write one from 1 to 65535: gue_port: 6080",
     ),
     (
         "prefix: 0.0.0.0/0",

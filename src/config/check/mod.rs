@@ -8,14 +8,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_saphyr::Spanned;
 
 use super::error::{Fault, quote};
-use super::raw::{self, Text};
+use super::raw::{self, Text, WordOr};
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
-use super::{Child, Cluster, Config, Dpdk, Flows, Hugepages, Metrics, Router, Timeouts, TunnelKind, Workers};
+use super::{
+    Child, Cluster, Config, Dpdk, Flows, GueVariant, Hugepages, Metrics, Router, Timeouts, TunnelKind, Workers, port_of,
+};
 
 /// The largest prime below 2^24: beyond it a selection table costs more memory than it gains in evenness.
 const TABLE_SIZE_MAX: u32 = 16_777_213;
+
+/// UDP port of GUE, by IANA.
+const GUE_PORT: u16 = 6080;
 
 /// Smallest room that a packet buffer takes in its pool, in bytes: its header, headroom and 2 KiB of data.
 const BUFFER_SIZE_MIN: u64 = 2304;
@@ -64,6 +70,7 @@ fn router(raw: &raw::Router) -> Result<Router, Fault> {
         tunnel_v6: None,
         tunnel_source_v4: None,
         tunnel_source_v6: None,
+        gue_port: or(&raw.gue_port, GUE_PORT, |text| number("gue_port", text, 1..=u16::MAX))?,
         parents: Vec::new(),
     };
     for text in &raw.tunnel_addresses {
@@ -250,7 +257,8 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
         let address = host("address", text)?;
         let ipv4 = address.is_ipv4();
         let router = &config.router;
-        if !family(ipv4, router.tunnel_v4.is_some(), router.tunnel_v6.is_some()) {
+        let tunnel = child.tunnel.as_ref().map_or(Ok(TunnelKind::IpIp), tunnel)?;
+        if tunnel.has_outer_ip() && !family(ipv4, router.tunnel_v4.is_some(), router.tunnel_v6.is_some()) {
             return Err(Fault::at(text, no_tunnel_address(&format!("child \"{name}\""), ipv4)));
         }
         if config.owns(address) {
@@ -265,10 +273,48 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
             );
             return Err(Fault::at(text, message));
         }
-        let tunnel = or(&child.tunnel, TunnelKind::IpIp, |text| word("tunnel", text, &[("ipip", TunnelKind::IpIp)]))?;
+        if let (TunnelKind::Mac, Some(tunnel)) = (tunnel, &child.tunnel)
+            && !config.ports.is_empty()
+            && port_of(&config.ports, address).is_none()
+        {
+            let message = format!(
+                "child \"{name}\" is in no port's subnet, and a changed MAC address leads no farther; \
+                 write another kind: tunnel: ipip"
+            );
+            return Err(Fault::at(tunnel, message));
+        }
         Ok(Child { name, address, tunnel })
     };
     raw.iter().map(child).collect()
+}
+
+fn tunnel(raw: &Spanned<WordOr<raw::Tunnel>>) -> Result<TunnelKind, Fault> {
+    let default = TunnelKind::Gue { port: GUE_PORT, variant: GueVariant::Header };
+    let map = match &raw.value {
+        WordOr::Word(kind) if kind == "mpls" => {
+            let message = "tunnel \"mpls\" has no label; write one: tunnel: { mpls: { label: 1000 } }";
+            return Err(Fault::at(raw, message));
+        }
+        WordOr::Word(kind) => {
+            let text = Spanned { value: kind.clone(), referenced: raw.referenced, defined: raw.defined };
+            let kinds =
+                [("ipip", TunnelKind::IpIp), ("gue", default), ("gre", TunnelKind::Gre), ("mac", TunnelKind::Mac)];
+            return word("tunnel", &text, &kinds);
+        }
+        WordOr::Map(map) => map,
+    };
+    match (&map.gue, &map.mpls) {
+        (Some(gue), None) => {
+            let variants = [("0", GueVariant::Header), ("1", GueVariant::Direct)];
+            Ok(TunnelKind::Gue {
+                port: or(&gue.port, GUE_PORT, |text| number("port", text, 1..=u16::MAX))?,
+                variant: or(&gue.variant, GueVariant::Header, |text| word("variant", text, &variants))?,
+            })
+        }
+        // RFC 3032 section 2.1: the first 16 have meanings of their own.
+        (None, Some(mpls)) => Ok(TunnelKind::Mpls { label: number("label", &mpls.label, 16..=(1 << 20) - 1)? }),
+        _ => Err(Fault::at(raw, format!("a tunnel is of one kind; write one: {}", example("tunnel")))),
+    }
 }
 
 fn metrics(raw: Option<&raw::Metrics>) -> Result<Metrics, Fault> {
