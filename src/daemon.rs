@@ -273,9 +273,9 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     };
     let hz = dpdk::tsc::hz() as f64;
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
-    let gauges = thinking.gauges();
-    let neighbour_reader = Box::new(move || gauges.read());
-    let collector = Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, neighbour_reader));
+    let slow_path_counters = thinking.counters();
+    let collector =
+        Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters));
     let outcome = slow_path(thinking, file, &handles, clock, metrics, collector);
 
     stop.store(true, Ordering::Relaxed);

@@ -334,8 +334,8 @@ fn an_address_is_reached_through_its_subnet_or_the_longest_route() {
     let table = [
         ("10.0.0.77", Some((0, "10.0.0.77"))),
         ("10.0.1.77", Some((1, "10.0.1.77"))),
-        // Our own subnet comes first, even before a longer route.
-        ("10.0.1.200", Some((1, "10.0.1.200"))),
+        // A longer route comes before our own subnet, as in any router.
+        ("10.0.1.200", Some((0, "10.0.0.252"))),
         ("10.9.1.1", Some((1, "10.0.1.254"))),
         ("10.9.9.13", Some((0, "10.0.0.253"))),
         ("8.8.8.8", Some((0, "10.0.0.254"))),
@@ -371,6 +371,7 @@ ports: 2
 routes: 1
   prefix     via
   0.0.0.0/0  10.0.0.254
+forwarding  off: what is for no virtual host is dropped
 neighbours: 1
   address     mac
   10.0.0.254  02:00:5e:10:00:01

@@ -112,7 +112,8 @@ fn children_get_packets_as_soon_as_they_have_answered_and_flows_stay_where_they_
     let config = config();
     let mut whole = Whole::new(&config);
     assert!(whole.flows().is_empty());
-    assert_eq!(whole.router.moved(), [("received", 100), ("flows_inserted", 100), ("no_neighbour", 100)]);
+    let first = [("received", 100), ("flows_inserted", 100), ("no_neighbour", 4), ("punt_ring_full", 96)];
+    assert_eq!(whole.router.moved(), first, "the slow path is told, and no more than its ring half full");
 
     let (changes, sent) = whole.pass(Duration::ZERO);
     assert_eq!(asked(&sent), [ONE.0, TWO.0]);
@@ -126,7 +127,8 @@ fn children_get_packets_as_soon_as_they_have_answered_and_flows_stay_where_they_
     let to_one = whole.flows();
     assert!(!to_one.is_empty() && to_one.iter().all(|to| *to == (11, ONE.1)));
     let lost = 100 - to_one.len() as u64;
-    assert_eq!(whole.router.moved(), [("received", 100), ("forwarded", 100 - lost), ("no_neighbour", lost)]);
+    let told = [("received", 100), ("forwarded", 100 - lost), ("no_neighbour", 4), ("punt_ring_full", lost - 4)];
+    assert_eq!(whole.router.moved(), told);
 
     whole.answer(TWO);
     whole.pass(Duration::from_millis(1));
@@ -155,6 +157,40 @@ fn children_get_packets_as_soon_as_they_have_answered_and_flows_stay_where_they_
     let lost = |(address, before)| Change { address: IpAddr::V4(address), before: Some(before), mac: None };
     assert_eq!(gone, [ONE, (TWO.0, moved)].map(lost));
     assert!(whole.flows().is_empty());
+}
+
+#[test]
+fn the_first_packets_to_a_child_wait_until_it_has_answered() {
+    let config = config();
+    let mut whole = Whole::new(&config);
+    let frames: Vec<Vec<u8>> = (1..=4).map(|port| udp([192, 0, 2, 1], port)).collect();
+    assert!(whole.router.carry(&frames).is_empty());
+    whole.pass(Duration::ZERO);
+    whole.answer(ONE);
+    whole.answer(TWO);
+    whole.router.moved();
+    let (_, sent) = whole.pass(Duration::from_millis(1));
+    assert_eq!(whole.router.moved(), [("received", 4), ("forwarded", 4)]);
+    let inner: Vec<&[u8]> = sent.iter().map(|(_, frame)| &frame[34..]).collect();
+    let mut expected: Vec<&[u8]> = frames.iter().map(|frame| &frame[14..]).collect();
+    // Those for one child leave in the order in which they came.
+    expected.sort_by_key(|packet| inner.iter().position(|sent| sent == packet));
+    assert_eq!(inner, expected);
+
+    // Nobody answers: no packet is kept for ever, and each is counted.
+    let mut whole = Whole::new(&config);
+    whole.router.carry(&frames);
+    let counters = whole.slow_path.counters();
+    whole.pass(Duration::ZERO);
+    assert_eq!(counters.waiting.get(), 4);
+    for _ in 0..3 {
+        whole.pass(Duration::from_secs(1));
+    }
+    assert_eq!((counters.waiting.get(), counters.waiting_dropped(WaitingDrop::Unanswered).get()), (0, 4));
+    // Who is known not to answer is not waited for.
+    whole.router.carry(&frames);
+    whole.pass(Duration::ZERO);
+    assert_eq!((counters.waiting.get(), counters.waiting_dropped(WaitingDrop::Unanswered).get()), (0, 8));
 }
 
 #[test]

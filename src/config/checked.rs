@@ -23,6 +23,8 @@ pub struct Config {
     pub ports: Vec<Port>,
     /// Static routes, beside the subnets of the ports' own addresses.
     pub routes: Vec<Route>,
+    /// Whether packets for no service are forwarded between the ports, as any router does.
+    pub forwarding: bool,
     /// Neighbours whose link-layer address is given.
     pub neighbours: Vec<Neighbour>,
     /// The flow tables.

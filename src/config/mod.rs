@@ -72,14 +72,20 @@ impl Config {
         raw::read(text).and_then(|raw| check::check(&raw)).map_err(|fault| fault.in_file(file_name))
     }
 
-    /// The port and neighbour by which an address is reached: directly when it lies in the subnet of a port, else by
-    /// the static route with the longest prefix. `None`: there is no way.
+    /// The port and neighbour by which an address is reached, by the longest prefix around it: directly where that is
+    /// the subnet of a port, else by the static route. `None`: there is no way.
     pub fn attachment(&self, ip: IpAddr) -> Option<Attachment> {
-        let direct = |ip| port_of(&self.ports, ip).map(|port| Attachment { port, next_hop: ip });
-        direct(ip).or_else(|| {
-            let routes = self.routes.iter().filter(|route| route.prefix.contains(&ip));
-            routes.max_by_key(|route| route.prefix.prefix_len()).and_then(|route| direct(route.via))
-        })
+        let routes = self.routes.iter().filter(|route| route.prefix.contains(&ip));
+        let route = routes.max_by_key(|route| route.prefix.prefix_len());
+        match (port_of(&self.ports, ip), route) {
+            (Some((port, length)), route) if route.is_none_or(|route| route.prefix.prefix_len() <= length) => {
+                Some(Attachment { port, next_hop: ip })
+            }
+            (_, route) => {
+                let next_hop = route?.via;
+                port_of(&self.ports, next_hop).map(|(port, _)| Attachment { port, next_hop })
+            }
+        }
     }
 
     /// What was compiled, for people.
@@ -88,9 +94,9 @@ impl Config {
     }
 }
 
-/// The port with the longest subnet that an address lies in.
-fn port_of(ports: &[Port], ip: IpAddr) -> Option<PortIndex> {
+/// The port with the longest subnet that an address lies in, and that length.
+fn port_of(ports: &[Port], ip: IpAddr) -> Option<(PortIndex, u8)> {
     let subnets = (0..).zip(ports).flat_map(|(index, port)| port.addresses.iter().map(move |net| (index, net)));
     let around = subnets.filter(|(_, net): &(u16, &IpNet)| net.contains(&ip));
-    around.max_by_key(|(_, net)| net.prefix_len()).map(|(index, _)| PortIndex(index))
+    around.map(|(index, net)| (PortIndex(index), net.prefix_len())).max_by_key(|(_, length)| *length)
 }

@@ -34,6 +34,7 @@ raw! {
         ports: Vec<Spanned<Port>>,
         #[serde(default)]
         routes: Vec<Route>,
+        forwarding: Option<Text>,
         #[serde(default)]
         neighbours: Vec<Neighbour>,
         flows: Option<Flows>,

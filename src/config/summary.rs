@@ -76,6 +76,8 @@ impl Summary<'_> {
         table(f, "ports", 0, &["name", "device", "mtu", "vlan", "addresses"], ports.collect())?;
         let routes = self.0.routes.iter().map(|route| vec![show(route.prefix), route.via.to_string()]);
         table(f, "routes", 0, &["prefix", "via"], routes.collect())?;
+        let forwarding = if self.0.forwarding { "on" } else { "off: what is for no virtual host is dropped" };
+        writeln!(f, "forwarding  {forwarding}")?;
         let neighbours = self.0.neighbours.iter().map(|one| vec![one.address.to_string(), one.mac.to_string()]);
         table(f, "neighbours", 0, &["address", "mac"], neighbours.collect())
     }

@@ -28,6 +28,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "file_prefix" => "file_prefix: slr",
         "flow" => "flow: 5-tuple, flow: source or flow: { source: { v4: 24, v6: 56 } }",
         "flows" => "flows: { capacity_v4: 1000000 }",
+        "forwarding" => "forwarding: on",
         "gue" => "gue: { port: 6080, variant: 0 }",
         "gue_port" => "gue_port: 6080",
         "hugepages" => "hugepages: auto",

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::conditions::Conditions;
 use super::neighbours::Neighbours;
@@ -23,6 +23,7 @@ pub use super::numbers::TooManyTargets;
 use crate::clock::Instant;
 use crate::config::{self, Config, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
+use crate::forward::routes::{Routes, Way};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
@@ -49,6 +50,11 @@ pub struct Reach {
 pub trait Reachability {
     /// The link towards `address`, or `None` while the next hop's link-layer address is unknown.
     fn reach(&self, address: IpAddr) -> Option<Reach>;
+
+    /// The neighbours, where there are any to forward to.
+    fn neighbours(&self) -> Option<&Neighbours> {
+        None
+    }
 }
 
 /// Reachability by the configuration's routes, over what is known about the neighbours.
@@ -65,6 +71,10 @@ impl Reachability for Configured<'_> {
         let attachment = self.config.attachment(address)?;
         let mtu = self.config.ports.get(attachment.port.index())?.mtu;
         Some(Reach { port: attachment.port, link: self.neighbours.link(attachment.next_hop)?, mtu })
+    }
+
+    fn neighbours(&self) -> Option<&Neighbours> {
+        Some(self.neighbours)
     }
 }
 
@@ -99,6 +109,8 @@ pub struct Compiler {
     numbers: Numbers,
     /// The selectors of the last snapshot, by virtual host.
     selectors: HashMap<String, (SelectorInputs, Arc<Selector>)>,
+    /// The child of each target, by its position in the configuration.
+    children: Vec<Option<usize>>,
 }
 
 /// All that a selector depends on. Costs are compared by their bits.
@@ -107,7 +119,12 @@ type SelectorInputs = (Policy, u32, [u8; 16], Vec<(String, Weight, u64, u8, bool
 impl Compiler {
     /// A compiler of snapshots with `targets_max` targets at most.
     pub fn new(targets_max: usize) -> Compiler {
-        Compiler { numbers: Numbers::new(targets_max), selectors: HashMap::new() }
+        Compiler { numbers: Numbers::new(targets_max), selectors: HashMap::new(), children: Vec::new() }
+    }
+
+    /// The child of a target in the last configuration, by its position there; `None` where no member has it.
+    pub fn child(&self, target: TargetId) -> Option<usize> {
+        *self.children.get(target.index())?
     }
 
     /// The snapshot that `config` describes under `conditions`.
@@ -156,17 +173,24 @@ impl Compiler {
         let prefixes = config.virtual_hosts.iter().zip(0..).flat_map(|(host, position)| {
             host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(position)))
         });
-        let index = VirtualHosts::new(prefixes);
-        let (paths, targets) = paths_and_targets(config, &virtual_hosts, numbers.given(), reachability);
+        let index = Arc::new(VirtualHosts::new(prefixes));
+        let (paths, targets, routes) = ways(config, &virtual_hosts, numbers.given(), reachability);
+        self.children = vec![None; numbers.given()];
+        for (host, compiled) in config.virtual_hosts.iter().zip(&virtual_hosts) {
+            for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
+                self.children[target.index()] = Some(member.child);
+            }
+        }
         (self.numbers, self.selectors) = (numbers, selectors);
         let tables = ForwardTables {
             own: own_addresses(config),
             parents: config.router.parents.clone(),
             gue_port: config.router.gue_port,
             index,
-            virtual_hosts,
+            virtual_hosts: virtual_hosts.into(),
             targets,
             paths,
+            routes,
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
         };
@@ -181,7 +205,7 @@ pub struct Shares<'a>(pub &'a ForwardTables);
 impl fmt::Display for Shares<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "new flows, by slots or turns")?;
-        for host in &self.0.virtual_hosts {
+        for host in self.0.virtual_hosts.iter() {
             let shares = host.selector.shares();
             let all: usize = shares.values().sum();
             writeln!(f, "  {}", host.name)?;
@@ -197,17 +221,18 @@ impl fmt::Display for Shares<'_> {
 
 /// `tables`, the last that was compiled from `config`, over other neighbours: nothing that costs time is made anew.
 pub fn recompile(config: &Config, tables: &ForwardTables, reachability: &impl Reachability) -> ForwardTables {
-    let (paths, targets) = paths_and_targets(config, &tables.virtual_hosts, tables.targets.len(), reachability);
-    ForwardTables { paths, targets, ..tables.clone() }
+    let (paths, targets, routes) = ways(config, &tables.virtual_hosts, tables.targets.len(), reachability);
+    ForwardTables { paths, targets, routes, ..tables.clone() }
 }
 
-/// The paths to the children that can be reached, and `count` targets: those that are no member's have no flows.
-fn paths_and_targets(
+/// The paths to the children that can be reached, `count` targets, of which those that are no member's have no flows, and
+/// the ways of packets that are for no service.
+fn ways(
     config: &Config,
     virtual_hosts: &[VirtualHost],
     count: usize,
     reachability: &impl Reachability,
-) -> (Vec<Path>, Vec<Target>) {
+) -> (Vec<Path>, Vec<Target>, Option<Routes>) {
     let mut paths = Vec::new();
     let children: Vec<Option<PathId>> = config
         .children
@@ -223,7 +248,37 @@ fn paths_and_targets(
             targets[target.index()] = Target { path: children[member.child], moves: false };
         }
     }
-    (paths, targets)
+    let routes = reachability.neighbours().filter(|_| config.forwarding).map(|known| routes(config, known, &mut paths));
+    (paths, targets, routes)
+}
+
+/// The ways of packets that are for no service, with what they need of `paths` added there.
+fn routes(config: &Config, neighbours: &Neighbours, paths: &mut Vec<Path>) -> Routes {
+    let mut routes = Routes::new(neighbours.macs());
+    let mut way = |port: PortIndex, link| {
+        paths.push(Path { port, template: Template::mac(link, config.ports[port.index()].mtu) });
+        Way::Path(PathId(paths.len() as u32 - 1))
+    };
+    let known: HashMap<IpAddr, Way> =
+        neighbours.known().map(|(address, port, link)| (address, way(port, link))).collect();
+    for route in &config.routes {
+        routes.insert(route.prefix, known.get(&route.via).copied().unwrap_or(Way::Unresolved));
+    }
+    // Of equal prefixes the port's own counts.
+    for net in config.ports.iter().flat_map(|port| &port.addresses) {
+        routes.insert(*net, Way::Unresolved);
+        if let IpNet::V4(net) = net
+            && net.prefix_len() < 31
+        {
+            for nobody in [net.network(), net.broadcast()] {
+                routes.insert(Ipv4Net::from(nobody).into(), Way::Nobody);
+            }
+        }
+    }
+    for (address, way) in known {
+        routes.insert(address.into(), way);
+    }
+    routes
 }
 
 fn own_addresses(config: &Config) -> OwnAddresses {

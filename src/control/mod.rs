@@ -6,3 +6,4 @@ pub mod neighbours;
 mod numbers;
 pub mod rate_limit;
 pub mod slow_path;
+pub mod waiting;

@@ -254,8 +254,7 @@ impl Neighbours {
 
     /// The neighbours that `config` needs, over the same ports, as far as they are known already.
     pub fn reconfigured(&self, config: &Config) -> Neighbours {
-        let macs: Vec<MacAddr> = self.sides.iter().map(|side| side.mac).collect();
-        let mut anew = Neighbours::new(config, &macs, self.random);
+        let mut anew = Neighbours::new(config, &self.macs(), self.random);
         for before in self.by_address.values().map(|slot| &self.table[*slot]) {
             if before.wanted {
                 anew.add_wanted(config, before.address, Instant::ZERO);
@@ -356,6 +355,11 @@ impl Neighbours {
     /// Number of neighbours in `state`.
     pub fn count(&self, state: State) -> u64 {
         self.counts[state as usize]
+    }
+
+    /// Our link-layer addresses, by port.
+    pub fn macs(&self) -> Vec<MacAddr> {
+        self.sides.iter().map(|side| side.mac).collect()
     }
 
     /// The neighbours whose link-layer addresses are known, each with the link towards it.

@@ -1,18 +1,21 @@
 //! What happens to punted frames and to what the operator says: it is fed to the machines, which answer through the
 //! workers, and whatever changes the snapshot makes a new one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::compile::{Compiled, Compiler, Configured, TooManyTargets, recompile};
 use super::conditions::Conditions;
-use super::neighbours::{Change, Input, Neighbours, Output, State};
+use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
+use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::forward::counters::{Counter, WorkerCounters};
-use crate::forward::punt::{Handling, InjectRing, Injection, PuntRing};
+use crate::forward::punt::{Handling, InjectRing, Injection, Punt, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
-use crate::forward::verdict::InjectDrop;
+use crate::forward::verdict::{InjectDrop, PuntReason};
+use crate::packet::parse::{Frame, parse};
 use crate::units::Weight;
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
@@ -39,14 +42,24 @@ impl WorkerEnd {
     }
 }
 
-/// Neighbours by state, to be read by anyone.
+/// What the slow path counts, to be read by anyone.
 #[derive(Debug, Default)]
-pub struct NeighbourGauges([Counter; State::ALL.len()]);
+pub struct SlowPathCounters {
+    neighbours: [Counter; State::ALL.len()],
+    /// Packets that wait for a next hop now.
+    pub waiting: Counter,
+    waiting_dropped: [Counter; WaitingDrop::ALL.len()],
+}
 
-impl NeighbourGauges {
-    /// The label of each state and the number of neighbours in it.
-    pub fn read(&self) -> Vec<(&'static str, u64)> {
-        State::ALL.iter().zip(&self.0).map(|(state, gauge)| (state.label(), gauge.get())).collect()
+impl SlowPathCounters {
+    /// Neighbours in `state` now.
+    pub fn neighbours(&self, state: State) -> &Counter {
+        &self.neighbours[state as usize]
+    }
+
+    /// Packets that waited for a next hop, or were to, and were dropped for `reason`.
+    pub fn waiting_dropped(&self, reason: WaitingDrop) -> &Counter {
+        &self.waiting_dropped[reason as usize]
     }
 }
 
@@ -90,7 +103,10 @@ pub struct SlowPath {
     neighbours: Neighbours,
     published: Published,
     workers: Vec<WorkerEnd>,
-    gauges: Arc<NeighbourGauges>,
+    counters: Arc<SlowPathCounters>,
+    waiting: Waiting<Waiter>,
+    /// Neighbours that have been found since the snapshot.
+    found: Vec<IpAddr>,
     outdated: Outdated,
     /// When neighbours may change the snapshot again.
     publish_after: Instant,
@@ -115,29 +131,31 @@ impl SlowPath {
             neighbours,
             published,
             workers,
-            gauges: Arc::default(),
+            counters: Arc::default(),
+            waiting: Waiting::default(),
+            found: Vec::new(),
             outdated: Outdated::No,
             publish_after: Instant::ZERO,
             retired: Vec::new(),
         }
     }
 
-    /// Neighbours by state as of the last pass.
-    pub fn gauges(&self) -> Arc<NeighbourGauges> {
-        self.gauges.clone()
+    /// What it counts.
+    pub fn counters(&self) -> Arc<SlowPathCounters> {
+        self.counters.clone()
     }
 
     /// Does what has come up by `now`, and returns which neighbours have changed.
     pub fn pass(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
-        for worker in &self.workers {
-            for punt in (0..PUNTS_PER_PASS).map_while(|_| worker.punts.pop()) {
-                // What comes out of a tunnel is from no neighbour.
-                if !punt.what.bare {
-                    let input = Input::Frame { port: punt.port, bytes: punt.frame() };
-                    perform(worker, self.neighbours.handle(now, input), &mut changes);
-                }
+        for worker in 0..self.workers.len() {
+            for _ in 0..PUNTS_PER_PASS {
+                let Some(punt) = self.workers[worker].punts.pop() else { break };
+                self.take_in(now, worker, &punt, &mut changes);
             }
+        }
+        for _ in self.waiting.expired(now) {
+            self.counters.waiting_dropped(WaitingDrop::Unanswered).add(1);
         }
         // What nobody has asked for leaves by the first worker.
         if let Some(worker) = self.workers.first()
@@ -145,15 +163,66 @@ impl SlowPath {
         {
             perform(worker, self.neighbours.handle(now, Input::Tick), &mut changes);
         }
-        for (state, gauge) in State::ALL.iter().zip(&self.gauges.0) {
-            gauge.set(self.neighbours.count(*state));
+        for state in State::ALL {
+            self.counters.neighbours(*state).set(self.neighbours.count(*state));
         }
-        if changes.iter().any(|change| change.mac != change.before) {
+        for change in changes.iter().filter(|change| change.mac != change.before) {
             self.outdated = self.outdated.max(Outdated::Paths);
+            self.found.extend(change.mac.map(|_| change.address));
         }
         self.catch_up(now);
+        self.counters.waiting.set(self.waiting.len() as u64);
         self.retired.retain(|tables| Arc::strong_count(tables) > 1);
         changes
+    }
+
+    /// Takes in a frame that `worker` could not decide on.
+    fn take_in(&mut self, now: Instant, worker: usize, punt: &Punt, changes: &mut Vec<Change>) {
+        match punt.what.reason {
+            PuntReason::NoNeighbour => {
+                if let Err(reason) = self.wait_for_next_hop(now, worker, punt) {
+                    self.counters.waiting_dropped(reason).add(1);
+                }
+            }
+            // What comes out of a tunnel is from no neighbour.
+            _ if punt.what.bare => {}
+            _ => {
+                let input = Input::Frame { port: punt.port, bytes: punt.frame() };
+                perform(&self.workers[worker], self.neighbours.handle(now, input), changes);
+            }
+        }
+    }
+
+    /// Asks for the next hop of a packet, and keeps the packet until there is an answer.
+    fn wait_for_next_hop(&mut self, now: Instant, worker: usize, punt: &Punt) -> Result<(), WaitingDrop> {
+        let frame = punt.frame();
+        // One whose copy was cut does not parse.
+        let parsed = match parse(frame, frame.len()) {
+            Ok(Frame::Ip(parsed)) if !punt.what.bare => Some(parsed),
+            _ => None,
+        };
+        let address = match punt.what.target {
+            Some(target) => self.compiler.child(target).map(|child| self.config.children[child].address),
+            None => parsed.map(|parsed| parsed.destination(frame)),
+        };
+        let next_hop = address.and_then(|address| self.config.attachment(address)).map(|way| way.next_hop);
+        let next_hop = next_hop.ok_or(WaitingDrop::NotAsked)?;
+        let wanted = self.neighbours.want(now, &self.config, next_hop);
+        if parsed.is_none() {
+            return Err(WaitingDrop::Unfit);
+        }
+        let waiter = Waiter { worker, frame: Injection::new(punt.port, Handling::Walk, frame) };
+        match wanted {
+            Wanted::Silent => Err(WaitingDrop::Unanswered),
+            Wanted::NoRoom | Wanted::NoLink => Err(WaitingDrop::NotAsked),
+            Wanted::Asked => self.waiting.hold(now, next_hop, waiter),
+            Wanted::Known if self.outdated > Outdated::No => self.waiting.hold(now, next_hop, waiter),
+            // It was on its way here when the snapshot was published.
+            Wanted::Known => {
+                self.workers[waiter.worker].send(waiter.frame);
+                Ok(())
+            }
+        }
     }
 
     /// Puts another configuration in the place of the one that there is: at once and whole, or not at all. Flows stay
@@ -251,7 +320,17 @@ impl SlowPath {
             renumbered.iter().for_each(|target| worker.counters.forget(*target));
         }
         self.retired.push(self.published.swap(Arc::new(tables)));
+        for waiter in std::mem::take(&mut self.found).into_iter().flat_map(|address| self.waiting.take(address)) {
+            self.workers[waiter.worker].send(waiter.frame);
+        }
     }
+}
+
+/// A packet that waits for its next hop.
+struct Waiter {
+    /// Who is to carry it.
+    worker: usize,
+    frame: Injection,
 }
 
 /// The key of what differs although it is settled at start.

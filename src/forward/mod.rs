@@ -18,6 +18,7 @@ pub mod io;
 pub mod memory_io;
 pub mod pipeline;
 pub mod punt;
+pub mod routes;
 pub mod tables;
 pub mod verdict;
 pub mod worker;

@@ -266,7 +266,9 @@ impl<I: PacketIo> Pipeline<I> {
             Family::V4 => visit.target(&mut self.v4, KeyV4::of(packet.head(), &work.parsed))?,
             Family::V6 => visit.target(&mut self.v6, KeyV6::of(packet.head(), &work.parsed))?,
         };
-        let path = tables.targets[target.index()].path.ok_or(Refusal::NoNeighbour)?;
+        let unresolved =
+            || Cause { reason: PuntReason::NoNeighbour, target: Some(target), bare: work.parsed.l3_offset == 0 };
+        let path = tables.targets[target.index()].path.ok_or_else(|| End::Punt(unresolved()))?;
         let path = &tables.paths[path.index()];
         let per = PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification };
         path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
@@ -285,6 +287,9 @@ impl<I: PacketIo> Pipeline<I> {
     fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
         match end {
             End::Drop(reason) => self.counters.dropped(reason).add(1),
+            End::Punt(cause) if !cause.reason.is_for_us() && self.punts.is_half_full() => {
+                self.counters.dropped(Refusal::PuntRingFull.into()).add(1);
+            }
             End::Punt(cause) if self.punts.push(|| Punt::new(port, cause, packet.head())) => {
                 self.counters.punted(cause.reason).add(1);
             }

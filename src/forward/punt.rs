@@ -114,6 +114,11 @@ impl<R> Ring<R> {
         self.0.as_ref().map_or(0, |ring| ring.len())
     }
 
+    /// True when every other slot at least is taken; may be outdated at once.
+    pub fn is_half_full(&self) -> bool {
+        self.0.as_ref().is_some_and(|ring| ring.len() * 2 >= ring.capacity())
+    }
+
     /// True when it holds no frame; may be outdated at once.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|ring| ring.is_empty())

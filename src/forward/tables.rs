@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use super::routes::Routes;
 use crate::flow::state::Timeouts;
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
@@ -28,13 +29,15 @@ pub struct ForwardTables {
     /// UDP port of parents' GUE tunnels to us.
     pub gue_port: u16,
     /// Which virtual host a packet is for.
-    pub index: VirtualHosts,
+    pub index: Arc<VirtualHosts>,
     /// The virtual hosts, by the position that `index` finds.
-    pub virtual_hosts: Vec<VirtualHost>,
+    pub virtual_hosts: Arc<[VirtualHost]>,
     /// The targets, by [`TargetId`].
     pub targets: Vec<Target>,
     /// The paths, by [`PathId`].
     pub paths: Vec<Path>,
+    /// Where packets go that are for no service; `None`: they are dropped.
+    pub routes: Option<Routes>,
     /// The hash by which all routers of the cluster choose children.
     pub cluster: ClusterHash,
     /// How long flows are kept.

@@ -19,8 +19,6 @@ labelled! {
         NoVirtualHost => "no_virtual_host",
         /// Its virtual host has no child that takes new flows.
         NoChild => "no_child",
-        /// The link-layer address of the next hop to its child is not known.
-        NoNeighbour => "no_neighbour",
         /// With the tunnel header it is longer than the path's MTU.
         TooBig => "too_big",
         /// A later fragment of a datagram whose first fragment has not been seen.
@@ -61,6 +59,16 @@ labelled! {
         OwnAddress => "own_address",
         /// Out of a tunnel, for one of our own addresses; its copy starts with the IP header.
         OwnAddressInTunnel => "own_address_in_tunnel",
+        /// The link-layer address of its next hop is not known.
+        NoNeighbour => "no_neighbour",
+    }
+}
+
+impl PuntReason {
+    /// Whether the router itself is meant. The others are strangers' packets, which may fill no more than half a ring.
+    pub fn is_for_us(self) -> bool {
+        use PuntReason::{Arp, NeighbourDiscovery, OwnAddress, OwnAddressInTunnel};
+        matches!(self, Arp | NeighbourDiscovery | OwnAddress | OwnAddressInTunnel)
     }
 }
 

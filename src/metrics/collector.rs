@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::control::neighbours::State;
+use crate::control::slow_path::SlowPathCounters;
+use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
 use crate::forward::verdict::{DropReason, InjectDrop, PuntReason};
@@ -30,16 +33,13 @@ pub struct PortStatistics {
 /// Reads the statistics of every port: name and numbers.
 pub type PortReader = Box<dyn Fn() -> Vec<(String, PortStatistics)> + Send + Sync>;
 
-/// Reads how many neighbours are in each state: the state's label and the number.
-pub type NeighbourReader = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
-
 /// The forwarding counters of all workers, ready to be gathered.
 pub struct ForwardCollector {
     workers: Vec<Arc<WorkerCounters>>,
     published: Published,
     cycles_per_second: f64,
     ports: PortReader,
-    neighbours: NeighbourReader,
+    slow_path: Arc<SlowPathCounters>,
 }
 
 impl ForwardCollector {
@@ -49,9 +49,9 @@ impl ForwardCollector {
         published: Published,
         cycles_per_second: f64,
         ports: PortReader,
-        neighbours: NeighbourReader,
+        slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
-        ForwardCollector { workers, published, cycles_per_second, ports, neighbours }
+        ForwardCollector { workers, published, cycles_per_second, ports, slow_path }
     }
 
     fn per_worker(&self, value: impl Fn(&WorkerCounters) -> &counters::Counter) -> Vec<Sample> {
@@ -80,7 +80,7 @@ impl ForwardCollector {
     fn per_target(&self, value: impl Fn(&TargetCounters) -> &counters::Counter) -> Vec<Sample> {
         let tables = self.published.load();
         let mut samples = Vec::new();
-        for host in &tables.virtual_hosts {
+        for host in tables.virtual_hosts.iter() {
             for member in &host.members {
                 let total: u64 = self.workers.iter().map(|worker| value(worker.target(member.target)).get()).sum();
                 let labels = vec![("child", member.child.clone()), ("virtual_host", host.name.clone())];
@@ -137,8 +137,14 @@ impl ForwardCollector {
         use MetricType::{COUNTER, GAUGE};
         let ports = (self.ports)();
         let port = |value: fn(&PortStatistics) -> u64| Self::per_port(&ports, |port| value(port) as f64);
-        let neighbours = (self.neighbours)().into_iter();
-        let neighbours = neighbours.map(|(state, count)| (vec![("state", state.to_owned())], count as f64)).collect();
+        let slow_path = &self.slow_path;
+        let labelled = |name, label: &str, counter: &counters::Counter| -> Sample {
+            (vec![(name, label.to_owned())], counter.get() as f64)
+        };
+        let neighbours = State::ALL.iter().map(|&s| labelled("state", s.label(), slow_path.neighbours(s))).collect();
+        let waiting_dropped = WaitingDrop::ALL.iter();
+        let waiting_dropped =
+            waiting_dropped.map(|&why| labelled("reason", why.label(), slow_path.waiting_dropped(why))).collect();
         let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
         let families = [
@@ -169,6 +175,18 @@ impl ForwardCollector {
                 self.per_reason(inject_drops, InjectDrop::label, |w, reason| w.inject_dropped(reason).get()),
             ),
             ("slr_neighbours", "Next hops, by what is known about them.", GAUGE, neighbours),
+            (
+                "slr_waiting_packets",
+                "Packets that wait until their next hop is found.",
+                GAUGE,
+                vec![(Vec::new(), slow_path.waiting.get() as f64)],
+            ),
+            (
+                "slr_waiting_dropped_packets_total",
+                "Packets whose next hop was not found, or that could not wait for it, by reason.",
+                COUNTER,
+                waiting_dropped,
+            ),
             (
                 "slr_virtual_host_packets_total",
                 "Packets of a virtual host forwarded to a child.",

@@ -37,6 +37,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         dpdk,
         workers,
         routes: Vec::new(),
+        forwarding: or(&raw.forwarding, false, |text| word("forwarding", text, &[("on", true), ("off", false)]))?,
         neighbours: Vec::new(),
         flows: flows(raw.flows.as_ref())?,
         cluster: cluster(raw.cluster.as_ref())?,
