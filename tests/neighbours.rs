@@ -14,6 +14,7 @@ use slr::config::Config;
 use slr::control::compile::{Compiler, Configured, compile};
 use slr::control::neighbours::{Change, Neighbours};
 use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::waiting::WaitingDrop;
 use slr::packet::arp::{self, ArpPacket};
 use slr::units::{MacAddr, PortIndex};
 use zerocopy::IntoBytes;

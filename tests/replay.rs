@@ -4,6 +4,10 @@
 
 #[path = "common/capture.rs"]
 mod capture;
+#[path = "replay/kinds.rs"]
+mod kinds;
+#[path = "common/tunnels.rs"]
+mod tunnels;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -33,10 +37,14 @@ struct Run {
 }
 
 fn run(input: &Path, more: &[&str]) -> Run {
+    run_by("dpdk-config/replay.yaml", input, more)
+}
+
+fn run_by(config: &str, input: &Path, more: &[&str]) -> Run {
     let directory = tempfile::tempdir().expect("a directory");
     let (output, report) = (directory.path().join("out.pcap"), directory.path().join("report.json"));
     let report_argument = report.display().to_string();
-    let finished = replay("dpdk-config/replay.yaml", input, &output, &[&["--report", &report_argument], more].concat());
+    let finished = replay(config, input, &output, &[&["--report", &report_argument], more].concat());
     assert!(finished.status.success(), "{}", String::from_utf8_lossy(&finished.stderr));
     let report = serde_json::from_slice(&fs::read(&report).expect("a report")).expect("JSON");
     let table = String::from_utf8(finished.stdout).expect("UTF-8");

@@ -6,6 +6,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::service::filter::Filter;
+use crate::service::mss::MssClamp;
+use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
 pub use crate::units::{GueVariant, Hugepages};
 use crate::units::{MacAddr, PortIndex, Weight};
@@ -206,6 +208,10 @@ pub struct VirtualHost {
     pub flow: Granularity,
     /// Who gets a new flow.
     pub policy: Policy,
+    /// Where its servers' ids lie in their QUIC connection ids, if they do.
+    pub quic: Option<Layout>,
+    /// What becomes of the MSS option of SYNs.
+    pub mss_clamp: MssClamp,
     /// Slots of the consistent-hash table; a prime.
     pub table_size: u32,
     /// Who serves it; never empty.
@@ -221,6 +227,8 @@ pub struct Member {
     pub weight: Weight,
     /// Cost, for [`Policy::LeastCost`]; finite, at least 0.
     pub cost: f64,
+    /// Its id in QUIC connection ids, a number in network order; 0 in a virtual host that reads none.
+    pub server_id: u128,
     /// 0 is primary; tier n+1 gets new flows only when no child of tier n can take any.
     pub tier: u8,
 }

@@ -119,6 +119,8 @@ raw! {
         services: Option<Spanned<Vec<Text>>>,
         flow: Option<Spanned<WordOr<Source>>>,
         selection: Option<Text>,
+        quic: Option<Spanned<Quic>>,
+        mss_clamp: Option<Text>,
         table_size: Option<Text>,
         children: Spanned<Vec<Spanned<WordOr<Member>>>>,
     }
@@ -134,6 +136,12 @@ raw! {
         weight: Option<Text>,
         cost: Option<Text>,
         tier: Option<Text>,
+        server_id: Option<Text>,
+    }
+    Quic {
+        length: Text,
+        offset: Option<Text>,
+        server_id_length: Text,
     }
     Metrics {
         listen: Option<Text>,

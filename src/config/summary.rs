@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::values::show;
 use super::{Config, GueVariant, Hugepages, TunnelKind, VirtualHost};
+use crate::service::mss::MssClamp;
+use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
 
 /// What was compiled, as a text of many lines; made by [`Config::summary`].
@@ -95,11 +97,23 @@ impl Summary<'_> {
             Policy::LeastCost => writeln!(f, "    selection  least_cost, {} slots", host.table_size)?,
             Policy::RoundRobin => writeln!(f, "    selection  round_robin")?,
         }
+        if let Some(Layout { length, offset, server_id_length }) = host.quic {
+            writeln!(f, "    quic       ids of {length} bytes, of the server {server_id_length} from byte {offset}")?;
+        }
+        match host.mss_clamp {
+            MssClamp::Off => {}
+            MssClamp::Auto => writeln!(f, "    mss clamp  auto")?,
+            MssClamp::To(limit) => writeln!(f, "    mss clamp  {limit}")?,
+        }
         let members = host.members.iter().map(|member| {
             let name = self.0.children[member.child].name.clone();
             let weight = member.weight.get();
-            let note = if weight == 0 { "draining" } else { "" };
-            vec![name, weight.to_string(), member.tier.to_string(), member.cost.to_string(), note.into()]
+            let id = host.quic.map(|quic| {
+                format!("server id {:0digits$x}", member.server_id, digits = 2 * usize::from(quic.server_id_length))
+            });
+            let draining = (weight == 0).then(|| "draining".to_owned());
+            let note = id.into_iter().chain(draining).collect::<Vec<_>>().join(", ");
+            vec![name, weight.to_string(), member.tier.to_string(), member.cost.to_string(), note]
         });
         table(f, "children", 4, &["name", "weight", "tier", "cost", ""], members.collect())
     }

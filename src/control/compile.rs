@@ -27,6 +27,8 @@ use crate::forward::routes::{Routes, Way};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
+use crate::service::mss::MssClamp;
+use crate::service::quic::ServerIds;
 use crate::service::selection::{Candidate, Policy, Selector, TableCache};
 use crate::tunnel::template::{Endpoints, Link, Template};
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId, Weight};
@@ -165,7 +167,8 @@ impl Compiler {
             };
             selectors.insert(host.name.clone(), (inputs, selector.clone()));
             let (name, granularity) = (host.name.clone(), host.flow);
-            virtual_hosts.push(VirtualHost { name, number, granularity, selector, members: members? });
+            let (quic, mss_clamp) = (server_ids(host), host.mss_clamp);
+            virtual_hosts.push(VirtualHost { name, number, granularity, quic, mss_clamp, selector, members: members? });
         }
         numbers.end(now);
         let renumbered = numbers.take_reused();
@@ -242,10 +245,13 @@ fn ways(
             Some(PathId(paths.len() as u32 - 1))
         })
         .collect();
-    let mut targets = vec![Target { path: None, moves: true }; count];
-    for (host, compiled) in config.virtual_hosts.iter().zip(virtual_hosts) {
+    let unused = Target { path: None, host: VirtualHostId(0), moves: true, reads_quic: false, clamps_mss: false };
+    let mut targets = vec![unused; count];
+    for ((host, compiled), position) in config.virtual_hosts.iter().zip(virtual_hosts).zip(0..) {
+        let (reads_quic, clamps_mss) = (compiled.quic.is_some(), compiled.mss_clamp != MssClamp::Off);
         for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
-            targets[target.index()] = Target { path: children[member.child], moves: false };
+            let (path, host) = (children[member.child], VirtualHostId(position));
+            targets[target.index()] = Target { path, host, moves: false, reads_quic, clamps_mss };
         }
     }
     let routes = reachability.neighbours().filter(|_| config.forwarding).map(|known| routes(config, known, &mut paths));
@@ -312,6 +318,11 @@ fn path(config: &Config, child: &config::Child, reachability: &impl Reachability
         TunnelKind::Mac => Template::mac(link, mtu),
     };
     Some(Path { port, template })
+}
+
+fn server_ids(host: &config::VirtualHost) -> Option<Arc<ServerIds>> {
+    let ids = host.members.iter().map(|member| member.server_id);
+    host.quic.map(|layout| Arc::new(ServerIds::new(layout, ids)))
 }
 
 /// The children of a virtual host as they are under `conditions`.

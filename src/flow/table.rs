@@ -118,6 +118,11 @@ impl<K: FlowKey> Entry<K> {
         Duration::from_millis(u64::from(Tick(self.last_seen).since(Tick(self.created))))
     }
 
+    /// Sends its packets to another target from now on.
+    pub fn redirect(&mut self, target: TargetId) {
+        self.target = target.0;
+    }
+
     /// Counts one packet of `bytes` bytes that leaves the flow in `state`.
     #[inline]
     pub fn touch(&mut self, now: Tick, state: FlowState, bytes: u32) {

@@ -63,6 +63,10 @@ pub struct WorkerCounters {
     pub flows_expired: Counter,
     /// Packets that would have made a flow entry and found no room; they are forwarded all the same.
     pub flows_refused: Counter,
+    /// Packets that a QUIC connection id has given another child than their flow entry or, without one, than selection.
+    pub quic_steered: Counter,
+    /// TCP packets whose MSS option was lowered.
+    pub mss_clamped: Counter,
     /// Flow entries held now.
     pub flows_active: Counter,
     /// Frames of the slow path that were handed to a port.
@@ -84,6 +88,8 @@ impl WorkerCounters {
             flows_inserted: Counter::default(),
             flows_expired: Counter::default(),
             flows_refused: Counter::default(),
+            quic_steered: Counter::default(),
+            mss_clamped: Counter::default(),
             flows_active: Counter::default(),
             injected: Counter::default(),
             inject_dropped: std::array::from_fn(|_| Counter::default()),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::counters::WorkerCounters;
 use super::io::{BURST, Burst, PacketIo};
 use super::punt::{Cause, Punt, PuntRing};
-use super::tables::{ForwardTables, VirtualHost};
+use super::tables::{ForwardTables, Path, Target, VirtualHost};
 use super::verdict::{DropReason, PuntReason, Refusal};
 use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
@@ -25,6 +25,8 @@ use crate::flow::state::FlowState;
 use crate::flow::table::{FlowHash, Full, Hint, Table};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Fragment, Frame, Parsed, parse};
+use crate::packet::tcp;
+use crate::service::mss;
 use crate::service::selection::Granularity;
 use crate::tunnel::decapsulate::{DecapsulateError, Decapsulated, decapsulate, is_tunnel};
 use crate::tunnel::template::{EncapsulateError, PerPacket, TTL};
@@ -32,6 +34,8 @@ use crate::units::{PortIndex, TargetId, VirtualHostId, WorkerId};
 
 use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
+
+mod steer;
 
 const ICMPV6: u8 = 58;
 /// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861 section 4).
@@ -261,15 +265,19 @@ impl<I: PacketIo> Pipeline<I> {
         packet: &mut I::Packet,
         work: &Work,
     ) -> Result<PortIndex, End> {
-        let visit = Visit { tables, counters: &self.counters, now, work, parsed: &work.parsed };
+        let (head, parsed) = (packet.head(), &work.parsed);
+        let visit = Visit { tables, counters: &self.counters, now, work, parsed, head };
         let target = match work.parsed.family {
-            Family::V4 => visit.target(&mut self.v4, KeyV4::of(packet.head(), &work.parsed))?,
-            Family::V6 => visit.target(&mut self.v6, KeyV6::of(packet.head(), &work.parsed))?,
+            Family::V4 => visit.target(&mut self.v4, KeyV4::of(head, parsed))?,
+            Family::V6 => visit.target(&mut self.v6, KeyV6::of(head, parsed))?,
         };
+        let Target { path, host, clamps_mss, .. } = tables.targets[target.index()];
         let unresolved =
             || Cause { reason: PuntReason::NoNeighbour, target: Some(target), bare: work.parsed.l3_offset == 0 };
-        let path = tables.targets[target.index()].path.ok_or_else(|| End::Punt(unresolved()))?;
-        let path = &tables.paths[path.index()];
+        let path = &tables.paths[path.ok_or_else(|| End::Punt(unresolved()))?.index()];
+        if clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0 {
+            self.clamp_mss(&tables.virtual_hosts[host.index()], path, packet, &work.parsed);
+        }
         let per = PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification };
         path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
             EncapsulateError::TooBig => Refusal::TooBig,
@@ -280,6 +288,15 @@ impl<I: PacketIo> Pipeline<I> {
         counters.packets.add(1);
         counters.bytes.add(u64::from(work.parsed.l3_len));
         Ok(path.port)
+    }
+
+    /// Lowers the MSS option of a SYN to what its virtual host wants.
+    #[cold]
+    fn clamp_mss(&self, host: &VirtualHost, path: &Path, packet: &mut I::Packet, parsed: &Parsed) {
+        let limit = host.mss_clamp.limit(parsed.family, path.template.packet_max());
+        if limit.is_some_and(|limit| mss::clamp(packet.head_mut(), parsed, limit)) {
+            self.counters.mss_clamped.add(1);
+        }
     }
 
     /// Ends a packet that goes nowhere.
@@ -376,6 +393,8 @@ struct Visit<'a> {
     now: Tick,
     work: &'a Work,
     parsed: &'a Parsed,
+    /// The packet's first segment.
+    head: &'a [u8],
 }
 
 impl Visit<'_> {
@@ -387,12 +406,9 @@ impl Visit<'_> {
         key: K,
     ) -> Result<TargetId, Refusal> {
         match self.parsed.fragment {
-            Fragment::None => self
-                .follow(&mut family.flows, self.work.hint, self.work.hash, &key)
-                .map_or_else(|| self.open(family, key), Ok),
+            Fragment::None => self.flow_target(family, key),
             Fragment::First { id } => {
-                let known = self.follow(&mut family.flows, self.work.hint, self.work.hash, &key);
-                let target = known.map_or_else(|| self.open(family, key), Ok)?;
+                let target = self.flow_target(family, key)?;
                 self.remember(&mut family.fragments, key.datagram(id), target);
                 Ok(target)
             }
@@ -401,6 +417,22 @@ impl Visit<'_> {
                 let hash = family.fragments.hash(&key);
                 self.follow(&mut family.fragments, Hint::NONE, hash, &key).ok_or(Refusal::FragmentUnknown)
             }
+        }
+    }
+
+    /// The target of a packet that shows its ports.
+    #[inline(always)]
+    fn flow_target<K: FlowKey + FromZeros, M: Memory>(
+        &self,
+        family: &mut FamilyTables<K, M>,
+        key: K,
+    ) -> Result<TargetId, Refusal> {
+        match self.follow(&mut family.flows, self.work.hint, self.work.hash, &key) {
+            Some(target) if self.tables.targets[target.index()].reads_quic => {
+                Ok(self.steer(&mut family.flows, &key, target))
+            }
+            Some(target) => Ok(target),
+            None => self.open(family, key),
         }
     }
 
@@ -445,16 +477,21 @@ impl Visit<'_> {
                 let key = key.coarse(host.number, prefix);
                 let hash = family.flows.hash(&key);
                 if let Some(target) = self.follow(&mut family.flows, Hint::NONE, hash, &key) {
-                    return Ok(target);
+                    // What else this client has stays where it is.
+                    return Ok(self.certain(host, target));
                 }
                 (key, chosen_by, hash, FlowState::Other)
             }
         };
         let vacancy = family.flows.vacancy(hash, self.now, &self.tables.timeouts);
         let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
-        let member = match vacancy {
-            Ok(_) => host.selector.select(cluster_hash),
-            Err(Full) => host.selector.select_again(cluster_hash),
+        let member = match (self.named(host), &vacancy) {
+            (Some(named), _) => {
+                self.counters.quic_steered.add(1);
+                Some(named.member())
+            }
+            (None, Ok(_)) => host.selector.select(cluster_hash),
+            (None, Err(Full)) => host.selector.select_again(cluster_hash),
         };
         let target = host.members[member.ok_or(Refusal::NoChild)?].target;
         match vacancy {

@@ -15,6 +15,8 @@ use super::routes::Routes;
 use crate::flow::state::Timeouts;
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
+use crate::service::mss::MssClamp;
+use crate::service::quic::ServerIds;
 use crate::service::selection::{Granularity, Selector};
 use crate::tunnel::template::Template;
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
@@ -91,6 +93,10 @@ pub struct VirtualHost {
     pub number: VirtualHostId,
     /// What a flow is.
     pub granularity: Granularity,
+    /// Which of `members` a QUIC connection id names, where its servers put their ids into them.
+    pub quic: Option<Arc<ServerIds>>,
+    /// How large the segments are that clients ask for.
+    pub mss_clamp: MssClamp,
     /// Who gets a new flow: yields positions in `members`.
     pub selector: Arc<Selector>,
     /// Its children.
@@ -113,8 +119,14 @@ pub struct Member {
 pub struct Target {
     /// How packets get there; `None` while the next hop's link-layer address is unknown.
     pub path: Option<PathId>,
+    /// Position of its virtual host.
+    pub host: VirtualHostId,
     /// Its flows go to another at their next packet.
     pub moves: bool,
+    /// Its virtual host reads QUIC.
+    pub reads_quic: bool,
+    /// Its virtual host lowers the MSS of SYNs.
+    pub clamps_mss: bool,
 }
 
 /// The way to a child.

@@ -219,6 +219,18 @@ impl ForwardCollector {
                 COUNTER,
                 self.per_worker(|w| &w.flows_refused),
             ),
+            (
+                "slr_quic_steered_packets_total",
+                "Packets that a QUIC connection id has given their child, against the flow entry or without one.",
+                COUNTER,
+                self.per_worker(|w| &w.quic_steered),
+            ),
+            (
+                "slr_mss_clamped_packets_total",
+                "TCP packets whose MSS option was lowered.",
+                COUNTER,
+                self.per_worker(|w| &w.mss_clamped),
+            ),
             ("slr_worker_bursts_total", "Bursts of packets handled.", COUNTER, self.per_worker(|w| &w.bursts)),
             (
                 "slr_worker_busy_seconds_total",

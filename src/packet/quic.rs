@@ -3,6 +3,11 @@
 /// Bit of the first byte: a long header (RFC 8999 section 5.1).
 const LONG_HEADER: u8 = 0x80;
 
+/// QUIC version 1 (RFC 9000).
+const VERSION_1: u32 = 1;
+/// QUIC version 2 (RFC 9369).
+const VERSION_2: u32 = 0x6b33_43cf;
+
 /// The part of a QUIC header that does not depend on the version (RFC 8999 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuicHeader<'a> {
@@ -36,6 +41,18 @@ impl<'a> QuicHeader<'a> {
         let (dcid, rest) = connection_id(rest)?;
         let (scid, _) = connection_id(rest)?;
         Some(QuicHeader::Long { version: u32::from_be_bytes(*version), dcid, scid })
+    }
+}
+
+/// Whether a long header with this first byte is a Handshake packet, the only long header whose destination connection id
+/// a server has certainly chosen (RFC 9000 sections 7.2 and 17.2.4; version 2: RFC 9369 section 3.2). False in versions
+/// whose packet types are not known.
+pub fn is_handshake(first: u8, version: u32) -> bool {
+    let kind = first >> 4 & 0b11;
+    match version {
+        VERSION_1 => kind == 2,
+        VERSION_2 => kind == 3,
+        _ => false,
     }
 }
 

@@ -11,6 +11,8 @@
 //! - `pattern`: which of the virtual hosts on one prefix has a protocol and port.
 //! - `ranges`: which of many ranges a key lies in.
 //! - [`maglev`]: which member a hash belongs to, alike on all routers of a cluster.
+//! - [`quic`]: which member a QUIC connection id names, before any of that.
+//! - [`mss`]: what size of segments a virtual host's clients ask for.
 //! - [`selection`]: which members take part (tiers, costs), and who of them gets a new flow.
 //!
 //! Everything is built by the slow path and then only read: workers look up without allocation, locks or clocks.
@@ -18,6 +20,8 @@
 pub mod filter;
 pub mod lookup;
 pub mod maglev;
+pub mod mss;
 mod pattern;
+pub mod quic;
 mod ranges;
 pub mod selection;

@@ -107,6 +107,8 @@ impl TestRouter {
             ("flows_inserted", counters.flows_inserted.get()),
             ("flows_expired", counters.flows_expired.get()),
             ("flows_refused", counters.flows_refused.get()),
+            ("quic_steered", counters.quic_steered.get()),
+            ("mss_clamped", counters.mss_clamped.get()),
             ("injected", counters.injected.get()),
         ];
         all.extend(InjectDrop::ALL.iter().map(|&why| (INJECT_DROPS[why as usize], counters.inject_dropped(why).get())));

@@ -431,7 +431,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "address: 10.0.1.11",
         "address: 10.0.1.11, tunnel: { gue: { variant: 2 } }",
-        r#"16:68: variant "2" is not known; write one of 0, 1: variant: 0"#,
+        r#"16:68: variant 2 is out of range; write one from 0 to 1: variant: 0"#,
     ),
     (
         "address: 10.9.9.13",
@@ -590,4 +590,70 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         r#"28:33: virtual host "web" names the child "server9", which is not defined; did you mean "server1"?"#,
     ),
     ("{ name: server2, weight: 10 }", "{ weight: 10 }", r#"28:27: missing key "name"; add it: name: web-1"#),
+    // QUIC and MSS.
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 21, server_id_length: 1 }\n    children: [server1]",
+        r#"27:21: length 21 is out of range; write one from 1 to 20: length: 8"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4, offset: 4, server_id_length: 1 }\n    children: [server1]",
+        r#"27:32: offset 4 is out of range; write one from 0 to 3: offset: 1"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4, server_id_length: 0 }\n    children: [server1]",
+        r#"27:42: server_id_length 0 is out of range; write one from 1 to 16: server_id_length: 2"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4, offset: 3, server_id_length: 2 }\n    children: [server1]",
+        r#"27:53: a server id of 2 bytes from byte 3 ends behind a connection id of 4; write at least length: 5, or less of the others"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4 }\n    children: [server1]",
+        r#"27:13: missing key "server_id_length"; add it: server_id_length: 2"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4, server_id_length: 2 }\n    children: [server1]",
+        r#"28:16: child "server1" has no server_id, by which QUIC connections are told; add it: { name: server1, server_id: "00a1" }"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4, server_id_length: 2 }\n    children: [{ name: server1, server_id: a1 }]",
+        r#"28:44: server_id "a1" is not 4 hexadecimal digits, as server_id_length: 2 says; write them in quotes: server_id: "00a1""#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    quic: { length: 4, server_id_length: 1 }\n    children: [{ name: server1, server_id: \"a1\" }, { name: server2, server_id: \"A1\" }]",
+        r#"28:80: server_id a1 is already there (line 28); change or remove one of them"#,
+    ),
+    (
+        "    flow: { source: { v4: 24 } }\n    children: [server1, { name: server2, weight: 10 }, server3]",
+        "    children: [{ name: server1, server_id: \"a1\" }]",
+        r#"27:44: server_id has no meaning without the virtual host's quic; leave it out, or add quic: { length: 8, offset: 1, server_id_length: 2 }"#,
+    ),
+    (
+        "    services: [tcp/80]\n",
+        "    services: [tcp/80]\n    quic: { length: 4, server_id_length: 1 }\n",
+        "23:11: quic has no meaning without UDP; add it: services: [tcp/443, udp/443]",
+    ),
+    (
+        "    services: [tcp/80]\n",
+        "    services: [udp/80]\n    mss_clamp: auto\n",
+        "23:16: mss_clamp has no meaning without TCP; leave it out",
+    ),
+    (
+        "    services: [tcp/80]\n",
+        "    services: [tcp/80]\n    mss_clamp: 535\n",
+        "23:16: mss_clamp 535 is out of range; write one from 536 to 65495: mss_clamp: auto",
+    ),
+    (
+        "    services: [tcp/80]\n",
+        "    services: [tcp/80]\n    mss_clamp: atuo\n",
+        r#"23:16: mss_clamp "atuo" is not known; did you mean mss_clamp: auto?"#,
+    ),
 ];

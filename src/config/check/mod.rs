@@ -306,10 +306,10 @@ fn tunnel(raw: &Spanned<WordOr<raw::Tunnel>>) -> Result<TunnelKind, Fault> {
     };
     match (&map.gue, &map.mpls) {
         (Some(gue), None) => {
-            let variants = [("0", GueVariant::Header), ("1", GueVariant::Direct)];
+            let variant = or(&gue.variant, 0, |text| number("variant", text, 0..=1))?;
             Ok(TunnelKind::Gue {
                 port: or(&gue.port, GUE_PORT, |text| number("port", text, 1..=u16::MAX))?,
-                variant: or(&gue.variant, GueVariant::Header, |text| word("variant", text, &variants))?,
+                variant: if variant == 0 { GueVariant::Header } else { GueVariant::Direct },
             })
         }
         // RFC 3032 section 2.1: the first 16 have meanings of their own.

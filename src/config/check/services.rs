@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
+use serde_saphyr::Spanned;
+
 use super::{or, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::values::{Once, example, name, number, prefix, show, word};
 use crate::config::{Config, Member, VirtualHost};
 use crate::service::filter::Filter;
+use crate::service::mss::MssClamp;
+use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
 use crate::units::Weight;
 
@@ -74,7 +78,9 @@ fn virtual_host(
     let flow = granularity(raw)?;
     let policy = or(&raw.selection, Policy::ConsistentHash, |text| word("selection", text, &policies))?;
     let table_size = or(&raw.table_size, config.cluster.table_size, table_size)?;
-    let members = members(&name, raw, children)?;
+    let quic = quic(raw, &services)?;
+    let mss_clamp = mss_clamp(raw, &services)?;
+    let members = members(&name, raw, children, quic)?;
     if members.len() > table_size as usize {
         let count = members.len();
         let message = format!(
@@ -87,7 +93,7 @@ fn virtual_host(
             None => Fault::at(&raw.children, message),
         });
     }
-    Ok(VirtualHost { name, addresses, services, flow, policy, table_size, members })
+    Ok(VirtualHost { name, addresses, services, flow, policy, quic, mss_clamp, table_size, members })
 }
 
 /// `tcp/80`, `tcp/8000-8999`, `udp`, `47`, `any`.
@@ -148,12 +154,83 @@ fn granularity(raw: &raw::VirtualHost) -> Result<Granularity, Fault> {
     }
 }
 
-fn members(host: &str, raw: &raw::VirtualHost, children: &HashMap<&str, usize>) -> Result<Vec<Member>, Fault> {
+fn has_protocol(services: &[Filter], protocol: u8) -> bool {
+    services.iter().any(|service| service.protocol.is_none_or(|named| named == protocol))
+}
+
+fn quic(raw: &raw::VirtualHost, services: &[Filter]) -> Result<Option<Layout>, Fault> {
+    let Some(given) = &raw.quic else { return Ok(None) };
+    if !has_protocol(services, 17) {
+        let message = "quic has no meaning without UDP; add it: services: [tcp/443, udp/443]";
+        return Err(Fault::at(given, message));
+    }
+    let raw = &given.value;
+    // RFC 9000 section 17.2: version 1 has no longer connection ids.
+    let length = number("length", &raw.length, 1..=20)?;
+    let offset = or(&raw.offset, 0, |text| number("offset", text, 0..=length - 1))?;
+    let server_id_length = number("server_id_length", &raw.server_id_length, 1..=16)?;
+    if offset + server_id_length > length {
+        let message = format!(
+            "a server id of {server_id_length} bytes from byte {offset} ends behind a connection id of {length}; \
+             write at least length: {}, or less of the others",
+            offset + server_id_length
+        );
+        return Err(Fault::at(&raw.server_id_length, message));
+    }
+    Ok(Some(Layout { length, offset, server_id_length }))
+}
+
+fn mss_clamp(raw: &raw::VirtualHost, services: &[Filter]) -> Result<MssClamp, Fault> {
+    let Some(text) = &raw.mss_clamp else { return Ok(MssClamp::Off) };
+    if !has_protocol(services, 6) {
+        return Err(Fault::at(text, "mss_clamp has no meaning without TCP; leave it out"));
+    }
+    if text.value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return number("mss_clamp", text, 536..=65_495).map(MssClamp::To);
+    }
+    word("mss_clamp", text, &[("auto", MssClamp::Auto), ("off", MssClamp::Off)])
+}
+
+/// The server id of a child, as a number in network order.
+fn server_id(child: &str, at: &Spanned<WordOr<raw::Member>>, quic: Option<Layout>) -> Result<u128, Fault> {
+    let given = match &at.value {
+        WordOr::Word(_) => None,
+        WordOr::Map(member) => member.server_id.as_ref(),
+    };
+    match (given, quic) {
+        (None, None) => Ok(0),
+        (Some(text), None) => {
+            let message = "server_id has no meaning without the virtual host's quic; leave it out, or add";
+            Err(Fault::at(text, format!("{message} {}", example("quic"))))
+        }
+        (None, Some(_)) => {
+            let message = format!("child \"{child}\" has no server_id, by which QUIC connections are told");
+            Err(Fault::at(at, format!("{message}; add it: {{ name: {child}, {} }}", example("server_id"))))
+        }
+        (Some(text), Some(Layout { server_id_length, .. })) => {
+            let digits = usize::from(server_id_length) * 2;
+            let hex = text.value.len() == digits && text.value.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let id = if hex { u128::from_str_radix(&text.value, 16).ok() } else { None };
+            id.ok_or_else(|| {
+                let wrong = quote(&text.value);
+                let what = format!("is not {digits} hexadecimal digits, as server_id_length: {server_id_length} says");
+                Fault::at(text, format!("server_id {wrong} {what}; write them in quotes: {}", example("server_id")))
+            })
+        }
+    }
+}
+
+fn members(
+    host: &str,
+    raw: &raw::VirtualHost,
+    children: &HashMap<&str, usize>,
+    quic: Option<Layout>,
+) -> Result<Vec<Member>, Fault> {
     if raw.children.value.is_empty() {
         let message = format!("virtual host \"{host}\" has no children; name at least one: children: [server1]");
         return Err(Fault::at(&raw.children, message));
     }
-    let (mut members, mut once) = (Vec::new(), Once::new("child"));
+    let (mut members, mut once, mut ids) = (Vec::new(), Once::new("child"), Once::new("server_id"));
     for item in &raw.children.value {
         let (name, given) = match &item.value {
             WordOr::Word(name) => (name, None),
@@ -170,7 +247,11 @@ fn members(host: &str, raw: &raw::VirtualHost, children: &HashMap<&str, usize>) 
             return Err(given.map_or_else(|| Fault::at(item, &message), |given| Fault::at(&given.name, &message)));
         };
         once.add(name, item)?;
-        let mut member = Member { child, weight: WEIGHT_DEFAULT, cost: COST_DEFAULT, tier: 0 };
+        let server_id = server_id(name, item, quic)?;
+        if let Some(text) = given.and_then(|given| given.server_id.as_ref()) {
+            ids.add(text.value.to_ascii_lowercase(), text)?;
+        }
+        let mut member = Member { child, weight: WEIGHT_DEFAULT, cost: COST_DEFAULT, server_id, tier: 0 };
         if let Some(given) = given {
             member.weight = or(&given.weight, member.weight, weight)?;
             member.cost = or(&given.cost, member.cost, cost)?;
