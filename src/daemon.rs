@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -179,6 +180,10 @@ impl PacketIo for LiveIo {
         self.pool.alloc_from(frame)
     }
 
+    fn piece(&mut self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
+        self.pool.alloc_piece(header, of, range)
+    }
+
     fn cycles() -> u64 {
         dpdk::tsc::now()
     }
@@ -258,7 +263,10 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
         .ok_or(StartError::FlowMemory)?;
         let io = LiveIo { queues, pool: pool.clone(), clock };
         let mut worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone()).injecting(injections.clone());
-        handles.push(dpdk::lcore::launch(worker, move || worker_loop.run())?);
+        handles.push(dpdk::lcore::launch(worker, move || {
+            worker_loop.run();
+            worker_loop.finish();
+        })?);
         counters.push(worker_counters.clone());
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }

@@ -188,6 +188,7 @@ impl Compiler {
         let tables = ForwardTables {
             own: own_addresses(config),
             parents: config.router.parents.clone(),
+            tunnel_sources: tunnel_sources(config),
             gue_port: config.router.gue_port,
             index,
             virtual_hosts: virtual_hosts.into(),
@@ -291,6 +292,12 @@ fn own_addresses(config: &Config) -> OwnAddresses {
     let tunnels = [config.router.tunnel_v4.map(IpAddr::from), config.router.tunnel_v6.map(IpAddr::from)];
     let ports = config.ports.iter().flat_map(|port| port.addresses.iter().map(IpNet::addr));
     tunnels.into_iter().flatten().chain(ports).collect()
+}
+
+fn tunnel_sources(config: &Config) -> Vec<IpNet> {
+    let router = &config.router;
+    let spread = [router.tunnel_source_v4.map(IpNet::from), router.tunnel_source_v6.map(IpNet::from)];
+    spread.into_iter().flatten().collect()
 }
 
 fn path(config: &Config, child: &config::Child, reachability: &impl Reachability) -> Option<Path> {

@@ -30,6 +30,8 @@ pub struct ForwardTables {
     pub parents: Vec<IpNet>,
     /// UDP port of parents' GUE tunnels to us.
     pub gue_port: u16,
+    /// Where our own tunnels come from, beside [`own`](ForwardTables::own).
+    pub tunnel_sources: Vec<IpNet>,
     /// Which virtual host a packet is for.
     pub index: Arc<VirtualHosts>,
     /// The virtual hosts, by the position that `index` finds.

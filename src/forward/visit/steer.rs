@@ -16,7 +16,7 @@ impl Visit<'_> {
     /// The target of a packet whose flow has an entry for `target`, and whose virtual host reads QUIC. Where the packet
     /// certainly belongs to another child, because the client's address or somebody's translation of it has changed, the
     /// entry follows.
-    #[inline(never)]
+    #[cold]
     pub(super) fn steer<K: FlowKey + FromZeros, M: Memory>(
         &self,
         flows: &mut Table<K, M>,
