@@ -347,6 +347,16 @@ impl Neighbours {
         Some(self.link_to(neighbour.port, neighbour.known()?))
     }
 
+    /// The link by which a frame of this sender came in by `port`, towards the sender; `None` for groups and strange ports.
+    pub fn link_back(&self, port: PortIndex, sender: MacAddr) -> Option<Link> {
+        (port.index() < self.sides.len() && is_station(sender)).then(|| self.link_to(port, sender))
+    }
+
+    /// Whether an address is ours.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
+    }
+
     /// What is known about the neighbour with this address; `None` for one that nobody needs.
     pub fn state(&self, address: IpAddr) -> Option<State> {
         self.by_address.get(&address).map(|slot| self.table[*slot].state)
@@ -646,7 +656,7 @@ fn is_station(mac: MacAddr) -> bool {
 }
 
 /// Whether it is the address of one machine, not of this one alone.
-fn is_host(address: IpAddr) -> bool {
+pub(super) fn is_host(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !(broadcast || address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::compile::{Compiled, Compiler, Configured, TooManyTargets, recompile};
 use super::conditions::Conditions;
+use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
+use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
 use crate::config::Config;
@@ -16,7 +18,7 @@ use crate::forward::punt::{Handling, InjectRing, Injection, Punt, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
 use crate::forward::verdict::{InjectDrop, PuntReason};
 use crate::packet::parse::{Frame, parse};
-use crate::units::Weight;
+use crate::units::{TargetId, Weight};
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
@@ -49,6 +51,10 @@ pub struct SlowPathCounters {
     /// Packets that wait for a next hop now.
     pub waiting: Counter,
     waiting_dropped: [Counter; WaitingDrop::ALL.len()],
+    /// What senders have been told about packets that could not be carried.
+    pub icmp: Arc<IcmpCounters>,
+    /// What came of errors about our own tunnel packets.
+    pub path_mtu: Arc<PathMtuCounters>,
 }
 
 impl SlowPathCounters {
@@ -67,7 +73,7 @@ impl SlowPathCounters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outdated {
     No,
-    /// Behind what is known about neighbours.
+    /// Behind what is known about neighbours or about paths.
     Paths,
     /// Behind the children's conditions.
     Selection,
@@ -101,6 +107,8 @@ pub struct SlowPath {
     conditions: Conditions,
     compiler: Compiler,
     neighbours: Neighbours,
+    icmp: Icmp,
+    path_mtus: PathMtus,
     published: Published,
     workers: Vec<WorkerEnd>,
     counters: Arc<SlowPathCounters>,
@@ -124,14 +132,19 @@ impl SlowPath {
         published: Published,
         workers: Vec<WorkerEnd>,
     ) -> SlowPath {
+        let (icmp, path_mtus) = (Icmp::default(), PathMtus::default());
+        let (sent, learned) = (icmp.counters().clone(), path_mtus.counters().clone());
+        let counters = Arc::new(SlowPathCounters { icmp: sent, path_mtu: learned, ..SlowPathCounters::default() });
         SlowPath {
             config,
             conditions: Conditions::default(),
             compiler,
             neighbours,
+            icmp,
+            path_mtus,
             published,
             workers,
-            counters: Arc::default(),
+            counters,
             waiting: Waiting::default(),
             found: Vec::new(),
             outdated: Outdated::No,
@@ -148,6 +161,9 @@ impl SlowPath {
     /// Does what has come up by `now`, and returns which neighbours have changed.
     pub fn pass(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
+        if self.path_mtus.tick(now) {
+            self.outdated = self.outdated.max(Outdated::Paths);
+        }
         for worker in 0..self.workers.len() {
             for _ in 0..PUNTS_PER_PASS {
                 let Some(punt) = self.workers[worker].punts.pop() else { break };
@@ -184,12 +200,30 @@ impl SlowPath {
                     self.counters.waiting_dropped(reason).add(1);
                 }
             }
+            PuntReason::TooBig => self.tell_sender(now, worker, punt, Kind::TooBig),
+            PuntReason::TtlExceeded => self.tell_sender(now, worker, punt, Kind::TimeExceeded),
+            PuntReason::NoRoute => self.tell_sender(now, worker, punt, Kind::NetUnreachable),
+            PuntReason::HostUnreachable => self.tell_sender(now, worker, punt, Kind::HostUnreachable),
             // What comes out of a tunnel is from no neighbour.
             _ if punt.what.bare => {}
-            _ => {
+            reason => {
+                let here = Configured { config: &self.config, neighbours: &self.neighbours };
+                if reason == PuntReason::OwnAddress && self.path_mtus.hear(now, &self.config, &here, punt.frame()) {
+                    self.outdated = self.outdated.max(Outdated::Paths);
+                }
                 let input = Input::Frame { port: punt.port, bytes: punt.frame() };
                 perform(&self.workers[worker], self.neighbours.handle(now, input), changes);
             }
+        }
+    }
+
+    /// Tells the sender of a packet what has become of it.
+    fn tell_sender(&mut self, now: Instant, worker: usize, punt: &Punt, kind: Kind) {
+        let here = Configured { config: &self.config, neighbours: &self.neighbours };
+        let mtu = punt.what.target.and_then(|target| mtu_towards(&self.published.load(), target));
+        let failure = Failure { kind, mtu, port: punt.port, bare: punt.what.bare, bytes: punt.frame() };
+        if let Some((port, frame)) = self.icmp.handle(now, &here, failure) {
+            self.workers[worker].send(Injection::new(port, Handling::Send, &frame));
         }
     }
 
@@ -234,6 +268,7 @@ impl SlowPath {
         settled_at_start(&self.config, &config).map_or(Ok(()), |what| Err(ReloadError::NeedsRestart(what)))?;
         let neighbours = self.neighbours.reconfigured(&config);
         let reachability = Configured { config: &config, neighbours: &neighbours };
+        let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = self.compiler.compile(&config, &self.conditions, &reachability, now)?;
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
         self.publish(compiled);
@@ -299,6 +334,7 @@ impl SlowPath {
     /// Publishes a new snapshot where there is need for one.
     fn catch_up(&mut self, now: Instant) {
         let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
+        let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = match self.outdated {
             Outdated::Paths if now >= self.publish_after => {
                 self.publish_after = now + PUBLISHING;
@@ -346,6 +382,12 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(key, same)| (!same).then_some(key))
+}
+
+/// The longest packet that fits on the way to a target, in bytes; `None` where there is none.
+fn mtu_towards(tables: &ForwardTables, target: TargetId) -> Option<u16> {
+    let target = tables.targets.get(target.index())?;
+    Some(tables.paths.get(target.path?.index())?.template.packet_max())
 }
 
 fn perform(worker: &WorkerEnd, outputs: Vec<Output>, changes: &mut Vec<Change>) {

@@ -30,12 +30,7 @@ pub(super) struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     #[inline(always)]
-    pub(super) fn new(
-        arrival: Arrival<'a>,
-        counters: &'a WorkerCounters,
-        work: &'a Work,
-        head: &'a [u8],
-    ) -> Visit<'a> {
+    pub(super) fn new(arrival: Arrival<'a>, counters: &'a WorkerCounters, work: &'a Work, head: &'a [u8]) -> Visit<'a> {
         Visit { tables: arrival.tables, counters, now: arrival.now, work, parsed: &work.parsed, head }
     }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::control::icmp::{Kind, Suppressed};
 use crate::control::neighbours::State;
+use crate::control::path_mtu::Outcome;
 use crate::control::slow_path::SlowPathCounters;
 use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
@@ -145,6 +147,12 @@ impl ForwardCollector {
         let waiting_dropped = WaitingDrop::ALL.iter();
         let waiting_dropped =
             waiting_dropped.map(|&why| labelled("reason", why.label(), slow_path.waiting_dropped(why))).collect();
+        let (icmp, path_mtu) = (&slow_path.icmp, &slow_path.path_mtu);
+        let icmp_sent = Kind::ALL.iter().map(|&kind| labelled("kind", kind.label(), icmp.sent(kind))).collect();
+        let icmp_suppressed = Suppressed::ALL.iter();
+        let icmp_suppressed =
+            icmp_suppressed.map(|&why| labelled("reason", why.label(), icmp.suppressed(why))).collect();
+        let path_mtu = Outcome::ALL.iter().map(|&of| labelled("outcome", of.label(), path_mtu.of(of))).collect();
         let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
         let families = [
@@ -175,6 +183,33 @@ impl ForwardCollector {
                 self.per_reason(inject_drops, InjectDrop::label, |w, reason| w.inject_dropped(reason).get()),
             ),
             ("slr_neighbours", "Next hops, by what is known about them.", GAUGE, neighbours),
+            (
+                "slr_icmp_errors_carried_total",
+                "ICMP errors carried to the child whose flow they are about.",
+                COUNTER,
+                self.per_worker(|w| &w.icmp_errors),
+            ),
+            (
+                "slr_icmp_errors_sent_total",
+                "ICMP errors sent about packets that could not be carried, by kind.",
+                COUNTER,
+                icmp_sent,
+            ),
+            ("slr_icmp_errors_suppressed_total", "ICMP errors not sent, by reason.", COUNTER, icmp_suppressed),
+            (
+                "slr_path_mtu_errors_total",
+                "ICMP errors about tunnel packets that were too big, by what came of them.",
+                COUNTER,
+                path_mtu,
+            ),
+            ("slr_held_packets", "Fragments held until their first one comes.", GAUGE, self.per_worker(|w| &w.held)),
+            (
+                "slr_fragmented_packets_total",
+                "Packets that were sent in pieces, too long with their tunnel header.",
+                COUNTER,
+                self.per_worker(|w| &w.fragmented),
+            ),
+            ("slr_fragments_sent_total", "Those pieces.", COUNTER, self.per_worker(|w| &w.pieces)),
             (
                 "slr_waiting_packets",
                 "Packets that wait until their next hop is found.",
