@@ -18,6 +18,7 @@ use zerocopy::FromBytes;
 
 use super::compile::{Reach, Reachability};
 use super::frames::checksum_v6;
+use super::neighbours::Neighbours;
 use super::rate_limit::RateLimit;
 use crate::clock::Instant;
 use crate::config::{Child, Config, TunnelKind};
@@ -168,6 +169,10 @@ impl<R: Reachability> Reachability for Learned<'_, R> {
         let reach = self.reachability.reach(address)?;
         let learned = self.path_mtus.learned.get(&address).map_or(u16::MAX, |(mtu, _)| *mtu);
         Some(Reach { mtu: reach.mtu.min(learned), ..reach })
+    }
+
+    fn neighbours(&self) -> Option<&Neighbours> {
+        self.reachability.neighbours()
     }
 }
 

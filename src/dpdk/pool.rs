@@ -127,7 +127,7 @@ impl Pool {
     /// A packet that holds a copy of `header` and behind it of the bytes `range` of `of`; `None` when the pool has too few
     /// buffers left, or where there are no such bytes.
     pub fn alloc_piece(&self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
-        if range.end > of.frame_len() {
+        if range.start > range.end || range.end > of.frame_len() {
             return None;
         }
         let mut behind = 0;

@@ -153,3 +153,104 @@ fn copied_options(mut options: &[u8]) -> ArrayVec<u8, 40> {
     }
     copied
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame with `link` bytes before an IPv4 header with these options and flags, and `len` bytes of data.
+    fn frame_v4(link: usize, options: &[u8], flags_fragment: u16, len: usize) -> Vec<u8> {
+        let header_len = 20 + options.len();
+        let mut frame = vec![0xaa; link];
+        frame.push(0x40 | (header_len / 4) as u8);
+        frame.push(0);
+        frame.extend(((header_len + len) as u16).to_be_bytes());
+        frame.extend([0x12, 0x34]);
+        frame.extend(flags_fragment.to_be_bytes());
+        frame.extend([64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        frame.extend(options);
+        frame.extend((0..len).map(|byte| byte as u8));
+        frame
+    }
+
+    type Piece = (Vec<u8>, u16, bool, u16, usize);
+
+    /// Of each piece: options, offset in bytes, whether more follow, identification, bytes of data.
+    fn pieces(frame: &[u8], link: usize, mtu: u16) -> Vec<Piece> {
+        let split = Split::new(frame, link, mtu, 0xbeef).expect("headers");
+        let read = |(header, data): (Header, Range<usize>)| {
+            assert_eq!(header[..link], frame[..link]);
+            let ip = &header[link..];
+            let (fixed, options, rest) = Ipv4Header::split(ip).expect("a header");
+            assert!(rest.is_empty() && checksum(ip) == 0);
+            assert_eq!(usize::from(fixed.total_length.get()), ip.len() + data.len());
+            assert!(fixed.total_length.get() <= mtu);
+            let more = fixed.flags_fragment.get() & MORE_FRAGMENTS != 0;
+            assert_eq!(fixed.flags_fragment.get() & DONT_FRAGMENT, 0);
+            (options.to_vec(), fixed.fragment_offset() as u16, more, fixed.identification.get(), data.len())
+        };
+        split.map(read).collect()
+    }
+
+    #[test]
+    fn pieces_are_as_long_as_fits_in_units_of_eight_bytes() {
+        let none = Vec::new;
+        assert_eq!(
+            pieces(&frame_v4(18, &[], 0, 100), 18, 67),
+            [(none(), 0, true, 0x1234, 40), (none(), 40, true, 0x1234, 40), (none(), 80, false, 0x1234, 20)]
+        );
+        assert_eq!(pieces(&frame_v4(14, &[], 0, 40), 14, 60), [(none(), 0, false, 0x1234, 40)]);
+        assert!(Split::new(&frame_v4(14, &[], 0, 40), 14, 27, 0).is_none(), "no room for data");
+        assert!(Split::new(&frame_v4(14, &[], 0, 40)[..33], 14, 60, 0).is_none(), "no whole header");
+    }
+
+    #[test]
+    fn a_packet_that_had_no_identification_gets_one() {
+        let ids: Vec<_> = pieces(&frame_v4(14, &[], DONT_FRAGMENT, 80), 14, 68).iter().map(|piece| piece.3).collect();
+        assert_eq!(ids, [0xbeef, 0xbeef]);
+    }
+
+    #[test]
+    fn a_fragment_in_pieces_keeps_its_place() {
+        let places = |flags_fragment| -> Vec<(u16, bool)> {
+            pieces(&frame_v4(14, &[], flags_fragment, 80), 14, 68).iter().map(|piece| (piece.1, piece.2)).collect()
+        };
+        assert_eq!(places(0x2000 | 10), [(80, true), (128, true)]);
+        assert_eq!(places(10), [(80, true), (128, false)]);
+    }
+
+    #[test]
+    fn later_pieces_have_the_options_that_are_to_be_copied() {
+        // Record route, no operation, loose source route, router alert, end.
+        let options = [7, 3, 4, 1, 131, 3, 4, 148, 4, 0, 0, 0];
+        let found: Vec<_> = pieces(&frame_v4(14, &options, 0, 80), 14, 80).into_iter().map(|piece| piece.0).collect();
+        assert_eq!(found, [options.to_vec(), vec![131, 3, 4, 148, 4, 0, 0, 0]]);
+        // What cannot be read over ends the list.
+        for broken in [[148, 0, 0, 0], [148, 9, 0, 0], [148, 1, 0, 0]] {
+            let found: Vec<_> =
+                pieces(&frame_v4(14, &broken, 0, 80), 14, 80).into_iter().map(|piece| piece.0).collect();
+            assert_eq!(found, [broken.to_vec(), vec![]]);
+        }
+    }
+
+    #[test]
+    fn over_ipv6_pieces_have_a_fragment_header() {
+        let mut frame = vec![0xaa; 14];
+        frame.extend([0x6a, 0, 0, 7, 0, 100, 47, 64]);
+        frame.extend([1; 16]);
+        frame.extend([2; 16]);
+        frame.extend([7; 100]);
+        let split = Split::new(&frame, 14, 100, 0xdead_beef).expect("headers");
+        let found: Vec<_> = split
+            .map(|(header, data)| {
+                let payload = u16::from_be_bytes([header[18], header[19]]);
+                assert_eq!((header.len(), usize::from(payload)), (62, 8 + data.len()));
+                assert_eq!((&header[14..18], header[20]), (&frame[14..18], 44));
+                (header[54..62].to_vec(), data)
+            })
+            .collect();
+        // Offset and the flag that more follow share two bytes.
+        let expected = [(1, 54..102), (48 | 1, 102..150), (96, 150..154)];
+        assert_eq!(found, expected.map(|(offset, data)| (vec![47, 0, 0, offset, 0xde, 0xad, 0xbe, 0xef], data)));
+    }
+}

@@ -209,6 +209,43 @@ fn fragments_out_of_a_parents_tunnel_are_held_too() {
     }
 }
 
+/// A real capture, as it came and with all later fragments of a datagram before its first.
+#[test]
+fn real_fragments_in_another_order_go_where_they_went() {
+    use slr::packet::parse::{Fragment, Frame, parse};
+    let Some(frames) = capture::real_frames("frag_v4.pcap") else { return };
+    let everything = ten("flow: 5-tuple").replace("192.0.2.0/24", "0.0.0.0/0");
+    let all = |frames: &[Vec<u8>]| {
+        let mut router = TestRouter::new(&everything);
+        let mut sent = Vec::new();
+        for chunk in frames.chunks(32) {
+            sent.extend(router.carry(chunk));
+        }
+        router.worker.finish();
+        let mut went: Vec<_> =
+            sent.iter().map(|frame| outer(frame)).map(|outer| (outer.inner, outer.destination)).collect();
+        went.sort();
+        (went, router.moved())
+    };
+    let (in_order, moved) = all(&frames);
+    assert!(in_order.len() > 2900 && !moved.iter().any(|(label, _)| label.starts_with("fragment")), "{moved:?}");
+    let mut firsts = Vec::new();
+    let mut reordered = Vec::new();
+    for frame in &frames {
+        match parse(frame, frame.len()) {
+            Ok(Frame::Ip(parsed)) if matches!(parsed.fragment, Fragment::First { .. }) => firsts.push(frame.clone()),
+            Ok(Frame::Ip(parsed)) if parsed.is_fragment() => reordered.push(frame.clone()),
+            _ => {
+                reordered.append(&mut firsts);
+                reordered.push(frame.clone());
+            }
+        }
+    }
+    reordered.append(&mut firsts);
+    assert_ne!(reordered, frames);
+    assert_eq!(all(&reordered), (in_order, moved));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
