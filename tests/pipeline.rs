@@ -538,7 +538,7 @@ fn fragment(header: &[u8], id: u16, offset: u16, more: bool, data: &[u8]) -> Vec
     if header[0] >> 4 == 4 {
         header[2..4].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
         header[4..6].copy_from_slice(&id.to_be_bytes());
-        header[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+        header[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
         fix_checksum(&mut header);
     } else {
         header[4..6].copy_from_slice(&(8 + data.len() as u16).to_be_bytes());

@@ -51,6 +51,9 @@ const PORTS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 0xa]), MacAddr([2, 0, 0, 0,
 const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const CLIENTS: PortIndex = PortIndex(0);
 
+/// A frame, and the port that it leaves by.
+type Leaving = (PortIndex, Vec<u8>);
+
 struct Whole {
     router: TestRouter,
     slow_path: SlowPath,
@@ -75,7 +78,7 @@ impl Whole {
         whole
     }
 
-    fn pass(&mut self, time: Duration) -> Vec<(PortIndex, Vec<u8>)> {
+    fn pass(&mut self, time: Duration) -> Vec<Leaving> {
         self.now = self.now + time;
         self.slow_path.pass(self.now);
         self.router.worker.run();
@@ -90,7 +93,7 @@ impl Whole {
     }
 
     /// A frame arrives from the clients: what leaves at once, and what the slow path says.
-    fn arrive(&mut self, frame: &[u8]) -> (Vec<Vec<u8>>, Vec<(PortIndex, Vec<u8>)>) {
+    fn arrive(&mut self, frame: &[u8]) -> (Vec<Vec<u8>>, Vec<Leaving>) {
         self.router.worker.io_mut().arrive(CLIENTS, frame);
         self.router.worker.run();
         assert!(self.router.counters.packets().conserved());
