@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ use crate::forward::io::{Burst, PacketIo};
 use crate::forward::pipeline::{FlowCapacity, Pipeline};
 use crate::forward::punt::{InjectRing, PuntRing};
 use crate::forward::worker::Worker;
-use crate::metrics::collector::{ForwardCollector, PortStatistics};
+use crate::metrics::collector::{ForwardCollector, PortStatistics, SlowPathReaders};
 use crate::metrics::report::Report;
 use crate::metrics::server;
 use crate::units::{MacAddr, PortIndex, WorkerId};
@@ -179,6 +180,10 @@ impl PacketIo for LiveIo {
         self.pool.alloc_from(frame)
     }
 
+    fn piece(&mut self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
+        self.pool.alloc_piece(header, of, range)
+    }
+
     fn cycles() -> u64 {
         dpdk::tsc::now()
     }
@@ -258,7 +263,10 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
         .ok_or(StartError::FlowMemory)?;
         let io = LiveIo { queues, pool: pool.clone(), clock };
         let mut worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone()).injecting(injections.clone());
-        handles.push(dpdk::lcore::launch(worker, move || worker_loop.run())?);
+        handles.push(dpdk::lcore::launch(worker, move || {
+            worker_loop.run();
+            worker_loop.finish();
+        })?);
         counters.push(worker_counters.clone());
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
@@ -273,9 +281,8 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     };
     let hz = dpdk::tsc::hz() as f64;
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
-    let slow_path_counters = thinking.counters();
-    let collector =
-        Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters));
+    let readers = slow_path_readers(&thinking);
+    let collector = Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, readers));
     let outcome = slow_path(thinking, file, &handles, clock, metrics, collector);
 
     stop.store(true, Ordering::Relaxed);
@@ -284,6 +291,21 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     }
     outcome?;
     Ok(Report::new(&published.load(), &counters, start.elapsed().as_secs_f64(), hz))
+}
+
+fn slow_path_readers(thinking: &SlowPath) -> SlowPathReaders {
+    let counters = || thinking.counters();
+    let (neighbours, waiting, waiting_dropped) = (counters(), counters(), counters());
+    let path_mtu = thinking.path_mtu_counters();
+    let (sent, suppressed) = (thinking.icmp_counters(), thinking.icmp_counters());
+    SlowPathReaders {
+        neighbours: Box::new(move || neighbours.neighbours()),
+        waiting: Box::new(move || waiting.waiting.get()),
+        waiting_dropped: Box::new(move || waiting_dropped.waiting_dropped_by_reason()),
+        icmp_sent: Box::new(move || sent.sent()),
+        icmp_suppressed: Box::new(move || suppressed.suppressed()),
+        path_mtu: Box::new(move || path_mtu.read()),
+    }
 }
 
 /// Says on standard error what is running where.

@@ -186,6 +186,25 @@ fn a_packet_in_segments_changes_like_a_vector() {
 }
 
 #[test]
+fn a_piece_holds_its_header_and_its_part_of_a_packet_in_segments() {
+    let pool = pool("pieces", 64, 256);
+    proptest!(|(len in 0..1000usize, header in 0..300usize, from in 0..1100usize, count in 0..1100usize)| {
+        let (frame, header) = (numbered(len, 1), numbered(header, 2));
+        let packet = pool.alloc_from(&frame).expect("buffers");
+        let piece = pool.alloc_piece(&header, &packet, from..from + count);
+        let expected = frame.get(from..from + count).map(|part| [&header, part].concat());
+        prop_assert_eq!(piece.as_ref().map(frame_of), expected);
+        prop_assert!(piece.as_ref().is_none_or(|piece| piece.segments().count() <= piece.frame_len() / 256 + 1));
+        drop((piece, packet));
+        prop_assert_eq!(pool.in_use(), 0);
+    });
+    let packet = pool.alloc_from(&numbered(100, 1)).expect("buffers");
+    let others: Vec<Mbuf> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert!(pool.alloc_piece(b"header", &packet, 0..100).is_none());
+    assert_eq!(pool.in_use() as usize, others.len() + 1);
+}
+
+#[test]
 fn an_empty_pool_gives_nothing_and_keeps_nothing_of_a_packet_that_did_not_fit() {
     let pool = pool("empty", 4, 256);
     let three = pool.alloc_from(&numbered(700, 1)).expect("three buffers");

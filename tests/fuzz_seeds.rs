@@ -18,7 +18,7 @@ mod pipeline;
 const FRAMES_PER_CAPTURE: usize = 200;
 
 /// Frames that start deep: each reaches code that few frames of the captures do.
-const HAND_MADE: [(&str, &str); 9] = [
+const HAND_MADE: [(&str, &str); 12] = [
     ("nothing", ""),
     ("ARP request", "ffffffffffff020000000001080600010800060400010200000000 01c00002010000000000 00c0000209"),
     (
@@ -44,6 +44,18 @@ const HAND_MADE: [(&str, &str); 9] = [
     (
         "IPv6, packet too big",
         "020000000001020000000002 86dd 6000000000083a40 20010db8000000000000000000000001 20010db8000000000000000000000002 0200000000000500",
+    ),
+    (
+        "IPv4, fragmentation needed",
+        "020000000001020000000002 0800 4500003800000000400100 00c6336401c6336407 0304000000000400 4500057800000000400600 00c6336407c0000201 01bbc00100000001",
+    ),
+    (
+        "IPv6, first fragment behind its last one",
+        "020000000001020000000002 86dd 6000000000102c40 20010db8000000000000000000000001 20010db8000000000000000000000002 1100000100000007 c001003505b00000",
+    ),
+    (
+        "IPv4, fragment that overlaps",
+        "020000000001020000000002 0800 4500001c00012000401100 00c0000201c6336407 c001003500100000",
     ),
     (
         "IPv6, UDP, QUIC initial",

@@ -1,5 +1,7 @@
 //! The walk of a packet, behaviour by behaviour: packet in, packet out, and exactly the counters that move.
 
+#[path = "common/capture.rs"]
+mod capture;
 #[path = "common/router.rs"]
 mod router;
 
@@ -508,24 +510,43 @@ fn fragments_follow_their_first_one() {
         let packet = Packet { payload: 1200, ..udp(FOUR) }.with_port(flow);
         let ip = packet.ip();
         expected.push(children(&mut router, [packet.frame()])[0]);
-        for (offset, len, more) in [(0, 400, true), (400, 400, true), (800, 408, false)] {
-            let mut header = ip[..20].to_vec();
-            header[2..4].copy_from_slice(&(20 + len as u16).to_be_bytes());
-            header[4..6].copy_from_slice(&(0x700 + flow).to_be_bytes());
-            header[6..8].copy_from_slice(&((offset as u16 / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
-            fix_checksum(&mut header);
-            frames.push(ethernet(&[&header, &ip[20 + offset..20 + offset + len]].concat()));
-        }
+        frames.extend(cut(&ip, 0x700 + flow, &[400, 800]));
     }
     router.moved();
     let chosen = children(&mut router, frames.clone());
     let thrice: Vec<IpAddr> = expected.into_iter().flat_map(|child| [child; 3]).collect();
     assert_eq!(chosen, thrice);
     assert_eq!(router.moved(), [("received", 60), ("forwarded", 60)]);
+}
 
-    let mut router = TestRouter::new(&ten("flow: 5-tuple"));
-    assert!(router.carry([&frames[1]]).is_empty());
-    assert_eq!(router.moved(), [("received", 1), ("fragment_unknown", 1)]);
+/// The fragments of an IP packet without options, cut at these bytes of its payload, as frames.
+fn cut(ip: &[u8], id: u16, at: &[usize]) -> Vec<Vec<u8>> {
+    let header_len = if ip[0] >> 4 == 4 { 20 } else { 40 };
+    let payload = &ip[header_len..];
+    let bounds = [&[0], at, &[payload.len()]].concat();
+    let piece = |bounds: &[usize]| {
+        let (offset, data) = (bounds[0] as u16, &payload[bounds[0]..bounds[1]]);
+        ethernet(&fragment(&ip[..header_len], id, offset, bounds[1] < payload.len(), data))
+    };
+    bounds.windows(2).map(piece).collect()
+}
+
+/// A fragment of the packet with this IP header.
+fn fragment(header: &[u8], id: u16, offset: u16, more: bool, data: &[u8]) -> Vec<u8> {
+    let mut header = header.to_vec();
+    // The offset counts 8 bytes; in IPv6 it stands above three other bits.
+    if header[0] >> 4 == 4 {
+        header[2..4].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+        fix_checksum(&mut header);
+    } else {
+        header[4..6].copy_from_slice(&(8 + data.len() as u16).to_be_bytes());
+        let protocol = std::mem::replace(&mut header[6], 44);
+        let ([high, low], [a, b]) = ((offset | u16::from(more)).to_be_bytes(), id.to_be_bytes());
+        header.extend([protocol, 0, high, low, 0, 0, a, b]);
+    }
+    [&header, data].concat()
 }
 
 #[test]
@@ -571,5 +592,11 @@ fn only_flows_with_an_entry_are_counted_as_flows() {
 }
 #[path = "pipeline/flows.rs"]
 mod flows;
+#[path = "pipeline/fragments.rs"]
+mod fragments;
 #[path = "pipeline/headers.rs"]
 mod headers;
+#[path = "pipeline/icmp_errors.rs"]
+mod icmp_errors;
+#[path = "pipeline/too_long.rs"]
+mod too_long;

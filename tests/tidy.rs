@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["service", "units"]),
     ("dpdk", &["flow", "packet", "units", "clock"]),
     ("control", &["config", "forward", "flow", "service", "tunnel", "packet", "units", "clock"]),
-    ("metrics", &["control", "forward", "units"]),
+    ("metrics", &["forward", "units"]),
     ("daemon", &["clock", "config", "control", "dpdk", "forward", "metrics", "units"]),
     (
         "replay",

@@ -2,8 +2,11 @@
 
 pub mod compile;
 pub mod conditions;
+mod frames;
+pub mod icmp;
 pub mod neighbours;
 mod numbers;
+pub mod path_mtu;
 pub mod rate_limit;
 pub mod slow_path;
 pub mod waiting;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::compile::{Compiled, Compiler, Configured, TooManyTargets, recompile};
 use super::conditions::Conditions;
+use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
+use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
 use crate::config::Config;
@@ -16,7 +18,7 @@ use crate::forward::punt::{Handling, InjectRing, Injection, Punt, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
 use crate::forward::verdict::{InjectDrop, PuntReason};
 use crate::packet::parse::{Frame, parse};
-use crate::units::Weight;
+use crate::units::{TargetId, Weight};
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
@@ -52,9 +54,14 @@ pub struct SlowPathCounters {
 }
 
 impl SlowPathCounters {
-    /// Neighbours in `state` now.
-    pub fn neighbours(&self, state: State) -> &Counter {
-        &self.neighbours[state as usize]
+    /// The label of each state and the number of neighbours in it.
+    pub fn neighbours(&self) -> Vec<(&'static str, u64)> {
+        State::ALL.iter().zip(&self.neighbours).map(|(state, gauge)| (state.label(), gauge.get())).collect()
+    }
+
+    /// The label of each reason for which a packet that waited for a next hop, or was to, was dropped, and the number.
+    pub fn waiting_dropped_by_reason(&self) -> Vec<(&'static str, u64)> {
+        WaitingDrop::ALL.iter().map(|&reason| (reason.label(), self.waiting_dropped(reason).get())).collect()
     }
 
     /// Packets that waited for a next hop, or were to, and were dropped for `reason`.
@@ -67,7 +74,7 @@ impl SlowPathCounters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outdated {
     No,
-    /// Behind what is known about neighbours.
+    /// Behind what is known about neighbours or about paths.
     Paths,
     /// Behind the children's conditions.
     Selection,
@@ -101,6 +108,8 @@ pub struct SlowPath {
     conditions: Conditions,
     compiler: Compiler,
     neighbours: Neighbours,
+    icmp: Icmp,
+    path_mtus: PathMtus,
     published: Published,
     workers: Vec<WorkerEnd>,
     counters: Arc<SlowPathCounters>,
@@ -129,6 +138,8 @@ impl SlowPath {
             conditions: Conditions::default(),
             compiler,
             neighbours,
+            icmp: Icmp::default(),
+            path_mtus: PathMtus::default(),
             published,
             workers,
             counters: Arc::default(),
@@ -145,13 +156,24 @@ impl SlowPath {
         self.counters.clone()
     }
 
+    /// What senders have been told about packets that could not be carried.
+    pub fn icmp_counters(&self) -> Arc<IcmpCounters> {
+        self.icmp.counters().clone()
+    }
+
+    /// What came of errors about our own tunnel packets.
+    pub fn path_mtu_counters(&self) -> Arc<PathMtuCounters> {
+        self.path_mtus.counters().clone()
+    }
+
     /// Does what has come up by `now`, and returns which neighbours have changed.
     pub fn pass(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
+        let mut paths_changed = self.path_mtus.tick(now);
         for worker in 0..self.workers.len() {
             for _ in 0..PUNTS_PER_PASS {
                 let Some(punt) = self.workers[worker].punts.pop() else { break };
-                self.take_in(now, worker, &punt, &mut changes);
+                paths_changed |= self.take_in(now, worker, &punt, &mut changes);
             }
         }
         for _ in self.waiting.expired(now) {
@@ -164,7 +186,10 @@ impl SlowPath {
             perform(worker, self.neighbours.handle(now, Input::Tick), &mut changes);
         }
         for state in State::ALL {
-            self.counters.neighbours(*state).set(self.neighbours.count(*state));
+            self.counters.neighbours[*state as usize].set(self.neighbours.count(*state));
+        }
+        if paths_changed {
+            self.outdated = self.outdated.max(Outdated::Paths);
         }
         for change in changes.iter().filter(|change| change.mac != change.before) {
             self.outdated = self.outdated.max(Outdated::Paths);
@@ -176,20 +201,44 @@ impl SlowPath {
         changes
     }
 
-    /// Takes in a frame that `worker` could not decide on.
-    fn take_in(&mut self, now: Instant, worker: usize, punt: &Punt, changes: &mut Vec<Change>) {
+    /// Takes in a frame that `worker` could not decide on; true when it changes a path's MTU.
+    fn take_in(&mut self, now: Instant, worker: usize, punt: &Punt, changes: &mut Vec<Change>) -> bool {
+        if let Some(kind) = failed(punt.what.reason) {
+            let mtu = punt.what.target.and_then(|target| mtu_towards(&self.published.load(), target));
+            self.tell_sender(now, worker, punt, kind, mtu);
+            return false;
+        }
         match punt.what.reason {
             PuntReason::NoNeighbour => {
                 if let Err(reason) = self.wait_for_next_hop(now, worker, punt) {
                     self.counters.waiting_dropped(reason).add(1);
                 }
+                false
             }
             // What comes out of a tunnel is from no neighbour.
-            _ if punt.what.bare => {}
-            _ => {
+            _ if punt.what.bare => false,
+            PuntReason::VirtualHostEcho => {
+                let input = Input::EchoFor { port: punt.port, bytes: punt.frame() };
+                perform(&self.workers[worker], self.neighbours.handle(now, input), changes);
+                false
+            }
+            reason => {
+                let here = Configured { config: &self.config, neighbours: &self.neighbours };
+                let learned =
+                    reason == PuntReason::OwnAddress && self.path_mtus.hear(now, &self.config, &here, punt.frame());
                 let input = Input::Frame { port: punt.port, bytes: punt.frame() };
                 perform(&self.workers[worker], self.neighbours.handle(now, input), changes);
+                learned
             }
+        }
+    }
+
+    /// Tells the sender of a packet that it was not carried.
+    fn tell_sender(&mut self, now: Instant, worker: usize, punt: &Punt, kind: Kind, mtu: Option<u16>) {
+        let here = Configured { config: &self.config, neighbours: &self.neighbours };
+        let (port, bare, bytes) = (punt.port, punt.what.bare, punt.frame());
+        if let Some((port, frame)) = self.icmp.handle(now, &here, Failure { kind, mtu, port, bare, bytes }) {
+            self.workers[worker].send(Injection::new(port, Handling::Send, &frame));
         }
     }
 
@@ -234,6 +283,7 @@ impl SlowPath {
         settled_at_start(&self.config, &config).map_or(Ok(()), |what| Err(ReloadError::NeedsRestart(what)))?;
         let neighbours = self.neighbours.reconfigured(&config);
         let reachability = Configured { config: &config, neighbours: &neighbours };
+        let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = self.compiler.compile(&config, &self.conditions, &reachability, now)?;
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
         self.publish(compiled);
@@ -299,6 +349,7 @@ impl SlowPath {
     /// Publishes a new snapshot where there is need for one.
     fn catch_up(&mut self, now: Instant) {
         let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
+        let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = match self.outdated {
             Outdated::Paths if now >= self.publish_after => {
                 self.publish_after = now + PUBLISHING;
@@ -346,6 +397,23 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(key, same)| (!same).then_some(key))
+}
+
+/// What the sender of a packet is told that was punted for this reason.
+fn failed(reason: PuntReason) -> Option<Kind> {
+    match reason {
+        PuntReason::TooBig => Some(Kind::TooBig),
+        PuntReason::TtlExceeded => Some(Kind::TimeExceeded),
+        PuntReason::NoRoute => Some(Kind::NetUnreachable),
+        PuntReason::HostUnreachable => Some(Kind::HostUnreachable),
+        _ => None,
+    }
+}
+
+/// The longest packet that fits on the way to a target, in bytes; `None` where there is none.
+fn mtu_towards(tables: &ForwardTables, target: TargetId) -> Option<u16> {
+    let target = tables.targets.get(target.index())?;
+    Some(tables.paths.get(target.path?.index())?.template.packet_max())
 }
 
 fn perform(worker: &WorkerEnd, outputs: Vec<Output>, changes: &mut Vec<Change>) {

@@ -120,26 +120,31 @@ impl Mbuf {
         prefetch_at(self.0.data().cast());
     }
 
-    /// Adds as much of `bytes` to the only segment as fits; the rest.
+    /// Adds as much of `bytes` to the last segment as fits; the rest.
     pub(super) fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let len = usize::from(self.0.tailroom()).min(bytes.len());
+        let last = self.last();
+        let len = usize::from(last.tailroom()).min(bytes.len());
         let (now, rest) = bytes.split_at(len);
         // SAFETY: `len` bytes behind the data are within the buffer, which nobody else has.
-        unsafe { self.0.data().add(usize::from(self.0.data_len())).copy_from_nonoverlapping(now.as_ptr(), len) };
-        self.0.set_data_len(self.0.data_len() + len as u16);
+        unsafe { last.data().add(usize::from(last.data_len())).copy_from_nonoverlapping(now.as_ptr(), len) };
+        last.set_data_len(last.data_len() + len as u16);
         self.0.set_pkt_len(self.0.pkt_len() + len as u32);
         rest
+    }
+
+    fn last(&self) -> Segment {
+        let mut last = self.0;
+        while let Some(next) = last.next() {
+            last = next;
+        }
+        last
     }
 
     /// Adds the packet `tail` behind this one; it comes back where a packet cannot have so many segments.
     pub(super) fn append(&mut self, tail: Mbuf) -> Result<(), Mbuf> {
         let Some(segments) = self.0.nb_segs().checked_add(tail.0.nb_segs()) else { return Err(tail) };
         let Some(len) = self.0.pkt_len().checked_add(tail.0.pkt_len()) else { return Err(tail) };
-        let mut last = self.0;
-        while let Some(next) = last.next() {
-            last = next;
-        }
-        last.set_next(Some(tail.0));
+        self.last().set_next(Some(tail.0));
         self.0.set_nb_segs(segments);
         self.0.set_pkt_len(len);
         std::mem::forget(tail);

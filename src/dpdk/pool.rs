@@ -2,12 +2,14 @@
 
 use std::ffi::CString;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::eal::Lease;
 use super::mbuf::Mbuf;
 use super::{errno, log, reason, sys};
+use crate::packet::buffer::PacketBuffer;
 
 /// Buffers that an lcore may keep for itself, as a share of the pool and at most. A cache may grow to half as much
 /// again, so 16 lcores hold no more than three quarters of the smallest pool.
@@ -119,12 +121,35 @@ impl Pool {
 
     /// A packet that holds a copy of `frame`, in as many segments as it takes; `None` when the pool has too few left.
     pub fn alloc_from(&self, frame: &[u8]) -> Option<Mbuf> {
+        self.alloc_of([frame])
+    }
+
+    /// A packet that holds a copy of `header` and behind it of the bytes `range` of `of`; `None` when the pool has too few
+    /// buffers left, or where there are no such bytes.
+    pub fn alloc_piece(&self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
+        if range.start > range.end || range.end > of.frame_len() {
+            return None;
+        }
+        let mut behind = 0;
+        let parts = of.segments().map(|segment| {
+            let from = range.start.saturating_sub(behind).min(segment.len());
+            let to = range.end.saturating_sub(behind).min(segment.len());
+            behind += segment.len();
+            segment.get(from..to).unwrap_or_default()
+        });
+        self.alloc_of([header].into_iter().chain(parts))
+    }
+
+    /// A packet that holds a copy of all `parts`.
+    fn alloc_of<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>) -> Option<Mbuf> {
         let mut packet = self.alloc()?;
-        let mut rest = packet.fill(frame);
-        while !rest.is_empty() {
-            let mut segment = self.alloc()?;
-            rest = segment.fill(rest);
-            packet.append(segment).ok()?;
+        for part in parts {
+            let mut rest = packet.fill(part);
+            while !rest.is_empty() {
+                let mut segment = self.alloc()?;
+                rest = segment.fill(rest);
+                packet.append(segment).ok()?;
+            }
         }
         Some(packet)
     }

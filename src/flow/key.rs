@@ -32,6 +32,9 @@ pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable +
     /// section 4.5).
     fn datagram(self, identification: u32) -> Self;
 
+    /// The key of packets that go the other way.
+    fn reversed(self) -> Self;
+
     /// The key that all flows of one client prefix to `host` share; `prefix` is the number of leading source bits kept.
     fn coarse(self, host: VirtualHostId, prefix: u8) -> Self;
 }
@@ -77,6 +80,11 @@ macro_rules! key {
                 // An IPv6 identification is unique whatever the protocol, and only the first fragment tells the protocol.
                 let protocol = if $len == 16 { 0 } else { self.protocol };
                 $name { ports: identification.to_be_bytes(), protocol, ..self }
+            }
+
+            fn reversed(self) -> $name {
+                let [a, b, c, d] = self.ports;
+                $name { source: self.destination, destination: self.source, ports: [c, d, a, b], ..self }
             }
 
             fn coarse(self, host: VirtualHostId, prefix: u8) -> $name {

@@ -86,6 +86,11 @@ impl Timeouts {
         Timeouts(FlowState::ALL.map(milliseconds))
     }
 
+    /// Timeout of `state`, in milliseconds.
+    pub fn milliseconds(&self, state: FlowState) -> u32 {
+        self.of(state as u8)
+    }
+
     /// Timeout of the state with this number.
     #[inline]
     pub(super) fn of(&self, state: u8) -> u32 {

@@ -143,7 +143,7 @@ impl<K: FlowKey> Entry<K> {
 }
 
 /// Hash of a key in one table; good for that table only.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(u64);
 
 impl FlowHash {
@@ -315,6 +315,12 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
             return None;
         }
         Some(slot)
+    }
+
+    /// The entry of `key` that is not past its time at `now`; changes nothing.
+    pub fn peek(&self, key: &K, now: Tick, timeouts: &Timeouts) -> Option<&Entry<K>> {
+        let slot = self.find(self.hash(key), key)?;
+        Some(self.entry(slot)).filter(|entry| !entry.expired(now, timeouts))
     }
 
     /// The entry in `slot`.

@@ -1,6 +1,8 @@
 //! What a worker counts: written by it alone, read by anyone at any time.
 //!
-//! Packets are conserved: `received = forwarded + punted + dropped` holds whenever the worker is between two bursts.
+//! Packets are conserved: `received = forwarded + punted + dropped + held` holds whenever the worker is between two bursts.
+//! Held are fragments that wait for their first one; when the worker stops there are none. A packet that leaves in pieces is
+//! forwarded once.
 //! Frames that the slow path has sent (injected) are none of these and counted apart.
 //! Bytes are those of the IP packet as the client sent it, without link layer and tunnel.
 
@@ -19,6 +21,12 @@ impl Counter {
     #[inline]
     pub fn add(&self, count: u64) {
         self.set(self.get().wrapping_add(count));
+    }
+
+    /// Takes `count` away; for the one writer.
+    #[inline]
+    pub fn sub(&self, count: u64) {
+        self.set(self.get().wrapping_sub(count));
     }
 
     /// Sets the value; for the one writer.
@@ -53,6 +61,14 @@ pub struct WorkerCounters {
     pub received: Counter,
     /// Packets handed to a port.
     pub forwarded: Counter,
+    /// Fragments held now, until the first of their datagram comes.
+    pub held: Counter,
+    /// ICMP errors carried to the child whose flow they are about.
+    pub icmp_errors: Counter,
+    /// Packets that left in pieces, because they were too long with their tunnel header.
+    pub fragmented: Counter,
+    /// Those pieces, as far as a port took them.
+    pub pieces: Counter,
     /// Bursts with at least one packet.
     pub bursts: Counter,
     /// Cycles spent on packets, from after their reception to before their transmission.
@@ -69,6 +85,8 @@ pub struct WorkerCounters {
     pub mss_clamped: Counter,
     /// Flow entries held now.
     pub flows_active: Counter,
+    /// Packets for no service that were forwarded to another port.
+    pub routed: Counter,
     /// Frames of the slow path that were handed to a port.
     pub injected: Counter,
     inject_dropped: [Counter; InjectDrop::ALL.len()],
@@ -83,6 +101,10 @@ impl WorkerCounters {
         WorkerCounters {
             received: Counter::default(),
             forwarded: Counter::default(),
+            held: Counter::default(),
+            icmp_errors: Counter::default(),
+            fragmented: Counter::default(),
+            pieces: Counter::default(),
             bursts: Counter::default(),
             busy_cycles: Counter::default(),
             flows_inserted: Counter::default(),
@@ -91,6 +113,7 @@ impl WorkerCounters {
             quic_steered: Counter::default(),
             mss_clamped: Counter::default(),
             flows_active: Counter::default(),
+            routed: Counter::default(),
             injected: Counter::default(),
             inject_dropped: std::array::from_fn(|_| Counter::default()),
             dropped: std::array::from_fn(|_| Counter::default()),
@@ -136,6 +159,7 @@ impl WorkerCounters {
             forwarded: self.forwarded.get(),
             punted: self.punted.iter().map(Counter::get).sum(),
             dropped: self.dropped.iter().map(Counter::get).sum(),
+            held: self.held.get(),
         }
     }
 }
@@ -151,12 +175,14 @@ pub struct Packets {
     pub punted: u64,
     /// Dropped, for whatever reason.
     pub dropped: u64,
+    /// Neither yet: held until more is known.
+    pub held: u64,
 }
 
 impl Packets {
-    /// True when every packet received has ended in one way.
+    /// True when every packet received has ended in one way, or is held.
     pub fn conserved(&self) -> bool {
-        self.received == self.forwarded + self.punted + self.dropped
+        self.received == self.forwarded + self.punted + self.dropped + self.held
     }
 }
 
@@ -169,6 +195,7 @@ impl Add for Packets {
             forwarded: self.forwarded + other.forwarded,
             punted: self.punted + other.punted,
             dropped: self.dropped + other.dropped,
+            held: self.held + other.held,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a worker stands on: queues, packet memory, time. DPDK, a capture and a test each provide it in their own way.
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
 
 use crate::clock::Instant;
@@ -33,6 +35,12 @@ pub trait PacketIo {
     /// A packet of this worker's own that holds a copy of `frame`; `None` where there is no memory for it, or where
     /// nothing is ever sent but what has arrived.
     fn alloc(&mut self, _frame: &[u8]) -> Option<Self::Packet> {
+        None
+    }
+
+    /// A packet of this worker's own: `header`, and behind it a copy of the bytes `range` of `of`, over all its segments;
+    /// `None` as for [`alloc`](PacketIo::alloc), or where there are no such bytes.
+    fn piece(&mut self, _header: &[u8], _of: &Self::Packet, _range: Range<usize>) -> Option<Self::Packet> {
         None
     }
 

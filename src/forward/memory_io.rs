@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::io::{Burst, PacketIo};
@@ -80,6 +81,10 @@ impl PacketIo for MemoryIo {
     fn alloc(&mut self, frame: &[u8]) -> Option<OwnedBuffer> {
         self.buffers = self.buffers.checked_sub(1)?;
         Some(OwnedBuffer::new(frame))
+    }
+
+    fn piece(&mut self, header: &[u8], of: &OwnedBuffer, range: Range<usize>) -> Option<OwnedBuffer> {
+        self.alloc(&[header, of.head().get(range)?].concat())
     }
 
     fn exhausted(&self) -> bool {

@@ -10,15 +10,23 @@
 //! allocates nothing and logs nothing. After every burst
 //!
 //! ```text
-//! received = forwarded + punted + dropped, by reason
+//! received = forwarded + punted + dropped, by reason, + held
 //! ```
 
 pub mod counters;
+mod fragments;
+mod icmp_errors;
 pub mod io;
 pub mod memory_io;
+mod pieces;
 pub mod pipeline;
 pub mod punt;
+mod rare;
 pub mod routes;
+mod routing;
+mod steer;
 pub mod tables;
+mod too_long;
 pub mod verdict;
+mod visit;
 pub mod worker;

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! By step 3 what a packet needs has been on its way for the length of a burst. Packets of one flow keep their order.
+//! Fragments, ICMP and what is too long for its path part from this walk at step 3, for `rare`.
 //!
 //! Lost against this, in instructions a packet (IPv4, known flow): packets, keys and what the parser found moved from step
 //! to step as one value, 831 against 621; `retain` with the whole of step 1 in its closure, 763.
@@ -14,30 +15,28 @@
 use std::sync::Arc;
 
 use super::counters::WorkerCounters;
+use super::fragments::Fragments;
 use super::io::{BURST, Burst, PacketIo};
 use super::punt::{Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path, Target, VirtualHost};
 use super::verdict::{DropReason, PuntReason, Refusal};
+use super::visit::Visit;
 use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
-use crate::flow::state::FlowState;
-use crate::flow::table::{FlowHash, Full, Hint, Table};
+use crate::flow::table::{FlowHash, Hint, Table};
 use crate::packet::buffer::PacketBuffer;
-use crate::packet::parse::{Family, Fragment, Frame, Parsed, parse};
+use crate::packet::parse::{Family, Frame, Parsed, parse};
+use crate::packet::protocol::{ICMP, ICMPV6};
 use crate::packet::tcp;
 use crate::service::mss;
-use crate::service::selection::Granularity;
 use crate::tunnel::decapsulate::{DecapsulateError, Decapsulated, decapsulate, is_tunnel};
 use crate::tunnel::template::{EncapsulateError, PerPacket, TTL};
-use crate::units::{PortIndex, TargetId, VirtualHostId, WorkerId};
+use crate::units::{PathId, PortIndex, TargetId, WorkerId};
 
 use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
-mod steer;
-
-const ICMPV6: u8 = 58;
 /// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861 section 4).
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
@@ -63,23 +62,33 @@ impl FlowCapacity {
     }
 }
 
-/// The flow tables of one family.
-struct FamilyTables<K: FlowKey, M: Memory> {
-    flows: Table<K, M>,
-    /// Where the fragments of a datagram go, known from its first one.
-    fragments: Table<K, M>,
+/// The flow tables of one family; `P` is a packet.
+pub(super) struct FamilyTables<K: FlowKey, M: Memory, P> {
+    pub(super) flows: Table<K, M>,
+    /// Where the fragments of a datagram go.
+    pub(super) fragments: Fragments<K, M, Held<P>>,
 }
 
-impl<K: FlowKey + FromZeros, M: Memory> FamilyTables<K, M> {
-    fn new(flows: u32, FlowCapacity { fragments, seed, .. }: FlowCapacity) -> Option<FamilyTables<K, M>> {
-        Some(FamilyTables { flows: Table::new(flows, seed)?, fragments: Table::new(fragments, seed)? })
+impl<K: FlowKey + FromZeros, M: Memory, P> FamilyTables<K, M, P> {
+    fn new(flows: u32, FlowCapacity { fragments, seed, .. }: FlowCapacity) -> Option<FamilyTables<K, M, P>> {
+        Some(FamilyTables { flows: Table::new(flows, seed)?, fragments: Fragments::new(fragments, seed)? })
     }
 }
 
-/// How a packet ends that is not forwarded.
-enum End {
+/// A packet that waits for another one.
+pub(super) struct Held<P> {
+    pub(super) packet: P,
+    pub(super) work: Work,
+    /// Port that it came in by.
+    pub(super) port: PortIndex,
+}
+
+/// How a packet ends that is not simply forwarded.
+pub(super) enum End {
     Drop(DropReason),
     Punt(Cause),
+    /// Too long for this path with its header.
+    TooLong(PathId, Option<TargetId>),
 }
 
 impl<R: Into<DropReason>> From<R> for End {
@@ -92,25 +101,36 @@ const _: () = assert!(BURST <= u32::BITS as usize, "a bit for each packet of a b
 
 /// What the steps of a burst tell each other about a packet. Its key is not in here: reading it again from the packet is
 /// cheaper than storing and loading it.
-struct Work {
-    parsed: Parsed,
-    hash: FlowHash,
-    hint: Hint,
+#[derive(Clone)]
+pub(super) struct Work {
+    pub(super) parsed: Parsed,
+    pub(super) hash: FlowHash,
+    pub(super) hint: Hint,
     /// Of the outer header to come.
-    ttl: u8,
+    pub(super) ttl: u8,
+}
+
+/// What the packets of a burst have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) tables: &'a ForwardTables,
+    /// Port that they came in by.
+    pub(super) port: PortIndex,
+    pub(super) now: Tick,
 }
 
 /// The memory of one worker's forwarding: flow tables, counters and the packets that leave with this burst.
 pub struct Pipeline<I: PacketIo> {
-    v4: FamilyTables<KeyV4, I::Memory>,
-    v6: FamilyTables<KeyV6, I::Memory>,
-    counters: Arc<WorkerCounters>,
+    pub(super) v4: FamilyTables<KeyV4, I::Memory, I::Packet>,
+    pub(super) v6: FamilyTables<KeyV6, I::Memory, I::Packet>,
+    pub(super) counters: Arc<WorkerCounters>,
     punts: PuntRing,
     /// Leaving packets, by port.
     outgoing: Vec<Burst<I::Packet>>,
-    /// Outer IPv4 identification of the next packet that may be fragmented; each worker has its own.
-    identification: u16,
-    identification_step: u16,
+    /// Outer identification of the next packet that may be fragmented, of which IPv4 takes the low half; each worker has
+    /// its own.
+    pub(super) identification: u32,
+    identification_step: u32,
 }
 
 impl<I: PacketIo> Pipeline<I> {
@@ -128,9 +148,9 @@ impl<I: PacketIo> Pipeline<I> {
             counters,
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
-            identification: worker.0,
+            identification: worker.0.into(),
             // A power of two, so that workers stay out of each other's numbers after the wrap too.
-            identification_step: workers.max(1).next_power_of_two(),
+            identification_step: u32::from(workers.max(1)).next_power_of_two(),
         })
     }
 
@@ -151,17 +171,19 @@ impl<I: PacketIo> Pipeline<I> {
         let start = I::cycles();
         self.counters.received.add(burst.len() as u64);
         self.counters.bursts.add(1);
-        self.walk(tables, port, now.tick(), burst);
+        self.walk(io, Arrival { tables, port, now: now.tick() }, burst);
         self.counters.busy_cycles.add(I::cycles().wrapping_sub(start));
-        self.send(io);
+        for port in (0..self.outgoing.len() as u16).map(PortIndex) {
+            self.flush(io, port);
+        }
     }
 
-    fn walk(&mut self, tables: &ForwardTables, port: PortIndex, now: Tick, burst: &mut Burst<I::Packet>) {
+    fn walk(&mut self, io: &mut I, arrival: Arrival<'_>, burst: &mut Burst<I::Packet>) {
         let mut works: ArrayVec<Work, BURST> = ArrayVec::new();
         let mut ended = 0_u32;
         for (place, packet) in burst.iter_mut().enumerate() {
-            if let Err(end) = self.admit(tables, packet, &mut works) {
-                self.end(port, packet, end);
+            if let Err(end) = self.admit(arrival.tables, packet, &mut works) {
+                self.end(arrival.port, packet, end);
                 ended |= 1 << place;
             }
         }
@@ -179,21 +201,36 @@ impl<I: PacketIo> Pipeline<I> {
             };
         }
         for (mut packet, work) in burst.drain(..).zip(&works) {
-            match self.carry(tables, now, &mut packet, work) {
-                Ok(port) => self.outgoing[port.index()].push(packet),
-                Err(end) => self.end(port, &packet, end),
+            if is_rare(&work.parsed) {
+                self.carry_rare(io, arrival, packet, work);
+                continue;
+            }
+            match self.carry(arrival, &mut packet, work) {
+                Ok(port) => self.push(io, port, packet),
+                Err(end) => self.turn_away(io, arrival, packet, work, end),
             }
         }
     }
 
-    fn send(&mut self, io: &mut I) {
-        for (port, packets) in (0..).map(PortIndex).zip(&mut self.outgoing) {
-            if !packets.is_empty() {
-                let count = packets.len();
-                let unsent = io.tx_burst(port, packets);
-                self.counters.forwarded.add((count - unsent) as u64);
-                self.counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
-            }
+    /// Lets a packet leave with this burst.
+    #[inline(always)]
+    pub(super) fn push(&mut self, io: &mut I, port: PortIndex, packet: I::Packet) {
+        // Only with what was held before can there be more than a burst.
+        if self.outgoing[port.index()].is_full() {
+            self.flush(io, port);
+        }
+        self.outgoing[port.index()].push(packet);
+    }
+
+    /// Sends what is to leave by `port`.
+    #[inline]
+    pub(super) fn flush(&mut self, io: &mut I, port: PortIndex) {
+        let packets = &mut self.outgoing[port.index()];
+        if !packets.is_empty() {
+            let count = packets.len();
+            let unsent = io.tx_burst(port, packets);
+            self.counters.forwarded.add((count - unsent) as u64);
+            self.counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
         }
     }
 
@@ -202,10 +239,16 @@ impl<I: PacketIo> Pipeline<I> {
         let (now, timeouts) = (now.tick(), &tables.timeouts);
         self.v4.flows.age(now, buckets, timeouts);
         self.v6.flows.age(now, buckets, timeouts);
-        self.v4.fragments.age(now, buckets, timeouts);
-        self.v6.fragments.age(now, buckets, timeouts);
+        self.v4.fragments.age(&self.counters, now, timeouts);
+        self.v6.fragments.age(&self.counters, now, timeouts);
         self.counters.flows_active.set((self.v4.flows.len() + self.v6.flows.len()) as u64);
         self.counters.flows_expired.set(self.v4.flows.expired() + self.v6.flows.expired());
+    }
+
+    /// Drops what is held: no more packets will come.
+    pub fn drop_held(&mut self) {
+        self.v4.fragments.drop_held(&self.counters);
+        self.v6.fragments.drop_held(&self.counters);
     }
 
     /// Decides whether a packet is one to look up, and how: adds that to `works`.
@@ -258,36 +301,61 @@ impl<I: PacketIo> Pipeline<I> {
 
     /// Finds a packet's target and puts the header of its path in front.
     #[inline(always)]
-    fn carry(
+    pub(super) fn carry(
         &mut self,
-        tables: &ForwardTables,
-        now: Tick,
+        arrival: Arrival<'_>,
         packet: &mut I::Packet,
         work: &Work,
     ) -> Result<PortIndex, End> {
         let (head, parsed) = (packet.head(), &work.parsed);
-        let visit = Visit { tables, counters: &self.counters, now, work, parsed, head };
+        let visit = Visit::new(arrival, &self.counters, work, head);
         let target = match work.parsed.family {
-            Family::V4 => visit.target(&mut self.v4, KeyV4::of(head, parsed))?,
-            Family::V6 => visit.target(&mut self.v6, KeyV6::of(head, parsed))?,
+            Family::V4 => visit.target(&mut self.v4.flows, KeyV4::of(head, parsed))?,
+            Family::V6 => visit.target(&mut self.v6.flows, KeyV6::of(head, parsed))?,
         };
+        self.encapsulate(arrival.tables, packet, work, target)
+    }
+
+    /// Puts the header of the path to `target` in front of a packet.
+    #[inline(always)]
+    pub(super) fn encapsulate(
+        &mut self,
+        tables: &ForwardTables,
+        packet: &mut I::Packet,
+        work: &Work,
+        target: TargetId,
+    ) -> Result<PortIndex, End> {
         let Target { path, host, clamps_mss, .. } = tables.targets[target.index()];
-        let unresolved =
-            || Cause { reason: PuntReason::NoNeighbour, target: Some(target), bare: work.parsed.l3_offset == 0 };
-        let path = &tables.paths[path.ok_or_else(|| End::Punt(unresolved()))?.index()];
+        let bare = work.parsed.l3_offset == 0;
+        let unresolved = || End::Punt(Cause { reason: PuntReason::NoNeighbour, target: Some(target), bare });
+        let path_id = path.ok_or_else(unresolved)?;
+        let path = &tables.paths[path_id.index()];
         if clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0 {
             self.clamp_mss(&tables.virtual_hosts[host.index()], path, packet, &work.parsed);
         }
-        let per = PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification };
+        let per = self.per_packet(work);
         path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
-            EncapsulateError::TooBig => Refusal::TooBig,
-            EncapsulateError::NoHeadroom => Refusal::NoHeadroom,
+            EncapsulateError::TooBig => End::TooLong(path_id, Some(target)),
+            EncapsulateError::NoHeadroom => Refusal::NoHeadroom.into(),
         })?;
-        self.identification = self.identification.wrapping_add(self.identification_step);
-        let counters = self.counters.target(target);
-        counters.packets.add(1);
-        counters.bytes.add(u64::from(work.parsed.l3_len));
+        self.count(Some(target), work);
         Ok(path.port)
+    }
+
+    #[inline(always)]
+    pub(super) fn per_packet(&self, work: &Work) -> PerPacket {
+        PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification as u16 }
+    }
+
+    /// Counts a packet that has its header, towards its target where it is for a service.
+    #[inline(always)]
+    pub(super) fn count(&mut self, target: Option<TargetId>, work: &Work) {
+        self.identification = self.identification.wrapping_add(self.identification_step);
+        if let Some(target) = target {
+            let counters = self.counters.target(target);
+            counters.packets.add(1);
+            counters.bytes.add(u64::from(work.parsed.l3_len));
+        }
     }
 
     /// Lowers the MSS option of a SYN to what its virtual host wants.
@@ -301,8 +369,9 @@ impl<I: PacketIo> Pipeline<I> {
 
     /// Ends a packet that goes nowhere.
     #[cold]
-    fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
+    pub(super) fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
         match end {
+            End::TooLong(..) => self.counters.dropped(Refusal::TooLong.into()).add(1),
             End::Drop(reason) => self.counters.dropped(reason).add(1),
             End::Punt(cause) if !cause.reason.is_for_us() && self.punts.is_half_full() => {
                 self.counters.dropped(Refusal::PuntRingFull.into()).add(1);
@@ -313,6 +382,12 @@ impl<I: PacketIo> Pipeline<I> {
             End::Punt(_) => self.counters.dropped(Refusal::PuntRingFull.into()).add(1),
         }
     }
+}
+
+/// Whether a packet is none of those that are forwarded by the million.
+#[inline(always)]
+fn is_rare(parsed: &Parsed) -> bool {
+    parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6
 }
 
 /// A copy. Copied whole, the fields would be loaded two to four at a time right after they were stored one by one, which
@@ -384,142 +459,4 @@ fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: 
         return Err(Refusal::TtlExceeded.into());
     }
     Ok((inner, outer_ttl - 1))
-}
-
-/// One packet's visit to the flow table and, where that does not know it, to its virtual host.
-struct Visit<'a> {
-    tables: &'a ForwardTables,
-    counters: &'a WorkerCounters,
-    now: Tick,
-    work: &'a Work,
-    parsed: &'a Parsed,
-    /// The packet's first segment.
-    head: &'a [u8],
-}
-
-impl Visit<'_> {
-    /// The target of the packet with this 5-tuple.
-    #[inline(always)]
-    fn target<K: FlowKey + FromZeros, M: Memory>(
-        &self,
-        family: &mut FamilyTables<K, M>,
-        key: K,
-    ) -> Result<TargetId, Refusal> {
-        match self.parsed.fragment {
-            Fragment::None => self.flow_target(family, key),
-            Fragment::First { id } => {
-                let target = self.flow_target(family, key)?;
-                self.remember(&mut family.fragments, key.datagram(id), target);
-                Ok(target)
-            }
-            Fragment::Later { id } => {
-                let key = key.datagram(id);
-                let hash = family.fragments.hash(&key);
-                self.follow(&mut family.fragments, Hint::NONE, hash, &key).ok_or(Refusal::FragmentUnknown)
-            }
-        }
-    }
-
-    /// The target of a packet that shows its ports.
-    #[inline(always)]
-    fn flow_target<K: FlowKey + FromZeros, M: Memory>(
-        &self,
-        family: &mut FamilyTables<K, M>,
-        key: K,
-    ) -> Result<TargetId, Refusal> {
-        match self.follow(&mut family.flows, self.work.hint, self.work.hash, &key) {
-            Some(target) if self.tables.targets[target.index()].reads_quic => {
-                Ok(self.steer(&mut family.flows, &key, target))
-            }
-            Some(target) => Ok(target),
-            None => self.open(family, key),
-        }
-    }
-
-    /// The target of a flow that has an entry; counts the packet there.
-    #[inline(always)]
-    fn follow<K: FlowKey + FromZeros, M: Memory>(
-        &self,
-        table: &mut Table<K, M>,
-        hint: Hint,
-        hash: FlowHash,
-        key: &K,
-    ) -> Option<TargetId> {
-        let slot = table.find_live(hint, hash, key, self.now, &self.tables.timeouts)?;
-        let entry = table.entry_mut(slot);
-        let state = entry.state().after(self.parsed.tcp_flags);
-        let Some(state) = state.filter(|_| !self.tables.targets[entry.target().index()].moves) else {
-            table.expire(slot);
-            return None;
-        };
-        entry.touch(self.now, state, self.parsed.l3_len);
-        Some(entry.target())
-    }
-
-    /// Gives a new flow to a child. Where there is no room for its entry its packets are forwarded all the same, each by
-    /// hash, so that they stay together.
-    #[cold]
-    #[inline(never)]
-    fn open<K: FlowKey + FromZeros, M: Memory>(
-        &self,
-        family: &mut FamilyTables<K, M>,
-        key: K,
-    ) -> Result<TargetId, Refusal> {
-        let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
-        let (key, chosen_by, hash, state) = match host.granularity {
-            Granularity::FiveTuple => {
-                (key, key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
-            }
-            Granularity::Source { v4, v6 } => {
-                let prefix = if self.parsed.family == Family::V4 { v4 } else { v6 };
-                // Numbers of virtual hosts are this router's own; all routers of the cluster are to choose alike.
-                let chosen_by = key.coarse(VirtualHostId(0), prefix);
-                let key = key.coarse(host.number, prefix);
-                let hash = family.flows.hash(&key);
-                if let Some(target) = self.follow(&mut family.flows, Hint::NONE, hash, &key) {
-                    // What else this client has stays where it is.
-                    return Ok(self.certain(host, target));
-                }
-                (key, chosen_by, hash, FlowState::Other)
-            }
-        };
-        let vacancy = family.flows.vacancy(hash, self.now, &self.tables.timeouts);
-        let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
-        let member = match (self.named(host), &vacancy) {
-            (Some(named), _) => {
-                self.counters.quic_steered.add(1);
-                Some(named.member())
-            }
-            (None, Ok(_)) => host.selector.select(cluster_hash),
-            (None, Err(Full)) => host.selector.select_again(cluster_hash),
-        };
-        let target = host.members[member.ok_or(Refusal::NoChild)?].target;
-        match vacancy {
-            Ok(vacancy) => {
-                let entry = family.flows.fill(vacancy, hash, key, target, state, self.now);
-                entry.touch(self.now, state, self.parsed.l3_len);
-                self.counters.flows_inserted.add(1);
-                self.counters.target(target).flows.add(1);
-            }
-            Err(Full) => self.counters.flows_refused.add(1),
-        }
-        Ok(target)
-    }
-
-    /// Notes where the later fragments of a datagram go. Without room they are dropped as unknown.
-    #[cold]
-    fn remember<K: FlowKey + FromZeros, M: Memory>(&self, fragments: &mut Table<K, M>, key: K, target: TargetId) {
-        let hash = fragments.hash(&key);
-        if let Some(slot) = fragments.find(hash, &key) {
-            fragments.remove(slot);
-        }
-        if let Ok(vacancy) = fragments.vacancy(hash, self.now, &self.tables.timeouts) {
-            fragments.fill(vacancy, hash, key, target, FlowState::Fragments, self.now);
-        }
-    }
-
-    fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&VirtualHost> {
-        let id = self.tables.index.find(key.destination(), self.parsed.protocol, self.parsed.dst_port)?;
-        Some(&self.tables.virtual_hosts[id.index()])
-    }
 }

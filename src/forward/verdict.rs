@@ -17,12 +17,36 @@ labelled! {
     Refusal {
         /// No virtual host takes its destination, protocol and port.
         NoVirtualHost => "no_virtual_host",
+        /// Neither for a service nor, by its link-layer address, for us to forward.
+        OtherStation => "other_station",
+        /// For no service, and from or to an address that no router forwards.
+        NotRoutable => "not_routable",
         /// Its virtual host has no child that takes new flows.
         NoChild => "no_child",
-        /// With the tunnel header it is longer than the path's MTU.
-        TooBig => "too_big",
-        /// A later fragment of a datagram whose first fragment has not been seen.
-        FragmentUnknown => "fragment_unknown",
+        /// With the tunnel header it is longer than any IP packet.
+        TooLong => "too_long",
+        /// No packet buffer left for the pieces of a packet that is too long with its tunnel header.
+        NoBuffer => "no_buffer",
+        /// A fragment whose datagram's first one has not come in time.
+        FragmentTimeout => "fragment_timeout",
+        /// A fragment without its first one, and too many of that kind to hold it.
+        FragmentNoRoom => "fragment_no_room",
+        /// A fragment with bytes that have been seen before (RFC 5722, RFC 1858, RFC 3128).
+        FragmentOverlap => "fragment_overlap",
+        /// A fragment behind the end of its datagram, or one that would set another end.
+        FragmentBeyondEnd => "fragment_beyond_end",
+        /// A fragment of a datagram that has come with more holes than are kept track of.
+        FragmentHoles => "fragment_holes",
+        /// A fragment without data.
+        FragmentEmpty => "fragment_empty",
+        /// An ICMP error about a packet of a virtual host in no flow that is known here.
+        IcmpErrorUnknownFlow => "icmp_error_unknown_flow",
+        /// An ICMP error for a virtual host that quotes no packet of it, or too little to tell the flow.
+        IcmpErrorMalformed => "icmp_error_malformed",
+        /// An ICMP error about a later fragment of a virtual host's packet: its flow cannot be told.
+        IcmpErrorFragment => "icmp_error_fragment",
+        /// A source quench or redirect for a virtual host, which no server may follow (RFC 6633; RFC 1122 section 3.2.2.2).
+        IcmpErrorIgnored => "icmp_error_ignored",
         /// A tunnel packet for us from a sender that is no parent.
         TunnelStranger => "tunnel_stranger",
         /// A tunnel packet in a tunnel packet for us.
@@ -59,8 +83,18 @@ labelled! {
         OwnAddress => "own_address",
         /// Out of a tunnel, for one of our own addresses; its copy starts with the IP header.
         OwnAddressInTunnel => "own_address_in_tunnel",
+        /// An echo request for a virtual host in whose place we answer.
+        VirtualHostEcho => "virtual_host_echo",
         /// The link-layer address of its next hop is not known.
         NoNeighbour => "no_neighbour",
+        /// Longer than its path with the tunnel header, and not to be fragmented.
+        TooBig => "too_big",
+        /// Its TTL or hop limit ends here.
+        TtlExceeded => "ttl_exceeded",
+        /// There is no route to its destination.
+        NoRoute => "no_route",
+        /// The next hop to its destination does not answer.
+        HostUnreachable => "host_unreachable",
     }
 }
 

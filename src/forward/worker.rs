@@ -63,6 +63,11 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
+    /// Drops, and counts, what is held for packets that have not come: to be called when no run follows.
+    pub fn finish(&mut self) {
+        self.pipeline.drop_held();
+    }
+
     /// Takes a few frames of the slow path. False when there are none.
     fn inject(&mut self, now: Instant) -> bool {
         let Some(ring) = self.injections.as_ref().filter(|ring| !ring.is_empty()) else { return false };

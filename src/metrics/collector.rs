@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::control::neighbours::State;
-use crate::control::slow_path::SlowPathCounters;
-use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
 use crate::forward::verdict::{DropReason, InjectDrop, PuntReason};
@@ -33,13 +30,32 @@ pub struct PortStatistics {
 /// Reads the statistics of every port: name and numbers.
 pub type PortReader = Box<dyn Fn() -> Vec<(String, PortStatistics)> + Send + Sync>;
 
+/// Reads numbers that have a label each.
+pub type Reader = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+
+/// What the slow path counts.
+pub struct SlowPathReaders {
+    /// Neighbours, by state.
+    pub neighbours: Reader,
+    /// Packets that wait for their next hop; without a label.
+    pub waiting: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Packets whose next hop was not found, by reason.
+    pub waiting_dropped: Reader,
+    /// ICMP errors sent, by kind.
+    pub icmp_sent: Reader,
+    /// ICMP errors not sent, by reason.
+    pub icmp_suppressed: Reader,
+    /// ICMP errors about our tunnel packets, by what came of them.
+    pub path_mtu: Reader,
+}
+
 /// The forwarding counters of all workers, ready to be gathered.
 pub struct ForwardCollector {
     workers: Vec<Arc<WorkerCounters>>,
     published: Published,
     cycles_per_second: f64,
     ports: PortReader,
-    slow_path: Arc<SlowPathCounters>,
+    slow_path: SlowPathReaders,
 }
 
 impl ForwardCollector {
@@ -49,7 +65,7 @@ impl ForwardCollector {
         published: Published,
         cycles_per_second: f64,
         ports: PortReader,
-        slow_path: Arc<SlowPathCounters>,
+        slow_path: SlowPathReaders,
     ) -> ForwardCollector {
         ForwardCollector { workers, published, cycles_per_second, ports, slow_path }
     }
@@ -137,14 +153,10 @@ impl ForwardCollector {
         use MetricType::{COUNTER, GAUGE};
         let ports = (self.ports)();
         let port = |value: fn(&PortStatistics) -> u64| Self::per_port(&ports, |port| value(port) as f64);
-        let slow_path = &self.slow_path;
-        let labelled = |name, label: &str, counter: &counters::Counter| -> Sample {
-            (vec![(name, label.to_owned())], counter.get() as f64)
+        let labelled = |label: &'static str, reader: &Reader| -> Vec<Sample> {
+            reader().into_iter().map(|(value, count)| (vec![(label, value.to_owned())], count as f64)).collect()
         };
-        let neighbours = State::ALL.iter().map(|&s| labelled("state", s.label(), slow_path.neighbours(s))).collect();
-        let waiting_dropped = WaitingDrop::ALL.iter();
-        let waiting_dropped =
-            waiting_dropped.map(|&why| labelled("reason", why.label(), slow_path.waiting_dropped(why))).collect();
+        let slow_path = &self.slow_path;
         let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
         let families = [
@@ -163,6 +175,12 @@ impl ForwardCollector {
                 self.per_reason(DropReason::all(), DropReason::label, |w, reason| w.dropped(reason).get()),
             ),
             (
+                "slr_routed_packets_total",
+                "Packets for no service that were forwarded to another port.",
+                COUNTER,
+                self.per_worker(|w| &w.routed),
+            ),
+            (
                 "slr_injected_packets_total",
                 "Packets of the slow path that were sent.",
                 COUNTER,
@@ -174,18 +192,55 @@ impl ForwardCollector {
                 COUNTER,
                 self.per_reason(inject_drops, InjectDrop::label, |w, reason| w.inject_dropped(reason).get()),
             ),
-            ("slr_neighbours", "Next hops, by what is known about them.", GAUGE, neighbours),
+            (
+                "slr_neighbours",
+                "Next hops, by what is known about them.",
+                GAUGE,
+                labelled("state", &slow_path.neighbours),
+            ),
+            (
+                "slr_icmp_errors_carried_total",
+                "ICMP errors carried to the child whose flow they are about.",
+                COUNTER,
+                self.per_worker(|w| &w.icmp_errors),
+            ),
+            (
+                "slr_icmp_errors_sent_total",
+                "ICMP errors sent about packets that could not be carried, by kind.",
+                COUNTER,
+                labelled("kind", &slow_path.icmp_sent),
+            ),
+            (
+                "slr_icmp_errors_suppressed_total",
+                "ICMP errors not sent, by reason.",
+                COUNTER,
+                labelled("reason", &slow_path.icmp_suppressed),
+            ),
+            (
+                "slr_path_mtu_errors_total",
+                "ICMP errors about tunnel packets that were too big, by what came of them.",
+                COUNTER,
+                labelled("outcome", &slow_path.path_mtu),
+            ),
+            ("slr_held_packets", "Fragments held until their first one comes.", GAUGE, self.per_worker(|w| &w.held)),
+            (
+                "slr_fragmented_packets_total",
+                "Packets that were sent in pieces, too long with their tunnel header.",
+                COUNTER,
+                self.per_worker(|w| &w.fragmented),
+            ),
+            ("slr_fragments_sent_total", "Those pieces.", COUNTER, self.per_worker(|w| &w.pieces)),
             (
                 "slr_waiting_packets",
                 "Packets that wait until their next hop is found.",
                 GAUGE,
-                vec![(Vec::new(), slow_path.waiting.get() as f64)],
+                vec![(Vec::new(), (slow_path.waiting)() as f64)],
             ),
             (
                 "slr_waiting_dropped_packets_total",
                 "Packets whose next hop was not found, or that could not wait for it, by reason.",
                 COUNTER,
-                waiting_dropped,
+                labelled("reason", &slow_path.waiting_dropped),
             ),
             (
                 "slr_virtual_host_packets_total",

@@ -27,7 +27,7 @@ pub struct Report {
     pub ns_per_packet: f64,
 }
 
-/// What became of a number of packets: `rx = forwarded + punted + all of dropped`.
+/// What became of a number of packets: `rx = forwarded + punted + all of dropped`, since nothing is held at the end.
 #[derive(Clone, Debug, Serialize)]
 pub struct PacketReport {
     /// Received.

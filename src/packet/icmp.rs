@@ -19,6 +19,14 @@ pub const V4_ECHO_REQUEST: u8 = 8;
 pub const V4_TIME_EXCEEDED: u8 = 11;
 /// ICMP type: parameter problem (RFC 792).
 pub const V4_PARAMETER_PROBLEM: u8 = 12;
+/// Code of [`V4_UNREACHABLE`]: fragmentation needed and DF set (RFC 792, RFC 1191 section 4).
+pub const V4_FRAGMENTATION_NEEDED: u8 = 4;
+/// ICMPv6 type: destination unreachable (RFC 4443 section 3.1).
+pub const V6_UNREACHABLE: u8 = 1;
+/// ICMPv6 type: time exceeded (RFC 4443 section 3.3).
+pub const V6_TIME_EXCEEDED: u8 = 3;
+/// ICMPv6 type: redirect (RFC 4861 section 4.5); no error, and never answered with one.
+pub const V6_REDIRECT: u8 = 137;
 /// ICMPv6 type: packet too big, tells the path MTU (RFC 4443 section 3.2).
 pub const V6_PACKET_TOO_BIG: u8 = 2;
 /// ICMPv6 type: echo request (RFC 4443 section 4.1).

@@ -313,6 +313,7 @@ fn one_pass(workers: Vec<Worker<ReplayIo>>, meanwhile: &mut dyn FnMut()) -> Resu
     for (mut worker, index) in workers.into_iter().zip(0..) {
         handles.push(dpdk::lcore::launch(index, move || {
             worker.run();
+            worker.finish();
             worker
         })?);
     }

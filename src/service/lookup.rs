@@ -77,6 +77,14 @@ impl VirtualHosts {
             IpAddr::V6(destination) => self.find_v6(destination, protocol, port),
         }
     }
+
+    /// Whether an address belongs to any virtual host, for whatever protocol and port.
+    pub fn covers(&self, destination: IpAddr) -> bool {
+        match destination {
+            IpAddr::V4(destination) => self.v4.covers(destination.to_bits()),
+            IpAddr::V6(destination) => self.v6.covers(destination.to_bits()),
+        }
+    }
 }
 
 /// What the index asks of an address as a number.
@@ -183,6 +191,10 @@ impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
             }
             prefix = *self.prefixes.get(prefix.shorter as usize)?;
         }
+    }
+
+    fn covers(&self, destination: A) -> bool {
+        self.ranges.find(destination).pattern != Prefix::NOBODY.pattern
     }
 }
 

@@ -16,4 +16,5 @@
 pub mod decapsulate;
 pub mod ecn;
 pub mod shim;
+pub mod split;
 pub mod template;

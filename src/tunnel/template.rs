@@ -260,6 +260,26 @@ impl Template {
         self.mtu.saturating_sub(self.overhead.into())
     }
 
+    /// Longest IP packet that leaves, outer header included, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// The same for a path with another MTU.
+    pub fn with_mtu(&self, mtu: u16) -> Template {
+        Template { mtu, ..self.clone() }
+    }
+
+    /// Where the outermost IP header is in a frame that has this header in front, in bytes.
+    pub fn ip_offset(&self) -> usize {
+        usize::from(self.l3_offset) + if self.kind == Kind::Mpls { LABEL } else { 0 }
+    }
+
+    /// Whether that is the tunnel's own, not the client's.
+    pub fn has_outer_ip(&self) -> bool {
+        !matches!(self.kind, Kind::Mpls | Kind::Mac)
+    }
+
     /// Puts the header in the place of everything in front of the packet's IP header, and cuts off what is behind it.
     ///
     /// The IP packet itself is not touched. On error the buffer is unchanged.

@@ -104,6 +104,9 @@ impl TestRouter {
         let mut all = vec![
             ("received", counters.received.get()),
             ("forwarded", counters.forwarded.get()),
+            ("icmp_errors", counters.icmp_errors.get()),
+            ("fragmented", counters.fragmented.get()),
+            ("pieces", counters.pieces.get()),
             ("flows_inserted", counters.flows_inserted.get()),
             ("flows_expired", counters.flows_expired.get()),
             ("flows_refused", counters.flows_refused.get()),

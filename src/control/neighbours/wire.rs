@@ -1,15 +1,15 @@
 //! What a punted frame says to a neighbour, and the frames that are said back: ARP, neighbour discovery, echo.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::control::frames::{checksum_v6, frame, ipv4_header, ipv6_header};
 use crate::packet::arp::ArpPacket;
-use crate::packet::checksum::{checksum, pseudo_v6};
+use crate::packet::checksum::checksum;
 use crate::packet::ethernet::{self, EthernetHeader, VlanTag};
 use crate::packet::icmp::{IcmpHeader, V4_ECHO_REPLY, V4_ECHO_REQUEST, V6_ECHO_REPLY, V6_ECHO_REQUEST};
-use crate::packet::ipv4::{DONT_FRAGMENT, Ipv4Header};
+use crate::packet::ipv4::Ipv4Header;
 use crate::packet::ipv6::Ipv6Header;
 use crate::packet::ndp::{self, NeighbourHeader, NeighbourMessage};
 use crate::packet::parse::{Fragment, Frame, Parsed, parse};
@@ -17,9 +17,6 @@ use crate::packet::protocol;
 use crate::tunnel::ecn;
 use crate::tunnel::template::{Link, TTL};
 use crate::units::MacAddr;
-
-/// Shortest frame without its checksum, in bytes (IEEE 802.3-2018 clause 4A.4.2).
-const FRAME_LEN_MIN: usize = 60;
 
 /// A frame that concerns the slow path.
 #[derive(Debug)]
@@ -173,51 +170,4 @@ pub fn echo_reply(link: Link, echo: &Echo<'_>) -> Vec<u8> {
         // A packet has one family.
         _ => Vec::new(),
     }
-}
-
-fn checksum_v6(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
-    let sum = pseudo_v6(&source.octets(), &destination.octets(), protocol::ICMPV6, icmp.len() as u32);
-    sum.add_bytes(icmp).finish()
-}
-
-fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, dscp_ecn: u8, payload: usize) -> Ipv4Header {
-    let mut header = Ipv4Header {
-        version_ihl: Ipv4Header::VERSION_IHL,
-        dscp_ecn,
-        total_length: U16::new((Ipv4Header::LEN + payload) as u16),
-        identification: U16::ZERO,
-        flags_fragment: U16::new(DONT_FRAGMENT),
-        ttl: TTL,
-        protocol: protocol::ICMP,
-        checksum: U16::ZERO,
-        source: source.octets(),
-        destination: destination.octets(),
-    };
-    header.fill_checksum();
-    header
-}
-
-fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, class: u8, hop_limit: u8, payload: usize) -> Ipv6Header {
-    Ipv6Header {
-        version_class_flow: U32::new(6 << 28 | u32::from(class) << 20),
-        payload_length: U16::new(payload as u16),
-        next_header: protocol::ICMPV6,
-        hop_limit,
-        source: source.octets(),
-        destination: destination.octets(),
-    }
-}
-
-fn frame(link: Link, ethertype: u16, payload: &[&[u8]]) -> Vec<u8> {
-    let Link { source, destination, vlan } = link;
-    let first = if vlan.is_some() { ethernet::CUSTOMER_TAG } else { ethertype };
-    let header = EthernetHeader { destination, source, ethertype: U16::new(first) };
-    let mut bytes = header.as_bytes().to_vec();
-    if let Some(vlan) = vlan {
-        let tag = VlanTag { control: U16::new(vlan), ethertype: U16::new(ethertype) };
-        bytes.extend_from_slice(tag.as_bytes());
-    }
-    payload.iter().for_each(|part| bytes.extend_from_slice(part));
-    bytes.resize(bytes.len().max(FRAME_LEN_MIN), 0);
-    bytes
 }

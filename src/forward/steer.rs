@@ -2,11 +2,11 @@
 
 use zerocopy::FromZeros;
 
-use super::Visit;
+use super::tables::VirtualHost;
+use super::visit::Visit;
 use crate::flow::key::FlowKey;
 use crate::flow::memory::Memory;
 use crate::flow::table::Table;
-use crate::forward::tables::VirtualHost;
 use crate::packet::protocol;
 use crate::packet::udp::UdpHeader;
 use crate::service::quic::Named;
