@@ -214,6 +214,8 @@ pub struct VirtualHost {
     pub mss_clamp: MssClamp,
     /// Slots of the consistent-hash table; a prime.
     pub table_size: u32,
+    /// Whether we answer echo requests for its addresses ourselves, instead of its children.
+    pub answers_echo: bool,
     /// Who serves it; never empty.
     pub members: Vec<Member>,
 }

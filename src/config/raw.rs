@@ -119,6 +119,7 @@ raw! {
         services: Option<Spanned<Vec<Text>>>,
         flow: Option<Spanned<WordOr<Source>>>,
         selection: Option<Text>,
+        echo: Option<Text>,
         quic: Option<Spanned<Quic>>,
         mss_clamp: Option<Text>,
         table_size: Option<Text>,

@@ -25,6 +25,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "cpus" => "cpus: [1, 2]",
         "device" => "device: \"0000:01:00.0\"",
         "dpdk" => "dpdk: { hugepages: auto }",
+        "echo" => "echo: router",
         "file_prefix" => "file_prefix: slr",
         "flow" => "flow: 5-tuple, flow: source or flow: { source: { v4: 24, v6: 56 } }",
         "flows" => "flows: { capacity_v4: 1000000 }",

@@ -23,7 +23,7 @@ pub use super::numbers::TooManyTargets;
 use crate::clock::Instant;
 use crate::config::{self, Config, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
-use crate::forward::routes::{Routes, Way};
+use crate::forward::routes::{ByPrefix, Routes, Way};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
@@ -195,6 +195,7 @@ impl Compiler {
             targets,
             paths,
             routes,
+            echo: Arc::new(echo(config)),
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
         };
@@ -259,9 +260,18 @@ fn ways(
     (paths, targets, routes)
 }
 
+/// Where we answer echo requests ourselves.
+fn echo(config: &Config) -> ByPrefix<bool> {
+    let mut echo = ByPrefix::default();
+    for host in &config.virtual_hosts {
+        host.addresses.iter().for_each(|prefix| echo.insert(*prefix, host.answers_echo));
+    }
+    echo
+}
+
 /// The ways of packets that are for no service, with what they need of `paths` added there.
 fn routes(config: &Config, neighbours: &Neighbours, paths: &mut Vec<Path>) -> Routes {
-    let mut routes = Routes::new(neighbours.macs());
+    let mut ways = ByPrefix::default();
     let mut way = |port: PortIndex, link| {
         paths.push(Path { port, template: Template::mac(link, config.ports[port.index()].mtu) });
         Way::Path(PathId(paths.len() as u32 - 1))
@@ -269,23 +279,23 @@ fn routes(config: &Config, neighbours: &Neighbours, paths: &mut Vec<Path>) -> Ro
     let known: HashMap<IpAddr, Way> =
         neighbours.known().map(|(address, port, link)| (address, way(port, link))).collect();
     for route in &config.routes {
-        routes.insert(route.prefix, known.get(&route.via).copied().unwrap_or(Way::Unresolved));
+        ways.insert(route.prefix, known.get(&route.via).copied().unwrap_or(Way::Unresolved));
     }
     // Of equal prefixes the port's own counts.
     for net in config.ports.iter().flat_map(|port| &port.addresses) {
-        routes.insert(*net, Way::Unresolved);
+        ways.insert(*net, Way::Unresolved);
         if let IpNet::V4(net) = net
             && net.prefix_len() < 31
         {
             for nobody in [net.network(), net.broadcast()] {
-                routes.insert(Ipv4Net::from(nobody).into(), Way::Nobody);
+                ways.insert(Ipv4Net::from(nobody).into(), Way::Nobody);
             }
         }
     }
     for (address, way) in known {
-        routes.insert(address.into(), way);
+        ways.insert(address.into(), way);
     }
-    routes
+    Routes { ways, macs: neighbours.macs() }
 }
 
 fn own_addresses(config: &Config) -> OwnAddresses {

@@ -92,6 +92,13 @@ pub enum Input<'a> {
         /// The frame, from its Ethernet header on.
         bytes: &'a [u8],
     },
+    /// A frame that arrived with an echo request for a virtual host in whose place we answer.
+    EchoFor {
+        /// By which port.
+        port: PortIndex,
+        /// The frame, from its Ethernet header on.
+        bytes: &'a [u8],
+    },
     /// Time has passed.
     Tick,
 }
@@ -392,7 +399,8 @@ impl Neighbours {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Output> {
         let mut outputs = Vec::new();
         match input {
-            Input::Frame { port, bytes } => self.hear(now, port, bytes, &mut outputs),
+            Input::Frame { port, bytes } => self.hear(now, port, bytes, false, &mut outputs),
+            Input::EchoFor { port, bytes } => self.hear(now, port, bytes, true, &mut outputs),
             Input::Tick => {
                 self.announce(now, &mut outputs);
                 self.run_timers(now, false, &mut outputs);
@@ -402,7 +410,8 @@ impl Neighbours {
         outputs
     }
 
-    fn hear(&mut self, now: Instant, port: PortIndex, bytes: &[u8], outputs: &mut Vec<Output>) {
+    /// `echo`: the frame is an echo request that we answer, whoever it is for.
+    fn hear(&mut self, now: Instant, port: PortIndex, bytes: &[u8], echo: bool, outputs: &mut Vec<Output>) {
         let Some(side) = self.sides.get(port.index()) else { return };
         let Some(received) = wire::read(bytes, side.vlan) else { return };
         let to_us = received.to == side.mac;
@@ -418,7 +427,9 @@ impl Neighbours {
             Message::Advertisement { target, mac, solicited, overrides } => {
                 self.learn(now, port, target.into(), News { mac, solicited, overrides }, outputs);
             }
-            Message::Echo(echo) if to_us => self.hear_echo(now, port, received.from, &echo, outputs),
+            Message::Echo(request) if to_us && (echo || self.own.contains(&request.destination)) => {
+                self.hear_echo(now, port, received.from, &request, outputs);
+            }
             Message::Echo(_) => {}
         }
     }
@@ -468,8 +479,7 @@ impl Neighbours {
     }
 
     fn hear_echo(&mut self, now: Instant, port: PortIndex, from: MacAddr, echo: &Echo<'_>, outputs: &mut Vec<Output>) {
-        let ours = self.own.contains(&echo.destination) && !self.own.contains(&echo.source);
-        if ours && is_host(echo.source) && self.echoes.take(now) {
+        if !self.own.contains(&echo.source) && is_host(echo.source) && self.echoes.take(now) {
             let frame = wire::echo_reply(self.link_to(port, from), echo);
             outputs.push(Output::Send { port, frame });
         }

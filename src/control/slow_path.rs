@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{Compiled, Compiler, Configured, TooManyTargets, recompile};
+use super::compile::{Compiled, Compiler, Configured, Reachability, TooManyTargets, recompile};
 use super::conditions::Conditions;
 use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
@@ -170,8 +170,8 @@ impl SlowPath {
                 self.take_in(now, worker, &punt, &mut changes);
             }
         }
-        for _ in self.waiting.expired(now) {
-            self.counters.waiting_dropped(WaitingDrop::Unanswered).add(1);
+        for Waiter { worker, punt } in self.waiting.expired(now) {
+            self.give_up(now, worker, &punt, WaitingDrop::Unanswered);
         }
         // What nobody has asked for leaves by the first worker.
         if let Some(worker) = self.workers.first()
@@ -197,7 +197,7 @@ impl SlowPath {
         match punt.what.reason {
             PuntReason::NoNeighbour => {
                 if let Err(reason) = self.wait_for_next_hop(now, worker, punt) {
-                    self.counters.waiting_dropped(reason).add(1);
+                    self.give_up(now, worker, punt, reason);
                 }
             }
             PuntReason::TooBig => self.tell_sender(now, worker, punt, Kind::TooBig),
@@ -206,6 +206,10 @@ impl SlowPath {
             PuntReason::HostUnreachable => self.tell_sender(now, worker, punt, Kind::HostUnreachable),
             // What comes out of a tunnel is from no neighbour.
             _ if punt.what.bare => {}
+            PuntReason::VirtualHostEcho => {
+                let input = Input::EchoFor { port: punt.port, bytes: punt.frame() };
+                perform(&self.workers[worker], self.neighbours.handle(now, input), changes);
+            }
             reason => {
                 let here = Configured { config: &self.config, neighbours: &self.neighbours };
                 if reason == PuntReason::OwnAddress && self.path_mtus.hear(now, &self.config, &here, punt.frame()) {
@@ -217,10 +221,21 @@ impl SlowPath {
         }
     }
 
+    /// Drops a packet whose next hop is not known. Of one for no service the sender is told.
+    fn give_up(&mut self, now: Instant, worker: usize, punt: &Punt, reason: WaitingDrop) {
+        self.counters.waiting_dropped(reason).add(1);
+        if punt.what.target.is_none() && reason == WaitingDrop::Unanswered {
+            self.tell_sender(now, worker, punt, Kind::HostUnreachable);
+        }
+    }
+
     /// Tells the sender of a packet what has become of it.
     fn tell_sender(&mut self, now: Instant, worker: usize, punt: &Punt, kind: Kind) {
         let here = Configured { config: &self.config, neighbours: &self.neighbours };
-        let mtu = punt.what.target.and_then(|target| mtu_towards(&self.published.load(), target));
+        let mtu = match punt.what.target {
+            Some(target) => mtu_towards(&self.published.load(), target),
+            None => destination(punt).and_then(|destination| here.reach(destination)).map(|reach| reach.mtu),
+        };
         let failure = Failure { kind, mtu, port: punt.port, bare: punt.what.bare, bytes: punt.frame() };
         if let Some((port, frame)) = self.icmp.handle(now, &here, failure) {
             self.workers[worker].send(Injection::new(port, Handling::Send, &frame));
@@ -229,23 +244,18 @@ impl SlowPath {
 
     /// Asks for the next hop of a packet, and keeps the packet until there is an answer.
     fn wait_for_next_hop(&mut self, now: Instant, worker: usize, punt: &Punt) -> Result<(), WaitingDrop> {
-        let frame = punt.frame();
-        // One whose copy was cut does not parse.
-        let parsed = match parse(frame, frame.len()) {
-            Ok(Frame::Ip(parsed)) if !punt.what.bare => Some(parsed),
-            _ => None,
-        };
+        let destination = destination(punt);
         let address = match punt.what.target {
             Some(target) => self.compiler.child(target).map(|child| self.config.children[child].address),
-            None => parsed.map(|parsed| parsed.destination(frame)),
+            None => destination,
         };
         let next_hop = address.and_then(|address| self.config.attachment(address)).map(|way| way.next_hop);
         let next_hop = next_hop.ok_or(WaitingDrop::NotAsked)?;
         let wanted = self.neighbours.want(now, &self.config, next_hop);
-        if parsed.is_none() {
+        if destination.is_none() {
             return Err(WaitingDrop::Unfit);
         }
-        let waiter = Waiter { worker, frame: Injection::new(punt.port, Handling::Walk, frame) };
+        let waiter = Waiter { worker, punt: punt.clone() };
         match wanted {
             Wanted::Silent => Err(WaitingDrop::Unanswered),
             Wanted::NoRoom | Wanted::NoLink => Err(WaitingDrop::NotAsked),
@@ -253,7 +263,7 @@ impl SlowPath {
             Wanted::Known if self.outdated > Outdated::No => self.waiting.hold(now, next_hop, waiter),
             // It was on its way here when the snapshot was published.
             Wanted::Known => {
-                self.workers[waiter.worker].send(waiter.frame);
+                self.go_on(&waiter);
                 Ok(())
             }
         }
@@ -356,9 +366,24 @@ impl SlowPath {
             renumbered.iter().for_each(|target| worker.counters.forget(*target));
         }
         self.retired.push(self.published.swap(Arc::new(tables)));
-        for waiter in std::mem::take(&mut self.found).into_iter().flat_map(|address| self.waiting.take(address)) {
-            self.workers[waiter.worker].send(waiter.frame);
+        for address in std::mem::take(&mut self.found) {
+            for waiter in self.waiting.take(address) {
+                self.go_on(&waiter);
+            }
         }
+    }
+
+    fn go_on(&self, Waiter { worker, punt }: &Waiter) {
+        self.workers[*worker].send(Injection::new(punt.port, Handling::Walk, punt.frame()));
+    }
+}
+
+/// Where a packet is for that came by a link; `None` of one whose copy was cut, which does not parse.
+fn destination(punt: &Punt) -> Option<IpAddr> {
+    let frame = punt.frame();
+    match parse(frame, frame.len()) {
+        Ok(Frame::Ip(parsed)) if !punt.what.bare => Some(parsed.destination(frame)),
+        _ => None,
     }
 }
 
@@ -366,7 +391,7 @@ impl SlowPath {
 struct Waiter {
     /// Who is to carry it.
     worker: usize,
-    frame: Injection,
+    punt: Punt,
 }
 
 /// The key of what differs although it is settled at start.

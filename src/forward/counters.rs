@@ -85,6 +85,8 @@ pub struct WorkerCounters {
     pub mss_clamped: Counter,
     /// Flow entries held now.
     pub flows_active: Counter,
+    /// Packets for no service that were forwarded to another port.
+    pub routed: Counter,
     /// Frames of the slow path that were handed to a port.
     pub injected: Counter,
     inject_dropped: [Counter; InjectDrop::ALL.len()],
@@ -111,6 +113,7 @@ impl WorkerCounters {
             quic_steered: Counter::default(),
             mss_clamped: Counter::default(),
             flows_active: Counter::default(),
+            routed: Counter::default(),
             injected: Counter::default(),
             inject_dropped: std::array::from_fn(|_| Counter::default()),
             dropped: std::array::from_fn(|_| Counter::default()),

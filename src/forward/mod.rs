@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod punt;
 mod rare;
 pub mod routes;
+mod routing;
 pub mod tables;
 mod too_long;
 pub mod verdict;

@@ -32,7 +32,7 @@ use crate::packet::tcp;
 use crate::service::mss;
 use crate::tunnel::decapsulate::{DecapsulateError, Decapsulated, decapsulate, is_tunnel};
 use crate::tunnel::template::{EncapsulateError, PerPacket, TTL};
-use crate::units::{PortIndex, TargetId, WorkerId};
+use crate::units::{PathId, PortIndex, TargetId, WorkerId};
 
 use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
@@ -87,8 +87,8 @@ pub(super) struct Held<P> {
 pub(super) enum End {
     Drop(DropReason),
     Punt(Cause),
-    /// Too long for the path to this target with its tunnel header.
-    TooLong(TargetId),
+    /// Too long for this path with its header.
+    TooLong(PathId, Option<TargetId>),
 }
 
 impl<R: Into<DropReason>> From<R> for End {
@@ -327,16 +327,17 @@ impl<I: PacketIo> Pipeline<I> {
         let Target { path, clamps_mss, .. } = &tables.targets[target.index()];
         let unresolved =
             || Cause { reason: PuntReason::NoNeighbour, target: Some(target), bare: work.parsed.l3_offset == 0 };
-        let path = &tables.paths[path.ok_or_else(|| End::Punt(unresolved()))?.index()];
+        let path_id = path.ok_or_else(|| End::Punt(unresolved()))?;
+        let path = &tables.paths[path_id.index()];
         if *clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0 {
             self.clamp_mss(tables, target, path, packet, &work.parsed);
         }
         let per = self.per_packet(work);
         path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
-            EncapsulateError::TooBig => End::TooLong(target),
+            EncapsulateError::TooBig => End::TooLong(path_id, Some(target)),
             EncapsulateError::NoHeadroom => Refusal::NoHeadroom.into(),
         })?;
-        self.count(target, work);
+        self.count(Some(target), work);
         Ok(path.port)
     }
 
@@ -345,13 +346,15 @@ impl<I: PacketIo> Pipeline<I> {
         PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification as u16 }
     }
 
-    /// Counts a packet that has its tunnel header.
+    /// Counts a packet that has its header, towards its target where it is for a service.
     #[inline(always)]
-    pub(super) fn count(&mut self, target: TargetId, work: &Work) {
+    pub(super) fn count(&mut self, target: Option<TargetId>, work: &Work) {
         self.identification = self.identification.wrapping_add(self.identification_step);
-        let counters = self.counters.target(target);
-        counters.packets.add(1);
-        counters.bytes.add(u64::from(work.parsed.l3_len));
+        if let Some(target) = target {
+            let counters = self.counters.target(target);
+            counters.packets.add(1);
+            counters.bytes.add(u64::from(work.parsed.l3_len));
+        }
     }
 
     /// Lowers the MSS option of a SYN to what its virtual host wants.
@@ -375,7 +378,7 @@ impl<I: PacketIo> Pipeline<I> {
     #[cold]
     pub(super) fn end(&self, port: PortIndex, packet: &I::Packet, end: End) {
         match end {
-            End::TooLong(_) => self.counters.dropped(Refusal::TooLong.into()).add(1),
+            End::TooLong(..) => self.counters.dropped(Refusal::TooLong.into()).add(1),
             End::Drop(reason) => self.counters.dropped(reason).add(1),
             End::Punt(cause) if !cause.reason.is_for_us() && self.punts.is_half_full() => {
                 self.counters.dropped(Refusal::PuntRingFull.into()).add(1);

@@ -6,13 +6,16 @@ use super::fragments::{DatagramId, Fate, Step, Way};
 use super::icmp_errors;
 use super::io::PacketIo;
 use super::pipeline::{Arrival, End, FamilyTables, Held, Pipeline, Work};
-use super::verdict::{DropReason, Refusal};
+use super::punt::Cause;
+use super::verdict::{DropReason, PuntReason, Refusal};
 use super::visit::Visit;
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::fragment::Piece;
+use crate::packet::icmp::{V4_ECHO_REQUEST, V6_ECHO_REQUEST};
 use crate::packet::parse::{Family, Fragment};
+use crate::packet::protocol::{ICMP, ICMPV6};
 use crate::units::TargetId;
 
 /// What a first fragment tells.
@@ -37,6 +40,11 @@ impl<I: PacketIo> Pipeline<I> {
                     Family::V6 => visit.rare_target(&mut self.v6, KeyV6::of(head, &work.parsed)),
                 };
                 self.carry_to(io, arrival, packet, work, target);
+            }
+            Fragment::None if is_echo_for_us(arrival, packet.head(), work) => {
+                let bare = work.parsed.l3_offset == 0;
+                let cause = Cause { bare, ..PuntReason::VirtualHostEcho.into() };
+                self.end(arrival.port, &packet, End::Punt(cause));
             }
             Fragment::None => match self.carry(arrival, &mut packet, work) {
                 Ok(port) => self.push(io, port, packet),
@@ -97,7 +105,7 @@ impl<I: PacketIo> Pipeline<I> {
                     self.end(arrival.port, &held.packet, Refusal::FragmentNoRoom.into());
                 }
             }
-            Err(refusal) => self.end(arrival.port, &packet, refusal.into()),
+            Err(refusal) => self.turn_away(io, arrival, packet, work, refusal.into()),
         }
     }
 
@@ -130,10 +138,25 @@ impl<I: PacketIo> Pipeline<I> {
     #[inline(never)]
     pub(super) fn turn_away(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, end: End) {
         match end {
-            End::TooLong(target) => self.too_long(io, arrival, packet, work, target),
+            End::Drop(DropReason::Refused(Refusal::NoVirtualHost)) if arrival.tables.routes.is_some() => {
+                self.route(io, arrival, packet, work);
+            }
+            End::TooLong(path, target) => self.too_long(io, arrival, packet, work, path, target),
             end => self.end(arrival.port, &packet, end),
         }
     }
+}
+
+/// Whether it is an echo request for a virtual host in whose place we answer.
+fn is_echo_for_us(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
+    let parsed = &work.parsed;
+    let request = match (parsed.family, parsed.protocol) {
+        (Family::V4, ICMP) => V4_ECHO_REQUEST,
+        (Family::V6, ICMPV6) => V6_ECHO_REQUEST,
+        _ => return false,
+    };
+    head.get(usize::from(parsed.l4_offset)) == Some(&request)
+        && arrival.tables.echo.find(parsed.destination(head)) == Some(true)
 }
 
 impl Visit<'_> {

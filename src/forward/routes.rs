@@ -25,36 +25,44 @@ pub enum Way {
     Nobody,
 }
 
-/// The forwarding table.
-#[derive(Clone, Debug, Default)]
-pub struct Routes {
-    v4: PrefixMap<Ipv4Net, Way>,
-    v6: PrefixMap<Ipv6Net, Way>,
-    /// Our link-layer addresses, by port: a frame for another is not ours to forward.
-    pub macs: Vec<MacAddr>,
+/// Something for each prefix of either family.
+#[derive(Clone, Debug)]
+pub struct ByPrefix<T> {
+    v4: PrefixMap<Ipv4Net, T>,
+    v6: PrefixMap<Ipv6Net, T>,
 }
 
-impl Routes {
-    /// A table without routes for ports with these link-layer addresses.
-    pub fn new(macs: Vec<MacAddr>) -> Routes {
-        Routes { macs, ..Routes::default() }
+impl<T> Default for ByPrefix<T> {
+    fn default() -> ByPrefix<T> {
+        ByPrefix { v4: PrefixMap::default(), v6: PrefixMap::default() }
     }
+}
 
+impl<T: Copy> ByPrefix<T> {
     /// Adds what is behind `prefix`, in the place of what was there.
-    pub fn insert(&mut self, prefix: IpNet, way: Way) {
+    pub fn insert(&mut self, prefix: IpNet, what: T) {
         match prefix {
-            IpNet::V4(prefix) => drop(self.v4.insert(prefix.trunc(), way)),
-            IpNet::V6(prefix) => drop(self.v6.insert(prefix.trunc(), way)),
+            IpNet::V4(prefix) => drop(self.v4.insert(prefix.trunc(), what)),
+            IpNet::V6(prefix) => drop(self.v6.insert(prefix.trunc(), what)),
         }
     }
 
-    /// What is behind the longest prefix around `destination`.
-    pub fn find(&self, destination: IpAddr) -> Option<Way> {
-        match destination {
-            IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, way)| *way),
-            IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, way)| *way),
+    /// What is behind the longest prefix around `address`.
+    pub fn find(&self, address: IpAddr) -> Option<T> {
+        match address {
+            IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, what)| *what),
+            IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, what)| *what),
         }
     }
+}
+
+/// The forwarding table.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// What is behind each prefix.
+    pub ways: ByPrefix<Way>,
+    /// Our link-layer addresses, by port: a frame for another is not ours to forward.
+    pub macs: Vec<MacAddr>,
 }
 
 /// Whether packets between these addresses may pass a router at all (RFC 1812 section 5.3.7, RFC 4291 section 2.5).
@@ -124,7 +132,7 @@ mod tests {
                     (net.trunc(), Way::Path(PathId(id)))
                 })
                 .collect();
-            let mut table = Routes::new(Vec::new());
+            let mut table = ByPrefix::default();
             routes.iter().for_each(|(prefix, way)| table.insert((*prefix).into(), *way));
             let asked = if routes.is_empty() { asked.into() } else { routes[near.index(routes.len())].0.addr() };
             // Of equal prefixes the last counts.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::routes::Routes;
+use super::routes::{ByPrefix, Routes};
 use crate::flow::state::Timeouts;
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
@@ -42,6 +42,8 @@ pub struct ForwardTables {
     pub paths: Vec<Path>,
     /// Where packets go that are for no service; `None`: they are dropped.
     pub routes: Option<Routes>,
+    /// For which addresses of virtual hosts we answer echo requests in the place of their children.
+    pub echo: Arc<ByPrefix<bool>>,
     /// The hash by which all routers of the cluster choose children.
     pub cluster: ClusterHash,
     /// How long flows are kept.

@@ -14,7 +14,7 @@ use super::verdict::{PuntReason, Refusal};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Parsed};
 use crate::tunnel::split::Split;
-use crate::units::{PortIndex, TargetId};
+use crate::units::{PathId, PortIndex, TargetId};
 
 /// The longest IPv6 packet that nobody may be asked to shorten (RFC 8200 section 5), in bytes.
 const IPV6_MTU_MIN: u32 = 1280;
@@ -29,21 +29,17 @@ impl<I: PacketIo> Pipeline<I> {
         arrival: Arrival<'_>,
         mut packet: I::Packet,
         work: &Work,
-        target: TargetId,
+        path: PathId,
+        target: Option<TargetId>,
     ) {
-        let tables = arrival.tables;
-        let end = match tables.targets[target.index()].path {
-            None => Refusal::TooLong.into(),
-            Some(path) if may_be_cut(packet.head(), &work.parsed, &tables.paths[path.index()]) => {
-                match self.send_in_pieces(io, &tables.paths[path.index()], &mut packet, work, target) {
-                    Ok(()) => return,
-                    Err(refusal) => refusal.into(),
-                }
+        let path = &arrival.tables.paths[path.index()];
+        let end = if may_be_cut(packet.head(), &work.parsed, path) {
+            match self.send_in_pieces(io, path, &mut packet, work, target) {
+                Ok(()) => return,
+                Err(refusal) => refusal.into(),
             }
-            Some(_) => {
-                let bare = work.parsed.l3_offset == 0;
-                End::Punt(Cause { reason: PuntReason::TooBig, target: Some(target), bare })
-            }
+        } else {
+            End::Punt(Cause { reason: PuntReason::TooBig, target, bare: work.parsed.l3_offset == 0 })
         };
         self.end(arrival.port, &packet, end);
     }
@@ -54,7 +50,7 @@ impl<I: PacketIo> Pipeline<I> {
         path: &Path,
         packet: &mut I::Packet,
         work: &Work,
-        target: TargetId,
+        target: Option<TargetId>,
     ) -> Result<(), Refusal> {
         if work.parsed.l3_len as usize + path.template.overhead() > usize::from(u16::MAX) {
             return Err(Refusal::TooLong);
@@ -90,7 +86,7 @@ impl<I: PacketIo> Pipeline<I> {
 }
 
 /// Whether a packet that is too long for a path may be sent in pieces.
-fn may_be_cut(head: &[u8], parsed: &Parsed, path: &Path) -> bool {
+pub(super) fn may_be_cut(head: &[u8], parsed: &Parsed, path: &Path) -> bool {
     match parsed.family {
         Family::V4 => head.get(usize::from(parsed.l3_offset) + 6).is_some_and(|flags| flags & 0x40 == 0),
         Family::V6 => parsed.l3_len <= IPV6_MTU_MIN && path.template.has_outer_ip(),

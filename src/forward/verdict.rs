@@ -17,6 +17,10 @@ labelled! {
     Refusal {
         /// No virtual host takes its destination, protocol and port.
         NoVirtualHost => "no_virtual_host",
+        /// Neither for a service nor, by its link-layer address, for us to forward.
+        OtherStation => "other_station",
+        /// For no service, and from or to an address that no router forwards.
+        NotRoutable => "not_routable",
         /// Its virtual host has no child that takes new flows.
         NoChild => "no_child",
         /// With the tunnel header it is longer than any IP packet.
@@ -79,6 +83,8 @@ labelled! {
         OwnAddress => "own_address",
         /// Out of a tunnel, for one of our own addresses; its copy starts with the IP header.
         OwnAddressInTunnel => "own_address_in_tunnel",
+        /// An echo request for a virtual host in whose place we answer.
+        VirtualHostEcho => "virtual_host_echo",
         /// The link-layer address of its next hop is not known.
         NoNeighbour => "no_neighbour",
         /// Longer than its path with the tunnel header, and not to be fragmented.

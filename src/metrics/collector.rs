@@ -171,6 +171,12 @@ impl ForwardCollector {
                 self.per_reason(DropReason::all(), DropReason::label, |w, reason| w.dropped(reason).get()),
             ),
             (
+                "slr_routed_packets_total",
+                "Packets for no service that were forwarded to another port.",
+                COUNTER,
+                self.per_worker(|w| &w.routed),
+            ),
+            (
                 "slr_injected_packets_total",
                 "Packets of the slow path that were sent.",
                 COUNTER,

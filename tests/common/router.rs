@@ -110,6 +110,7 @@ impl TestRouter {
             ("flows_inserted", counters.flows_inserted.get()),
             ("flows_expired", counters.flows_expired.get()),
             ("flows_refused", counters.flows_refused.get()),
+            ("routed", counters.routed.get()),
             ("quic_steered", counters.quic_steered.get()),
             ("mss_clamped", counters.mss_clamped.get()),
             ("injected", counters.injected.get()),

@@ -93,7 +93,9 @@ fn virtual_host(
             None => Fault::at(&raw.children, message),
         });
     }
-    Ok(VirtualHost { name, addresses, services, flow, policy, quic, mss_clamp, table_size, members })
+    let echo = [("children", false), ("router", true)];
+    let answers_echo = or(&raw.echo, false, |text| word("echo", text, &echo))?;
+    Ok(VirtualHost { name, addresses, services, flow, policy, quic, mss_clamp, table_size, answers_echo, members })
 }
 
 /// `tcp/80`, `tcp/8000-8999`, `udp`, `47`, `any`.
