@@ -11,6 +11,8 @@ mod tunnels;
 
 #[path = "behaviours/clients.rs"]
 mod clients;
+#[path = "behaviours/errors.rs"]
+mod errors;
 #[path = "behaviours/mss.rs"]
 mod mss;
 #[path = "behaviours/parents.rs"]
@@ -30,8 +32,8 @@ const MTU: u16 = 1600;
 /// One frame, and what comes of it.
 struct Step {
     arrives: Vec<u8>,
-    /// The inner packet of what leaves, if anything does.
-    leaves: Option<Vec<u8>>,
+    /// The inner packets of what leaves.
+    leaves: Vec<Vec<u8>>,
     /// TTL of the outer header.
     ttl: u8,
     /// Every counter that moves, beside `received`.
@@ -42,7 +44,7 @@ struct Step {
 fn opens(ip: &[u8]) -> Step {
     Step {
         arrives: ethernet(ip),
-        leaves: Some(ip.to_vec()),
+        leaves: vec![ip.to_vec()],
         ttl: 64,
         moved: vec![("forwarded", 1), ("flows_inserted", 1)],
     }
@@ -55,7 +57,7 @@ fn follows(ip: &[u8]) -> Step {
 
 /// A frame that goes nowhere and is counted once.
 fn ends(arrives: Vec<u8>, counter: &'static str) -> Step {
-    Step { arrives, leaves: None, ttl: 0, moved: vec![(counter, 1)] }
+    Step { arrives, leaves: vec![], ttl: 0, moved: vec![(counter, 1)] }
 }
 
 /// A child, and the kind of tunnel to it.

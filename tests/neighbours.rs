@@ -195,6 +195,39 @@ fn the_first_packets_to_a_child_wait_until_it_has_answered() {
 }
 
 #[test]
+fn fragments_find_their_first_one_when_it_has_waited_for_the_next_hop() {
+    let config = config();
+    for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0]] {
+        let mut whole = Whole::new(&config);
+        whole.pass(Duration::ZERO);
+        whole.router.moved();
+        let fragments = [(0_u16, 0x20_u8), (4, 0x20), (8, 0)].map(|(offset, more)| {
+            let mut frame = udp([192, 0, 2, 1], 7);
+            frame.truncate(34);
+            // Headers of UDP, or data that look like them.
+            frame.extend([0, 7, 0, 80, 0, 96, 0, 0].repeat(4));
+            frame[16..18].copy_from_slice(&52_u16.to_be_bytes());
+            frame[20..22].copy_from_slice(&[more, offset as u8]);
+            frame[24..26].fill(0);
+            let sum = slr::packet::checksum::checksum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            frame
+        });
+        order.iter().for_each(|&number| whole.arrive(PortIndex(0), &fragments[number]));
+        let moved = whole.router.moved();
+        assert_eq!(moved, [("received", 3), ("flows_inserted", 1), ("no_neighbour", 1)], "{order:?}");
+        assert_eq!(whole.router.counters.held.get(), 2);
+        whole.answer(ONE);
+        whole.answer(TWO);
+        let (_, sent) = whole.pass(Duration::from_millis(20));
+        let left: Vec<u8> = sent.iter().map(|(_, frame)| frame[34 + 7]).collect();
+        let later: Vec<u8> = order.iter().filter(|number| **number > 0).map(|number| *number as u8 * 4).collect();
+        assert_eq!(left, [&[0], &later[..]].concat(), "{order:?}");
+        assert_eq!(whole.router.counters.held.get(), 0);
+    }
+}
+
+#[test]
 fn a_snapshot_over_other_neighbours_is_what_compiling_anew_gives() {
     let config = config();
     let mut whole = Whole::new(&config);

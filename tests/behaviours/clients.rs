@@ -9,12 +9,12 @@ use crate::tunnels::ip;
 type Behaviour = (&'static str, fn(&Child, IpAddr) -> Vec<Step>);
 
 /// A client of the family of `host`.
-fn client(host: IpAddr) -> IpAddr {
+pub fn client(host: IpAddr) -> IpAddr {
     address(if host.is_ipv4() { "10.0.0.9" } else { "2001:db8:c::9" })
 }
 
 /// A UDP datagram of a client; `len` counts the bytes of the whole packet, 60 at least.
-fn udp(host: IpAddr, port: u16, tos: u8, ttl: u8, len: usize) -> Vec<u8> {
+pub fn udp(host: IpAddr, port: u16, tos: u8, ttl: u8, len: usize) -> Vec<u8> {
     let header = if host.is_ipv4() { 20 } else { 40 };
     let length = (len - header) as u16;
     let udp = etherparse::UdpHeader { source_port: 4242, destination_port: port, length, checksum: 0xabcd };
@@ -49,7 +49,7 @@ fn with_options(host: IpAddr) -> Vec<u8> {
     ip
 }
 
-fn dont_fragment(mut ip: Vec<u8>) -> Vec<u8> {
+pub fn dont_fragment(mut ip: Vec<u8>) -> Vec<u8> {
     if ip[0] >> 4 == 4 {
         ip[6] |= 0x40;
         ip[10..12].fill(0);
