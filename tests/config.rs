@@ -215,9 +215,9 @@ fn an_unknown_key_is_refused_in_every_map_of_every_sample() {
             kinds.insert(keys.unwrap_or_else(|| panic!("{error}")).to_owned());
         }
     }
-    // router, dpdk, workers, port, route, neighbour, flows, timeouts, cluster, child, virtual host, flow, source,
-    // member, metrics, and the whole.
-    assert_eq!(kinds.len(), 16, "{kinds:#?}");
+    // router, dpdk, workers, port, route, neighbour, flows, timeouts, cluster, child, tunnel, gue, mpls, virtual host, flow,
+    // source, quic, member, metrics, and the whole.
+    assert_eq!(kinds.len(), 20, "{kinds:#?}");
 }
 
 #[test]

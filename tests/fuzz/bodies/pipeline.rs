@@ -17,8 +17,15 @@ cluster: { table_size: 13 }
 children:
   - { name: four, address: 198.51.100.4 }
   - { name: six, address: "2001:db8:1::6" }
+  - { name: gue, address: 198.51.100.5, tunnel: gue }
+  - { name: gre, address: "2001:db8:1::5", tunnel: gre }
 virtual_hosts:
-  - { name: tcp, addresses: [0.0.0.0/0, "::/0"], services: [tcp], children: [four, six] }
+  - { name: tcp, addresses: [0.0.0.0/0, "::/0"], services: [tcp], mss_clamp: auto, children: [four, six] }
+  - name: udp
+    addresses: [0.0.0.0/0, "::/0"]
+    services: [udp]
+    quic: { length: 8, server_id_length: 1 }
+    children: [{ name: gue, server_id: "00" }, { name: gre, server_id: "01" }]
   - { name: others, addresses: [0.0.0.0/0, "::/0"], services: [any], flow: source, selection: round_robin, children: [six, four] }
 "#;
 
@@ -41,7 +48,7 @@ pub fn run(mut data: &[u8]) {
         match parse(&frame, frame.len()) {
             Ok(Frame::Ip(parsed)) => {
                 assert_eq!(usize::from(parsed.l3_offset) + parsed.l3_len as usize, frame.len());
-                assert!([4, 41].contains(&parsed.protocol));
+                assert!([4, 41, 17, 47].contains(&parsed.protocol));
             }
             other => panic!("{other:?} leaves: {frame:02x?}"),
         }
