@@ -7,7 +7,7 @@ METRICS=http://127.0.0.1:9477/metrics
 start() {
     local node=$1 log=$DIR/$2.log
     shift 2
-    on "$node" setsid "$@" >>"$log" 2>&1 </dev/null &
+    (exec ip netns exec "$NAME-$node" setsid "$@" >>"$log" 2>&1 </dev/null) &
 }
 
 find_slrd() {
@@ -105,6 +105,7 @@ start_router() {
     dirname "$SLRD" >"$DIR/programs"
     start router slrd "$SLRD" --config "$DIR/slrd.yaml"
     ROUTER=$!
+    echo $ROUTER >"$DIR/slrd.pid"
     until_true 30 slrd router_forwards
     kill -0 "$ROUTER" 2>/dev/null || die 1 "slrd did not start: $(tail -n 1 "$DIR/slrd.log")"
     until_true 20 "http://$VIP/" on client curl -sf --max-time 1 -o /dev/null "http://$VIP/"
