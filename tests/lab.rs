@@ -158,3 +158,38 @@ fn floods_of_pings_and_of_neighbours_stop_no_request_and_take_no_memory() {
     // The router still knows the way to and from its true neighbours.
     assert!(lab.on("client", &format!("curl -sf -m 5 http://{VIP}/")).contains("serves"));
 }
+
+#[test]
+fn a_cable_that_is_pulled_and_plugged_in_again_is_told() {
+    if !may_run() {
+        return;
+    }
+    let lab = Lab::up(&[]);
+    for (state, up) in [("down", 0.0), ("up", 1.0)] {
+        lab.on("gateway", &format!("ip link set vips {state}"));
+        let line = format!("slr: port clients: link is {state}\n");
+        wait_for(&line, Duration::from_secs(5), || lab.log().contains(&line));
+        assert_eq!(lab.metrics().sum("slr_port_up", &["clients"]), up);
+    }
+    assert!(!lab.log().contains("port servers: link is"), "{}", lab.log());
+}
+
+#[test]
+fn workers_share_the_flows_of_each_kind_of_device() {
+    if !may_run() {
+        return;
+    }
+    // On a veth, net_af_xdp has one queue.
+    for (driver, workers) in [("net_af_packet", 2), ("net_af_xdp", 1)] {
+        let lab = Lab::up(&["--driver", driver, "--workers", &workers.to_string()]);
+        for host in [VIP.to_owned(), format!("[{VIP6}]")] {
+            let pages = lab.shell("client", &format!("for i in {{1..40}}; do curl -sf -m 5 http://{host}/; done"));
+            assert_eq!(pages.lines().filter(|line| line.contains("serves")).count(), 40, "{driver}: {pages}");
+        }
+        let metrics = lab.metrics();
+        for worker in 0..workers {
+            let flows = metrics.sum("slr_flows_inserted_total", &[&format!("worker=\"{worker}\"")]);
+            assert!(flows >= 10.0, "{driver}: {flows} flows of worker {worker}");
+        }
+    }
+}
