@@ -194,3 +194,26 @@ fn workers_share_the_flows_of_each_kind_of_device() {
         }
     }
 }
+
+#[test]
+fn a_narrow_link_behind_the_router_stops_no_file_and_shows_in_tracepath() {
+    if !may_run() {
+        return;
+    }
+    let lab = Lab::up(&["--narrow", "1480"]);
+    let file = lab.directory().join("www/1M");
+    for host in [VIP.to_owned(), format!("[{VIP6}]")] {
+        // Each is a flow of its own, to either server.
+        for _ in 0..4 {
+            let down = lab.on("client", &format!("curl -sf -m 20 -o /dev/null -w %{{size_download}} http://{host}/1M"));
+            assert_eq!(down, "1048576", "download from {host}");
+            lab.on("client", &format!("curl -sf -m 20 -T {} http://{host}/upload/narrow", file.display()));
+        }
+    }
+    let fits = ["pmtu 1460", "pmtu 1440"];
+    for host in [VIP, VIP6] {
+        let path = lab.on("client", &format!("tracepath -n -m 8 {host}"));
+        let end = path.lines().last().unwrap_or_default();
+        assert!(fits.iter().any(|mtu| end.contains(mtu)) && path.contains("reached"), "{path}");
+    }
+}
