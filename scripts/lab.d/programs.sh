@@ -133,7 +133,12 @@ dpdk: { memory: 256MiB, buffers: $((8192 * WORKERS)), file_prefix: $NAME }
 workers: { count: $WORKERS }
 ports:
   - { name: clients, device: "$(device 0 clients)", mtu: 1500, addresses: [10.0.1.1/24, "2001:db8:1::1/64"] }
-  - { name: servers, device: "$(device 1 servers)", mtu: $FABRIC_MTU, addresses: [10.0.2.1/24, "2001:db8:2::1/64"] }
+  - name: servers
+    device: "$(device 1 servers)"
+    mtu: $FABRIC_MTU
+    # Nobody is in 10.64.0.0/15: next hops that do not answer, for trying out.
+    addresses: [10.0.2.1/24, "2001:db8:2::1/64", 10.64.0.1/15]
+forwarding: on
 routes:
   - { prefix: 0.0.0.0/0, via: 10.0.1.254 }
   - { prefix: "::/0", via: "2001:db8:1::254" }
