@@ -483,7 +483,7 @@ fn main() -> Result<()> {
         memory_mib,
         file_prefix: format!("slr-bench-{}", std::process::id()),
         lcores: vec![std::thread::available_parallelism()?.get() as u16 - 1],
-        pci: false,
+        devices: Vec::new(),
         verbose: false,
     })?;
     match eal.pages() {

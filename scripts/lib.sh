@@ -15,9 +15,11 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
     BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev pkg-config)
     BENCH_PACKAGES=(jq valgrind)
     DEMO_PACKAGES=(tshark)
+    LAB_PACKAGES=(curl ethtool iproute2 iputils-ping iputils-tracepath nginx-light openssl procps socat tcpdump)
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump
         tshark)
-    TEST_PACKAGES=(jq prometheus python3-scapy shellcheck socat)
+    SOAK_PACKAGES=(mawk python3 wrk)
+    TEST_PACKAGES=(jq prometheus python3-scapy shellcheck socat wrk)
 }
 
 # Packages above that bring a service with them. Nobody asked for it to run.

@@ -107,12 +107,13 @@ pub fn start_eal(config: &Config, workers: u16, pci: bool, memory_mib: u32) -> R
         [] => cpus - 1 - worker % cpus,
         listed => listed[usize::from(worker) % listed.len()],
     };
+    let devices = config.ports.iter().filter(|_| pci).map(|port| port.device.clone()).collect();
     let eal = Eal::init(&EalOptions {
         hugepages: config.dpdk.hugepages,
         memory_mib,
         file_prefix: config.dpdk.file_prefix.clone().unwrap_or_else(|| format!("slr-{}", std::process::id())),
         lcores: (0..workers).map(cpu).collect(),
-        pci,
+        devices,
         verbose: false,
     })?;
     if let (Pages::Ordinary { why }, Hugepages::Auto) = (eal.pages(), config.dpdk.hugepages) {
@@ -274,6 +275,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     announce(&config, &ports);
 
     let ports = Arc::new(ports);
+    let links = Links::new(&config, ports.clone());
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
     let reader = {
         let ports = ports.clone();
@@ -284,7 +286,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     let slow_path_counters = thinking.counters();
     let collector =
         Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters));
-    let outcome = slow_path(thinking, file, &handles, clock, metrics, collector);
+    let outcome = slow_path(thinking, file, &handles, links, clock, metrics, collector);
 
     stop.store(true, Ordering::Relaxed);
     for handle in handles {
@@ -297,11 +299,38 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
 /// Says on standard error what is running where.
 fn announce(config: &Config, ports: &[Port]) {
     for (configured, port) in config.ports.iter().zip(ports) {
-        let link = port.link();
-        let state = if link.up { "link up" } else { "link down" };
-        eprintln!("slr: port {}: {} ({}), {}, {state}", configured.name, configured.device, port.driver(), port.mac());
+        let name = &configured.name;
+        let state = if port.link().up { "link up" } else { "link down" };
+        eprintln!("slr: port {name}: {} ({}), {}, {state}", configured.device, port.driver(), port.mac());
+        for shortcoming in port.shortcomings() {
+            eprintln!("slr: port {name} {shortcoming}");
+        }
     }
     eprintln!("slr: {} workers are forwarding", config.workers.count);
+}
+
+/// The ports' links as they were told last.
+struct Links {
+    names: Vec<String>,
+    ports: Arc<Vec<Port>>,
+    up: Vec<bool>,
+}
+
+impl Links {
+    fn new(config: &Config, ports: Arc<Vec<Port>>) -> Links {
+        let names = config.ports.iter().map(|port| port.name.clone()).collect();
+        Links { names, up: ports.iter().map(|port| port.link().up).collect(), ports }
+    }
+
+    /// Says on standard error which have changed.
+    fn tell(&mut self) {
+        for ((name, port), was_up) in self.names.iter().zip(&*self.ports).zip(&mut self.up) {
+            let up = port.link().up;
+            if up != std::mem::replace(was_up, up) {
+                eprintln!("slr: port {name}: link is {}", if up { "up" } else { "down" });
+            }
+        }
+    }
 }
 
 /// Changes of neighbours that are still to be told.
@@ -351,6 +380,7 @@ fn slow_path(
     mut thinking: SlowPath,
     file: &Path,
     workers: &[LcoreHandle<()>],
+    mut links: Links,
     clock: TscClock,
     metrics: Option<TcpListener>,
     collector: Arc<ForwardCollector>,
@@ -381,7 +411,10 @@ fn slow_path(
                         return Ok(());
                     }
                 }
-                _ = telling.tick() => news.tell(),
+                _ = telling.tick() => {
+                    links.tell();
+                    news.tell();
+                }
                 // A large file takes its time to read, which the slow path has not.
                 _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
                 loaded = finished(&mut loading) => {

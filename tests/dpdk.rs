@@ -33,7 +33,7 @@ fn options() -> EalOptions {
         memory_mib: 128,
         file_prefix: format!("slr-test-{}", std::process::id()),
         lcores: lcores.to_vec(),
-        pci: false,
+        devices: Vec::new(),
         verbose: false,
     }
 }
@@ -433,7 +433,7 @@ fn ports_that_cannot_be_are_refused_with_what_is_wrong() {
         ("0000:ff:1f.7", &one, "there is no such PCI device"),
         ("net_pcap_missing0,rx_pcap=/nonexistent/in.pcap", &one, "/nonexistent/in.pcap"),
         ("net_null_key0,nosuchkey=1", &one, "`net_null_key0,nosuchkey=1`"),
-        ("net_ring_many0", &port_options(17), "has 16 receive queues and 17 are asked for"),
+        ("net_ring_many0", &port_options(17), "has 16 receive queues, and 17 workers need one each"),
         ("net_null_mtu0", &PortOptions { mtu: 20, ..one.clone() }, "an MTU of 20: choose one from 46"),
     ] {
         let text = error(device, options);

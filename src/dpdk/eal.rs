@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 
-use super::{errno, error_text, lock, log, reason, sys};
+use super::{errno, error_text, lock, log, plug, reason, sys};
 pub use crate::units::Hugepages;
 
 /// How to start the DPDK environment.
@@ -21,8 +21,8 @@ pub struct EalOptions {
     pub file_prefix: String,
     /// The CPU of each worker: worker `w` runs on lcore `w + 1`. Several may share a CPU.
     pub lcores: Vec<u16>,
-    /// Looks for PCI devices. Without it there are virtual devices only.
-    pub pci: bool,
+    /// Devices to be used. DPDK takes the PCI devices among them, unless Linux uses them, and leaves all others alone.
+    pub devices: Vec<String>,
     /// Writes all that DPDK logs to standard error, too.
     pub verbose: bool,
 }
@@ -302,7 +302,10 @@ fn arguments(options: &EalOptions, pages: &Pages, cpus: &str) -> Result<Vec<CStr
         Pages::Huge => &["--in-memory"][..],
         Pages::Ordinary { .. } => &["--no-huge", "--no-shconf"],
     });
-    if !options.pci {
+    let cards = options.devices.iter().filter(|device| plug::is_free_pci_device(device));
+    let before = arguments.len();
+    cards.for_each(|card| arguments.extend(["-a", card]));
+    if arguments.len() == before {
         arguments.push("--no-pci");
     }
     let strings = arguments.into_iter().map(CString::new).collect::<Result<_, _>>();
@@ -351,7 +354,7 @@ mod tests {
             memory_mib: 64,
             file_prefix: "slr".into(),
             lcores: vec![0, 1, 0],
-            pci: false,
+            devices: Vec::new(),
             verbose: false,
         };
         let check = |options: &EalOptions| arguments(options, &Pages::Huge, "0-1");

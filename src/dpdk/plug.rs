@@ -9,6 +9,8 @@ use super::{log, reason, sys};
 /// `-EFAULT`: no bus knows the device's name.
 const UNKNOWN_NAME: c_int = -14;
 
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
+
 /// The port of `device`, and whether it had to be plugged for that. `open` are the ports in use.
 ///
 /// The caller has a lease, and lets nobody else plug meanwhile.
@@ -25,8 +27,11 @@ pub fn find_or_plug(device: &str, open: &[u16]) -> Result<(u16, bool), PortError
     if let Some(id) = port_by_name(&port_name) {
         return if open.contains(&id) { Err(PortError::AlreadyOpen(device.to_owned())) } else { Ok((id, false)) };
     }
-    if pci && !Path::new("/sys/bus/pci/devices").join(full_pci_address(name)).exists() {
+    if pci && !Path::new(PCI_DEVICES).join(full_pci_address(name)).exists() {
         return Err(PortError::NoPciDevice(device.to_owned()));
+    }
+    if pci && let Some(driver) = kernel_driver(Path::new(PCI_DEVICES), &full_pci_address(name)) {
+        return Err(PortError::KernelDriver { device: device.to_owned(), driver });
     }
     if let Some(interface) = missing_interface(device) {
         return Err(PortError::NoInterface { device: device.to_owned(), interface: interface.to_owned() });
@@ -72,6 +77,23 @@ fn full_pci_address(name: &str) -> String {
     format!("{domain}{name}").to_ascii_lowercase()
 }
 
+/// Whether `device` is the address of a PCI device that is there and that Linux does not use.
+pub fn is_free_pci_device(device: &str) -> bool {
+    let name = device.split(',').next().unwrap_or_default();
+    let address = full_pci_address(name);
+    is_pci_address(name)
+        && Path::new(PCI_DEVICES).join(&address).exists()
+        && kernel_driver(Path::new(PCI_DEVICES), &address).is_none()
+}
+
+/// The driver of Linux that has the PCI device and does not share it with DPDK.
+fn kernel_driver(devices: &Path, address: &str) -> Option<String> {
+    const FOR_DPDK: [&str; 5] = ["vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core"];
+    let driver = std::fs::read_link(devices.join(address).join("driver")).ok()?;
+    let driver = driver.file_name()?.to_string_lossy().into_owned();
+    (!FOR_DPDK.contains(&driver.as_str())).then_some(driver)
+}
+
 /// The network interface that `device` sits on and that does not exist.
 fn missing_interface(device: &str) -> Option<&str> {
     // Others make their interface, as net_tap does.
@@ -96,6 +118,24 @@ mod tests {
         }
         for name in ["", "net_null0", "net_tap0", "0000:03:00", "03.0", "0000:0g:00.0", "1:0000:03:00.0"] {
             assert!(!is_pci_address(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_card_that_linux_uses_is_told_from_one_that_dpdk_may_have() {
+        let devices = tempfile::tempdir().expect("a directory");
+        for (address, driver) in
+            [("0000:01:00.0", "e1000e"), ("0000:02:00.0", "vfio-pci"), ("0000:03:00.0", "mlx5_core")]
+        {
+            let device = devices.path().join(address);
+            std::fs::create_dir(&device).expect("a directory");
+            std::os::unix::fs::symlink(format!("../drivers/{driver}"), device.join("driver")).expect("a link");
+        }
+        std::fs::create_dir(devices.path().join("0000:04:00.0")).expect("a directory");
+        let used = |address| kernel_driver(devices.path(), address);
+        assert_eq!(used("0000:01:00.0").as_deref(), Some("e1000e"));
+        for free in ["0000:02:00.0", "0000:03:00.0", "0000:04:00.0"] {
+            assert_eq!(used(free), None, "{free}");
         }
     }
 

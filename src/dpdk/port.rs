@@ -1,11 +1,15 @@
 //! Decides how a port comes up and goes down: plugged, configured, started, and closed when nobody polls it any more.
 
+mod error;
+mod interface;
+
 use std::ffi::{CStr, c_int};
-use std::fs;
-use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+
+pub use error::PortError;
+use interface::Interface;
 
 use super::eal::Lease;
 use super::plug::find_or_plug;
@@ -57,96 +61,6 @@ impl Default for PortOptions {
             all_multicast: false,
         }
     }
-}
-
-/// Why a port does not come up.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PortError {
-    /// There is no EAL.
-    #[error("port `{0}` cannot be opened: the DPDK environment is not running")]
-    NotRunning(String),
-    /// The text names no device.
-    #[error("`{0}` names no device (write a PCI address, 0000:03:00.0, or a virtual one, net_af_packet0,iface=eth1)")]
-    Name(String),
-    /// It is open in this process.
-    #[error("port `{0}` is open already; a device is one port, and the name of a virtual one (net_tap0) is unique")]
-    AlreadyOpen(String),
-    /// No such network interface.
-    #[error("port `{device}` cannot be opened: there is no network interface `{interface}` (see `ip link`)")]
-    NoInterface {
-        /// The port.
-        device: String,
-        /// The interface it names.
-        interface: String,
-    },
-    /// No such PCI device.
-    #[error("port `{0}` cannot be opened: there is no such PCI device (see `dpdk-devbind.py --status-dev net`)")]
-    NoPciDevice(String),
-    /// There is such a PCI device, but DPDK did not take it.
-    #[error(
-        "port `{device}` cannot be opened: DPDK has no hold of it; allow PCI devices and bind it to a driver for DPDK \
-         (`dpdk-devbind.py --bind=vfio-pci {device}`). {reason}"
-    )]
-    Pci {
-        /// The port.
-        device: String,
-        /// DPDK's error and log.
-        reason: String,
-    },
-    /// No driver makes such a virtual device.
-    #[error(
-        "port `{0}` cannot be opened: DPDK has no driver of that name here (such as net_af_packet, net_tap, net_pcap); it \
-         may be a plug-in that is not installed"
-    )]
-    UnknownDriver(String),
-    /// The driver of the virtual device refused.
-    #[error("port `{device}` cannot be opened: {reason}")]
-    Probe {
-        /// The port.
-        device: String,
-        /// DPDK's error and log.
-        reason: String,
-    },
-    /// The device has fewer queues than asked for.
-    #[error("port `{device}` has {has} {direction} queues and {asked} are asked for: run fewer workers on it")]
-    Queues {
-        /// The port.
-        device: String,
-        /// `receive` or `transmit`.
-        direction: &'static str,
-        /// Queues asked for.
-        asked: u16,
-        /// Queues there are.
-        has: u16,
-    },
-    /// The device cannot have this MTU.
-    #[error(
-        "port `{device}` cannot have an MTU of {asked}: choose one from {min} to {max}, or give the network interface \
-         below it a larger one (`ip link set dev IFACE mtu {asked}`)"
-    )]
-    Mtu {
-        /// The port.
-        device: String,
-        /// The MTU asked for.
-        asked: u16,
-        /// The least.
-        min: u16,
-        /// The most.
-        max: u16,
-    },
-    /// A step of setting it up or starting it failed.
-    #[error("port `{device}`: {step} failed: {reason}")]
-    Setup {
-        /// The port.
-        device: String,
-        /// The step.
-        step: &'static str,
-        /// DPDK's error and log.
-        reason: String,
-    },
-    /// Close while queues of the port are held; it closes when they are gone.
-    #[error("port `{0}` is not closed: some of its queues are still held")]
-    QueuesInUse(String),
 }
 
 /// What the device counted since it was opened.
@@ -203,12 +117,14 @@ impl Port {
         open.push(id);
         // From here on dropping it closes and unplugs the port, which takes the lock.
         drop(open);
-        let device = Device {
+        let mut device = Device {
             id,
             name: device.to_owned(),
             plugged,
             rx_queues: options.rx_queues,
             mtu: options.mtu,
+            interface: None,
+            shortcomings: Vec::new(),
             started: AtomicBool::new(false),
             _pool: pool.clone(),
             _lease: lease,
@@ -291,12 +207,19 @@ impl Port {
         let mut mbps = 0;
         // SAFETY: the port is open and `mbps` ours to write.
         let up = unsafe { sys::slr_link(self.device.id, &raw mut mbps) };
+        // net_af_packet and net_af_xdp say that it is up whatever happens to their interface.
+        let up = up && self.device.interface.as_ref().is_none_or(Interface::is_up);
         Link { up, speed_mbps: (up && mbps != 0 && mbps != u32::MAX).then_some(mbps) }
     }
 
     /// Largest packet without Ethernet header, in bytes.
     pub fn mtu(&self) -> u16 {
         self.device.mtu
+    }
+
+    /// What the device cannot do of what this port is for, one sentence each.
+    pub fn shortcomings(&self) -> &[String] {
+        &self.device.shortcomings
     }
 
     /// The driver's name.
@@ -321,6 +244,9 @@ pub struct Device {
     plugged: bool,
     rx_queues: u16,
     mtu: u16,
+    /// The interface of Linux that the device sits on.
+    interface: Option<Interface>,
+    shortcomings: Vec<String>,
     /// Never false again once it is true: only the drop stops the device, when no queue can poll it.
     started: AtomicBool,
     _pool: Pool,
@@ -355,29 +281,42 @@ impl Device {
         Ok(info)
     }
 
-    fn configure(&self, options: &PortOptions, pool: &Pool) -> Result<(), PortError> {
+    fn configure(&mut self, options: &PortOptions, pool: &Pool) -> Result<(), PortError> {
         let info = self.info()?;
+        self.interface = Interface::of(info.if_index);
+        let driver = driver_name(&info);
         for (direction, asked, has) in
             [("receive", options.rx_queues, info.max_rx_queues), ("transmit", options.tx_queues, info.max_tx_queues)]
         {
             if asked > has {
-                return Err(PortError::Queues { device: self.name.clone(), direction, asked, has });
+                let advice = queue_advice(&driver, asked);
+                return Err(PortError::Queues { device: self.name.clone(), direction, asked, has, advice });
             }
         }
-        let (asked, settable) = (options.mtu, self.settable_mtu(&info, options.mtu)?);
+        let (asked, settable) = (options.mtu, self.settable_mtu(&info, &driver, options.mtu)?);
         // net_pcap gives microseconds since 1970. What the clocks of network cards count is not known here.
-        mbuf::enable_timestamps(self.id, if driver_name(&info) == "net_pcap" { 1000 } else { 0 });
+        mbuf::enable_timestamps(self.id, if driver == "net_pcap" { 1000 } else { 0 });
 
         let mut conf = sys::rte_eth_conf::default();
         conf.rxmode.mtu = u32::from(settable);
         if asked.saturating_add(FRAME_OVERHEAD_BYTES) > pool.data_room() {
             conf.rxmode.offloads |= info.rx_offload_capa & sys::SLR_RX_SCATTER;
+            if conf.rxmode.offloads & sys::SLR_RX_SCATTER == 0 && driver != "net_memif" {
+                let room = pool.data_room() - FRAME_OVERHEAD_BYTES;
+                self.shortcomings.push(format!(
+                    "receives no packets of more than {room} bytes, as {driver} cannot put one into several buffers"
+                ));
+            }
         }
         conf.txmode.offloads |= info.tx_offload_capa & sys::SLR_TX_MULTI_SEGS;
         let spread = info.flow_type_rss_offloads & sys::SLR_RSS_FLOWS;
         if options.rx_queues > 1 && spread != 0 {
             conf.rxmode.mq_mode = sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = spread;
+        } else if options.rx_queues > 1 && !self.plugged {
+            // Virtual devices have ways of their own.
+            self.shortcomings
+                .push("does not spread flows over its queues by hash: one worker gets most of them".to_owned());
         }
         let (rx, tx) = (options.rx_queues, options.tx_queues);
         // SAFETY: the port is open and not started, here and below; DPDK copies `conf`.
@@ -402,6 +341,14 @@ impl Device {
             })?;
         }
         if settable < asked {
+            // Who made the interface has to give it its MTU.
+            if driver == "net_tap" && !self.interface.as_ref().is_some_and(|interface| interface.set_mtu(asked)) {
+                return Err(PortError::Mtu {
+                    device: self.name.clone(),
+                    asked,
+                    advice: format!("its interface does not take it, {settable} at most"),
+                });
+            }
             return Ok(());
         }
         self.step("setting its MTU", || {
@@ -414,14 +361,29 @@ impl Device {
         })
     }
 
-    /// The MTU to set for `asked`: less than that where the device sits on a network interface that has it already.
-    fn settable_mtu(&self, info: &sys::rte_eth_dev_info, asked: u16) -> Result<u16, PortError> {
+    /// The MTU to set for `asked`: less than that where what is behind the device has it already, or has none.
+    fn settable_mtu(&self, info: &sys::rte_eth_dev_info, driver: &str, asked: u16) -> Result<u16, PortError> {
         let (min, max) = (info.min_mtu, mtu_max(info));
-        // net_af_packet allows 1500 at most, and still carries whatever its interface carries.
-        if (min..=max).contains(&asked) || asked > max && interface_mtu(info.if_index).is_some_and(|mtu| asked <= mtu) {
-            return Ok(asked.min(max));
-        }
-        Err(PortError::Mtu { device: self.name.clone(), asked, min, max })
+        let below = self.interface.as_ref().and_then(Interface::mtu);
+        let range = format!("choose one from {min} to {max}");
+        let advice = match driver {
+            // It cannot even start on an interface whose packets may be longer than a buffer of the kernel's.
+            "net_af_xdp" if below.is_some_and(|mtu| mtu > max) => format!(
+                "the network interface below allows packets longer than {max} bytes, which net_af_xdp cannot take \
+                 (`ip link set dev IFACE mtu {max}`)"
+            ),
+            _ if (min..=max).contains(&asked) => return Ok(asked),
+            // They name 1500 and little more as the most, and carry what their interface or their peer carries.
+            "net_tap" | "net_memif" if asked > max => return Ok(max),
+            "net_af_packet" if asked > max && below.is_some_and(|mtu| asked <= mtu) => return Ok(max),
+            "net_af_packet" if asked > max => {
+                format!(
+                    "{range}, or give the network interface below it a larger one (`ip link set dev IFACE mtu {asked}`)"
+                )
+            }
+            _ => range,
+        };
+        Err(PortError::Mtu { device: self.name.clone(), asked, advice })
     }
 
     /// Takes out what lies in the rings of a `net_ring` device: closing frees the rings, but not what is in them.
@@ -468,12 +430,15 @@ impl Drop for Device {
     }
 }
 
-/// MTU of the network interface with this index; `None` where there is none, as for index 0.
-fn interface_mtu(index: u32) -> Option<u16> {
-    let number = |path: &Path| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let interfaces = fs::read_dir("/sys/class/net").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let interface = interfaces.into_iter().find(|path| number(&path.join("ifindex")) == Some(index))?;
-    number(&interface.join("mtu")).map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+/// How a device of this driver comes to have `asked` queues.
+fn queue_advice(driver: &str, asked: u16) -> String {
+    let argument = match driver {
+        "net_af_packet" => format!("add `,qpairs={asked}` to the device, or "),
+        "net_af_xdp" => format!("add `,queue_count={asked}` to the device (`ethtool -L IFACE combined {asked}`), or "),
+        "net_pcap" => "name a file or an interface for each, or ".to_owned(),
+        _ => String::new(),
+    };
+    format!("{argument}run fewer workers (`workers.count`)")
 }
 
 fn driver_name(info: &sys::rte_eth_dev_info) -> String {

@@ -1,0 +1,181 @@
+# What runs on the nodes of scripts/lab. To be sourced, not run.
+# shellcheck shell=bash disable=SC2153  # NAME, DIR and the sizes are the lab's
+
+METRICS=http://127.0.0.1:9477/metrics
+
+# start NODE LABEL COMMAND...: keeps it running until the lab goes down; its words go to LABEL.log.
+start() {
+    local node=$1 log=$DIR/$2.log
+    shift 2
+    (exec ip netns exec "$NAME-$node" setsid "$@" >>"$log" 2>&1 </dev/null) &
+}
+
+find_slrd() {
+    local build newest=''
+    if [[ -z $SLRD ]]; then
+        for build in release debug; do
+            if [[ -x $TARGET/$build/slrd && $TARGET/$build/slrd -nt $newest ]]; then newest=$TARGET/$build/slrd; fi
+        done
+        if [[ -z $newest ]]; then
+            need_rust
+            printf 'Building slrd (the first time takes a few minutes)\n'
+            (cd "$ROOT" && cargo build --locked --release --bins)
+            newest=$TARGET/release/slrd
+        fi
+        SLRD=$newest
+    fi
+    [[ -x $SLRD ]] || die 2 "$SLRD is no program"
+}
+
+# Files of pseudo-random bytes, alike in every lab. On the disk, because /run is memory on most machines.
+make_files() {
+    local www size key=00000000000000000000000000000000
+    www=$(mktemp -d "/var/tmp/$NAME.XXXXXX")
+    chmod 755 "$www"
+    ln -s "$www" "$DIR/www"
+    mkdir "$www/upload"
+    for size in "${SIZES[@]}"; do
+        head -c "$size" /dev/zero | openssl enc -aes-128-ctr -nosalt -K $key -iv $key | tee "$www/$size" |
+            sha256sum | sed "s/-$/$size/"
+    done >"$www/SHA256SUMS"
+}
+
+start_servers() {
+    local server
+    clang -O2 -target bpf "-I/usr/include/$(gcc -print-multiarch)" -c "$ROOT/scripts/lab.d/decapsulate.c" \
+        -o "$DIR/decapsulate.o"
+    for ((server = 1; server <= SERVERS; server++)); do
+        start_decapsulator "server$server"
+        start_nginx "server$server"
+    done
+}
+
+# start_decapsulator NODE: whole packets in the kernel, those that came in fragments by socat.
+start_decapsulator() {
+    local family protocol
+    ip -n "$NAME-$1" link set dev eth0 xdpgeneric obj "$DIR/decapsulate.o" sec xdp
+    for family in 4 6; do
+        for protocol in 4 41; do
+            start "$1" "$1-socat" socat -u "IP$family-RECV:$protocol" \
+                "TUN:169.254.$family.$protocol/32,tun-name=in$family-$protocol,iff-no-pi,iff-up"
+        done
+    done
+}
+
+# start_nginx NODE
+start_nginx() {
+    local own=$DIR/$1
+    mkdir "$own"
+    cat >"$own/nginx.conf" <<END
+user root;
+worker_processes 1;
+daemon off;
+pid $own/nginx.pid;
+error_log stderr;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000;
+    client_max_body_size 0;
+    client_body_temp_path $DIR/www/body-$1;
+    proxy_temp_path $own/proxy;
+    fastcgi_temp_path $own/fastcgi;
+    scgi_temp_path $own/scgi;
+    uwsgi_temp_path $own/uwsgi;
+    default_type application/octet-stream;
+    server {
+        listen 80 backlog=4096;
+        listen [::]:80 backlog=4096;
+        root $DIR/www/;
+        add_header Server-Name $1;
+        location = / {
+            default_type text/plain;
+            return 200 "$1 serves \$remote_addr at \$server_addr\n";
+        }
+        location /upload/ { dav_methods PUT DELETE; }
+    }
+}
+END
+    start "$1" "$1-nginx" nginx -e stderr -c "$own/nginx.conf" -p "$own"
+}
+
+start_router() {
+    configuration >"$DIR/slrd.yaml"
+    dirname "$SLRD" >"$DIR/programs"
+    start router slrd "$SLRD" --config "$DIR/slrd.yaml"
+    ROUTER=$!
+    echo $ROUTER >"$DIR/slrd.pid"
+    until_true 30 slrd router_forwards
+    kill -0 "$ROUTER" 2>/dev/null || die 1 "slrd did not start: $(tail -n 1 "$DIR/slrd.log")"
+    until_true 20 "http://$VIP/" on client curl -sf --max-time 1 -o /dev/null "http://$VIP/"
+    until_true 20 "http://[$VIP6]/" on client curl -sf --max-time 1 -o /dev/null "http://[$VIP6]/"
+}
+
+# True as well when slrd has ended: there is nothing to wait for.
+router_forwards() { grep -q 'workers are forwarding' "$DIR/slrd.log" || ! kill -0 "$ROUTER"; }
+
+# device NUMBER INTERFACE
+device() {
+    case $DRIVER in
+    net_af_packet) printf '%s%d,iface=%s,qpairs=%d' "$DRIVER" "$1" "$2" "$WORKERS" ;;
+    net_af_xdp) printf '%s%d,iface=%s,queue_count=%d' "$DRIVER" "$1" "$2" "$WORKERS" ;;
+    esac
+}
+
+configuration() {
+    local server net=2 names=''
+    if [[ -n $NARROW ]]; then net=3; fi
+    cat <<END
+# The router of lab $NAME, made by scripts/lab. dpdk-config/lab.yaml explains the keys.
+router: { name: $NAME, tunnel_addresses: [10.0.2.1, "2001:db8:2::1"] }
+dpdk: { memory: 256MiB, buffers: $((8192 * WORKERS)), file_prefix: $NAME }
+workers: { count: $WORKERS }
+ports:
+  - { name: clients, device: "$(device 0 clients)", mtu: 1500, addresses: [10.0.1.1/24, "2001:db8:1::1/64"] }
+  - name: servers
+    device: "$(device 1 servers)"
+    mtu: $FABRIC_MTU
+    # Nobody is in 10.64.0.0/15: next hops that do not answer, for trying out.
+    addresses: [10.0.2.1/24, "2001:db8:2::1/64", 10.64.0.1/15]
+forwarding: on
+routes:
+  - { prefix: 0.0.0.0/0, via: 10.0.1.254 }
+  - { prefix: "::/0", via: "2001:db8:1::254" }
+END
+    if [[ -n $NARROW ]]; then
+        cat <<END
+  - { prefix: 10.0.3.0/24, via: 10.0.2.253 }
+  - { prefix: "2001:db8:3::/64", via: "2001:db8:2::253" }
+END
+    fi
+    printf 'flows: { capacity_v4: 100000, capacity_v6: 100000 }\n'
+    printf 'cluster: { key: %s }\n' "$(openssl rand -hex 16)"
+    printf 'children:\n'
+    for ((server = 1; server <= SERVERS; server++)); do
+        names+="${names:+, }server$server"
+        if ((server % 2)); then
+            printf '  - { name: server%d, address: 10.0.%d.%d }\n' "$server" $net $((10 + server))
+        else
+            printf '  - { name: server%d, address: "2001:db8:%d::%d" }\n' "$server" $net $((10 + server))
+        fi
+    done
+    cat <<END
+virtual_hosts:
+  - { name: web, addresses: [$VIP, "$VIP6"], services: [any], children: [$names] }
+metrics: { listen: ${METRICS:7:14} }
+END
+}
+
+# until_true SECONDS WHAT COMMAND...: waits until it is so.
+until_true() {
+    local end=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS >= end)); then
+            tail -n 5 "$DIR"/*.log >&2 || true
+            die 1 "$what did not come up in time; the last lines of the logs are above"
+        fi
+        sleep 0.1
+    done
+}
