@@ -26,7 +26,7 @@ impl fmt::Display for Summary<'_> {
 
 impl Summary<'_> {
     fn router(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { router, dpdk, workers, flows, cluster, metrics, .. } = self.0;
+        let Config { router, dpdk, workers, flows, cluster, metrics, control, .. } = self.0;
         let level = match router.level {
             1 => " (site)",
             2 => " (system)",
@@ -64,8 +64,12 @@ impl Summary<'_> {
         let key = if cluster.key == [0; 16] { "all zeros (anyone can foresee the choice)" } else { "given" };
         writeln!(f, "cluster  key {key}, {} slots a table", cluster.table_size)?;
         match metrics.listen {
-            Some(listen) => writeln!(f, "metrics  http://{listen}/metrics"),
-            None => writeln!(f, "metrics  off"),
+            Some(listen) => writeln!(f, "metrics  http://{listen}/metrics")?,
+            None => writeln!(f, "metrics  off")?,
+        }
+        match &control.socket {
+            Some(socket) => writeln!(f, "control  {}", socket.display()),
+            None => writeln!(f, "control  off"),
         }
     }
 
