@@ -247,7 +247,7 @@ pub struct Metrics {
 }
 
 /// The control socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// Path of the socket; `None` turns it off.
     pub socket: Option<PathBuf>,

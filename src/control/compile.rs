@@ -197,6 +197,7 @@ impl Compiler {
             routes,
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
+            capture: None,
         };
         Ok(Compiled { tables, renumbered })
     }

@@ -13,9 +13,12 @@
 //! received = forwarded + punted + dropped, by reason, + held
 //! ```
 
+pub mod bpf;
+pub mod capture;
 pub mod counters;
 mod fragments;
 mod icmp_errors;
+pub mod inspect;
 pub mod io;
 pub mod memory_io;
 mod pieces;

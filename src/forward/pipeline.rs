@@ -14,8 +14,10 @@
 
 use std::sync::Arc;
 
+use super::capture::Capture;
 use super::counters::WorkerCounters;
 use super::fragments::Fragments;
+use super::inspect::Inspector;
 use super::io::{BURST, Burst, PacketIo};
 use super::punt::{Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path, Target};
@@ -123,6 +125,7 @@ pub(super) struct Arrival<'a> {
 pub struct Pipeline<I: PacketIo> {
     pub(super) v4: FamilyTables<KeyV4, I::Memory, I::Packet>,
     pub(super) v6: FamilyTables<KeyV6, I::Memory, I::Packet>,
+    worker: WorkerId,
     pub(super) counters: Arc<WorkerCounters>,
     punts: PuntRing,
     /// Leaving packets, by port.
@@ -145,6 +148,7 @@ impl<I: PacketIo> Pipeline<I> {
         Some(Pipeline {
             v4: FamilyTables::new(capacity.v4, capacity)?,
             v6: FamilyTables::new(capacity.v6, capacity)?,
+            worker,
             counters,
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
@@ -161,6 +165,54 @@ impl<I: PacketIo> Pipeline<I> {
 
     /// Carries the packets of one burst, all received by `port`, and sends what is to be sent; leaves `burst` empty.
     pub fn process(
+        &mut self,
+        tables: &ForwardTables,
+        io: &mut I,
+        port: PortIndex,
+        now: Instant,
+        burst: &mut Burst<I::Packet>,
+    ) {
+        match &tables.capture {
+            None => self.carry_burst(tables, io, port, now, burst),
+            Some(capture) => self.carry_seen(capture, tables, io, port, now, burst),
+        }
+    }
+
+    /// The same while somebody watches.
+    #[cold]
+    #[inline(never)]
+    fn carry_seen(
+        &mut self,
+        capture: &Capture,
+        tables: &ForwardTables,
+        io: &mut I,
+        port: PortIndex,
+        now: Instant,
+        burst: &mut Burst<I::Packet>,
+    ) {
+        let copy = |packet: &I::Packet| capture.copy(port, now, packet.head(), packet.frame_len());
+        if !capture.drops() {
+            burst.iter().filter_map(copy).for_each(|frame| capture.keep(self.worker, frame));
+            return self.carry_burst(tables, io, port, now, burst);
+        }
+        // One by one: what has been counted tells why a packet was dropped, wherever that was.
+        for packet in burst.drain(..) {
+            let copied = copy(&packet);
+            let before = self.counters.drops();
+            self.carry_burst(tables, io, port, now, &mut Burst::from_iter([packet]));
+            if let Some(mut frame) = copied {
+                let drops = DropReason::all().zip(before.into_iter().zip(self.counters.drops()));
+                frame.what.dropped =
+                    drops.filter(|(_, (before, after))| before != after).map(|(reason, _)| reason).next();
+                if frame.what.dropped.is_some() {
+                    capture.keep(self.worker, frame);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn carry_burst(
         &mut self,
         tables: &ForwardTables,
         io: &mut I,
@@ -249,6 +301,11 @@ impl<I: PacketIo> Pipeline<I> {
     pub fn drop_held(&mut self) {
         self.v4.fragments.drop_held(&self.counters);
         self.v6.fragments.drop_held(&self.counters);
+    }
+
+    /// Answers what the slow path asks about the flows.
+    pub fn inspect(&self, inspector: &mut Inspector, tables: &ForwardTables, now: Instant) {
+        inspector.answer(&self.v4.flows, &self.v6.flows, now.tick(), &tables.timeouts);
     }
 
     /// Decides whether a packet is one to look up, and how: adds that to `works`.
