@@ -17,7 +17,7 @@ impl fmt::Display for Summary<'_> {
         self.router(f)?;
         self.ports(f)?;
         let children = self.0.children.iter();
-        let rows = children.map(|child| vec![child.name.clone(), child.address.to_string(), kind(child.tunnel)]);
+        let rows = children.map(|child| vec![child.name.clone(), child.address.to_string(), child.tunnel.to_string()]);
         table(f, "children", 0, &["name", "address", "tunnel"], rows.collect())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| self.virtual_host(f, host))
@@ -123,14 +123,16 @@ impl Summary<'_> {
     }
 }
 
-fn kind(tunnel: TunnelKind) -> String {
-    match tunnel {
-        TunnelKind::IpIp => "ipip".into(),
-        TunnelKind::Gue { port, variant: GueVariant::Header } => format!("gue, port {port}"),
-        TunnelKind::Gue { port, variant: GueVariant::Direct } => format!("gue, port {port}, variant 1"),
-        TunnelKind::Gre => "gre".into(),
-        TunnelKind::Mpls { label } => format!("mpls, label {label}"),
-        TunnelKind::Mac => "mac".into(),
+impl fmt::Display for TunnelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TunnelKind::IpIp => f.write_str("ipip"),
+            TunnelKind::Gue { port, variant: GueVariant::Header } => write!(f, "gue, port {port}"),
+            TunnelKind::Gue { port, variant: GueVariant::Direct } => write!(f, "gue, port {port}, variant 1"),
+            TunnelKind::Gre => f.write_str("gre"),
+            TunnelKind::Mpls { label } => write!(f, "mpls, label {label}"),
+            TunnelKind::Mac => f.write_str("mac"),
+        }
     }
 }
 
