@@ -12,7 +12,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 # dnsmasq-base has the program of dnsmasq.
 # shellcheck disable=SC2034  # used by the scripts that source this file
 {
-    BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev pkg-config)
+    BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev libpcap-dev pkg-config)
     BENCH_PACKAGES=(jq valgrind)
     DEMO_PACKAGES=(tshark)
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump

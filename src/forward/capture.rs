@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Without a capture a burst costs one look at the snapshot. A frame is copied as it was received, before a tunnel is taken
-//! off or put on.
+//! off or put on. A fragment that is held and dropped later is not among the drops.
 
 use super::bpf::Program;
 use super::counters::Counter;

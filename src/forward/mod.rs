@@ -30,4 +30,5 @@ pub mod tables;
 mod too_long;
 pub mod verdict;
 mod visit;
+mod watched;
 pub mod worker;

@@ -14,7 +14,6 @@
 
 use std::sync::Arc;
 
-use super::capture::Capture;
 use super::counters::WorkerCounters;
 use super::fragments::Fragments;
 use super::inspect::Inspector;
@@ -125,7 +124,7 @@ pub(super) struct Arrival<'a> {
 pub struct Pipeline<I: PacketIo> {
     pub(super) v4: FamilyTables<KeyV4, I::Memory, I::Packet>,
     pub(super) v6: FamilyTables<KeyV6, I::Memory, I::Packet>,
-    worker: WorkerId,
+    pub(super) worker: WorkerId,
     pub(super) counters: Arc<WorkerCounters>,
     punts: PuntRing,
     /// Leaving packets, by port.
@@ -174,45 +173,12 @@ impl<I: PacketIo> Pipeline<I> {
     ) {
         match &tables.capture {
             None => self.carry_burst(tables, io, port, now, burst),
-            Some(capture) => self.carry_seen(capture, tables, io, port, now, burst),
-        }
-    }
-
-    /// The same while somebody watches.
-    #[cold]
-    #[inline(never)]
-    fn carry_seen(
-        &mut self,
-        capture: &Capture,
-        tables: &ForwardTables,
-        io: &mut I,
-        port: PortIndex,
-        now: Instant,
-        burst: &mut Burst<I::Packet>,
-    ) {
-        let copy = |packet: &I::Packet| capture.copy(port, now, packet.head(), packet.frame_len());
-        if !capture.drops() {
-            burst.iter().filter_map(copy).for_each(|frame| capture.keep(self.worker, frame));
-            return self.carry_burst(tables, io, port, now, burst);
-        }
-        // One by one: what has been counted tells why a packet was dropped, wherever that was.
-        for packet in burst.drain(..) {
-            let copied = copy(&packet);
-            let before = self.counters.drops();
-            self.carry_burst(tables, io, port, now, &mut Burst::from_iter([packet]));
-            if let Some(mut frame) = copied {
-                let drops = DropReason::all().zip(before.into_iter().zip(self.counters.drops()));
-                frame.what.dropped =
-                    drops.filter(|(_, (before, after))| before != after).map(|(reason, _)| reason).next();
-                if frame.what.dropped.is_some() {
-                    capture.keep(self.worker, frame);
-                }
-            }
+            Some(capture) => self.carry_watched(capture, tables, io, port, now, burst),
         }
     }
 
     #[inline(always)]
-    fn carry_burst(
+    pub(super) fn carry_burst(
         &mut self,
         tables: &ForwardTables,
         io: &mut I,

@@ -198,6 +198,9 @@ impl Tracing {
         let configured = config.virtual_hosts.iter().find(|configured| configured.name == host.name);
         trace.step("virtual host", why_this_host(configured, self.packet, &host.name));
 
+        if host.quic.is_some() && self.packet.protocol == protocol::UDP {
+            trace.step("quic", "a connection id in the packet may name another child than this trace, which has none");
+        }
         let flow = self.keys.iter().find_map(|key| {
             let same = self.found.iter().find(|(_, found, flow)| found == key && flow.is_some());
             same.and_then(|(worker, _, flow)| Some((*worker, flow.as_ref()?)))
