@@ -12,7 +12,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 # dnsmasq-base has the program of dnsmasq.
 # shellcheck disable=SC2034  # used by the scripts that source this file
 {
-    BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev pkg-config)
+    BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev libpcap-dev pkg-config)
     BENCH_PACKAGES=(jq valgrind)
     DEMO_PACKAGES=(tshark)
     LAB_PACKAGES=(curl ethtool iproute2 iputils-ping iputils-tracepath nginx-light openssl procps socat tcpdump)

@@ -11,10 +11,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
@@ -23,12 +24,16 @@ use crate::control::compile::{Compiler, Configured, TooManyTargets};
 use crate::control::conditions::Conditions;
 use crate::control::neighbours::{Change, Neighbours};
 use crate::control::slow_path::{SlowPath, WorkerEnd};
+use crate::ctl::request::Request;
+use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
+use crate::ctl::socket::{Listener, Outbox, SocketError};
 use crate::dpdk::lcore::{LcoreError, LcoreHandle};
 use crate::dpdk::{
     self, Eal, EalError, EalOptions, HugeMemory, Hugepages, Mbuf, Pages, Pool, PoolError, Port, PortError, PortOptions,
     RxQueue, TxQueue,
 };
 use crate::forward::counters::WorkerCounters;
+use crate::forward::inspect;
 use crate::forward::io::{Burst, PacketIo};
 use crate::forward::pipeline::{FlowCapacity, Pipeline};
 use crate::forward::punt::{InjectRing, PuntRing};
@@ -52,6 +57,9 @@ const INJECT_SLOTS: usize = 1024;
 
 /// Virtual hosts' children that there is room for at least, in all.
 const TARGETS_MIN: usize = 16_384;
+
+/// Requests that wait for the slow path at most.
+const ASKED: usize = 16;
 
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
@@ -94,6 +102,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// Signals or timers.
     #[error("cannot set up the slow path: {0}")]
     SlowPath(#[from] io::Error),
@@ -202,11 +213,18 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
     }
     // What can fail without touching the machine comes first.
     let metrics = config.metrics.listen.map(listen).transpose()?;
+    let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(Arc::new(config), file, workers, metrics)?;
+    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control })?;
     eal.cleanup()?;
     Ok(report)
+}
+
+/// Where the router is asked.
+struct Listeners {
+    metrics: Option<TcpListener>,
+    control: Option<Listener>,
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -215,7 +233,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
-fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpListener>) -> Result<Report, StartError> {
+fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners) -> Result<Report, StartError> {
     let pool = Pool::new("packets", config.dpdk.buffers, DATA_ROOM)?;
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<(RxQueue, TxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
@@ -249,6 +267,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     let start = Instant::now();
     let mut counters = Vec::new();
     let mut ends = Vec::new();
+    let mut desks = Vec::new();
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(targets_max));
@@ -263,17 +282,21 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
         )
         .ok_or(StartError::FlowMemory)?;
         let io = LiveIo { queues, pool: pool.clone(), clock };
-        let mut worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone()).injecting(injections.clone());
+        let (desk, inspector) = inspect::pair();
+        let worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone());
+        let mut worker_loop = worker_loop.injecting(injections.clone()).inspected(inspector);
         handles.push(dpdk::lcore::launch(worker, move || {
             worker_loop.run();
             worker_loop.finish();
         })?);
         counters.push(worker_counters.clone());
+        desks.push(desk);
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
 
     announce(&config, &ports);
 
+    let drivers: Vec<String> = ports.iter().map(Port::driver).collect();
     let ports = Arc::new(ports);
     let links = Links::new(&config, ports.clone());
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
@@ -286,7 +309,14 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, metrics: Option<TcpLi
     let slow_path_counters = thinking.counters();
     let collector =
         Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters));
-    let outcome = slow_path(thinking, file, &handles, links, clock, metrics, collector);
+    let facts = Facts {
+        configuration: file.display().to_string(),
+        started: clock.now(),
+        ports: macs.iter().zip(drivers).map(|(mac, driver)| PortFacts { driver, mac: mac.to_string() }).collect(),
+    };
+    let answering = Control::new(facts, collector.clone(), desks);
+    let watched = Watched { workers: &handles, links };
+    let outcome = slow_path(thinking, answering, file, watched, clock, listeners, collector);
 
     stop.store(true, Ordering::Relaxed);
     for handle in handles {
@@ -307,6 +337,12 @@ fn announce(config: &Config, ports: &[Port]) {
         }
     }
     eprintln!("slr: {} workers are forwarding", config.workers.count);
+}
+
+/// What the slow path keeps an eye on.
+struct Watched<'a> {
+    workers: &'a [LcoreHandle<()>],
+    links: Links,
 }
 
 /// The ports' links as they were told last.
@@ -363,7 +399,7 @@ impl News {
 }
 
 fn port_statistics(port: &Port) -> PortStatistics {
-    let stats = port.stats();
+    let (stats, link) = (port.stats(), port.link());
     PortStatistics {
         rx_packets: stats.rx_packets,
         rx_bytes: stats.rx_bytes,
@@ -371,18 +407,19 @@ fn port_statistics(port: &Port) -> PortStatistics {
         tx_packets: stats.tx_packets,
         tx_bytes: stats.tx_bytes,
         tx_errors: stats.tx_errors,
-        link_up: port.link().up,
+        link_up: link.up,
+        speed_mbps: link.speed_mbps,
     }
 }
 
 /// Everything that thinks, on the calling thread, until a signal or the end of a worker ends it.
 fn slow_path(
     mut thinking: SlowPath,
+    mut answering: Control,
     file: &Path,
-    workers: &[LcoreHandle<()>],
-    mut links: Links,
+    mut watched: Watched<'_>,
     clock: TscClock,
-    metrics: Option<TcpListener>,
+    listeners: Listeners,
     collector: Arc<ForwardCollector>,
 ) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -391,11 +428,18 @@ fn slow_path(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut loading = None;
+        let mut reloading: Option<Outbox> = None;
+        let now = || Now { instant: clock.now(), wall: SystemTime::now() };
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = tokio::time::interval(TELLING);
         let mut news = News::default();
-        if let Some(listener) = metrics {
+        let (sender, mut asked) = mpsc::channel(ASKED);
+        if let Some(listener) = listeners.control {
+            eprintln!("slr: control socket {}", listener.path().display());
+            tokio::spawn(listener.serve(sender.clone()));
+        }
+        if let Some(listener) = listeners.metrics {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             eprintln!("slr: metrics at http://{}/metrics", listener.local_addr()?);
             tokio::spawn(server::serve(listener, collector));
@@ -406,24 +450,34 @@ fn slow_path(
                 _ = interrupt.recv() => return Ok(()),
                 _ = poll.tick() => {
                     news.add(thinking.pass(clock.now()));
+                    answering.pass(&mut thinking, now());
                     // Nobody told it to: it has panicked, and joining it says so.
-                    if workers.iter().any(LcoreHandle::is_finished) {
+                    if watched.workers.iter().any(LcoreHandle::is_finished) {
                         return Ok(());
                     }
                 }
                 _ = telling.tick() => {
-                    links.tell();
+                    watched.links.tell();
                     news.tell();
                 }
                 // A large file takes its time to read, which the slow path has not.
                 _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
                 loaded = finished(&mut loading) => {
                     loading = None;
-                    match reload(&mut thinking, loaded, clock) {
-                        Ok(what) => eprintln!("slr: {what}"),
-                        Err(why) => eprintln!("slr: not reloaded, all stays as it was: {why:#}"),
+                    let outcome = reload(&mut thinking, loaded, clock)
+                        .map_err(|why| format!("not reloaded, all stays as it was: {why:#}"));
+                    let (Ok(said) | Err(said)) = &outcome;
+                    eprintln!("slr: {said}");
+                    if let Some(to) = reloading.take() {
+                        ctl::finish(to, outcome);
                     }
                 }
+                Some(asked) = asked.recv() => match asked {
+                    Asked { request: Request::Reload, to } if loading.is_none() => {
+                        (loading, reloading) = (Some(load(file.to_owned())), Some(to));
+                    }
+                    asked => answering.ask(&mut thinking, now(), asked),
+                },
             }
         }
     })

@@ -4,6 +4,7 @@
 //! ```text
 //!            daemon  replay                      composers: wire rooms together
 //!              │       │
+//!      ├───── ctl ───┐ │                         asked and steered while it runs
 //!   control  metrics   │                         slow path: compile, publish, count
 //!      │       │       │
 //!      └────► forward ◄┘ ◄── dpdk                fast path: burst in, burst out (dpdk arrives as `PacketIo`)
@@ -18,6 +19,7 @@
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod ctl;
 #[cfg(feature = "dpdk")]
 pub mod daemon;
 #[cfg(feature = "dpdk")]

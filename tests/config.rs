@@ -55,6 +55,7 @@ virtual_hosts:
     flow: { source: { v4: 24 } }
     children: [server1, { name: server2, weight: 10 }, server3]
 metrics: { listen: 127.0.0.1:9477 }
+control: { socket: /run/slr/edge1.sock }
 "#;
 
 /// The error's line, or `accepted`.
@@ -117,6 +118,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(seconds.map(|time| time.as_secs()), [60, 900, 30, 5, 60, 60]);
     assert_eq!((config.cluster.key, config.cluster.table_size), ([0; 16], 65_537));
     assert_eq!(config.metrics.listen, Some(([127, 0, 0, 1], 9477).into()));
+    assert_eq!(config.control.socket.as_deref(), Some("/run/slr/slrd.sock".as_ref()));
     let host = &config.virtual_hosts[0];
     assert_eq!((host.flow, host.policy, host.table_size), (Granularity::FiveTuple, Policy::ConsistentHash, 65_537));
     assert_eq!(host.services, [Filter::ANY]);
@@ -216,8 +218,8 @@ fn an_unknown_key_is_refused_in_every_map_of_every_sample() {
         }
     }
     // router, dpdk, workers, port, route, neighbour, flows, timeouts, cluster, child, tunnel, gue, mpls, virtual host, flow,
-    // source, quic, member, metrics, and the whole.
-    assert_eq!(kinds.len(), 20, "{kinds:#?}");
+    // source, quic, member, metrics, control, and the whole.
+    assert_eq!(kinds.len(), 21, "{kinds:#?}");
 }
 
 #[test]
@@ -364,6 +366,7 @@ flows    1000 IPv4 and 250000 IPv6 a worker, kept for
          tcp syn 60s, established 900s, fin 30s, rst 5s; udp 30s; other 60s
 cluster  key given, 101 slots a table
 metrics  http://127.0.0.1:9477/metrics
+control  /run/slr/edge1.sock
 ports: 2
   name     device     mtu   vlan  addresses
   outside  net_null0  1500  7     10.0.0.1/24

@@ -23,6 +23,7 @@ ports:
   - { name: clients, device: "net_af_packet0,iface=veth0", addresses: [10.0.0.1/24, "2001:db8:a::1/64"] }
   - { name: servers, device: "net_af_packet1,iface=veth1", mtu: 1600, addresses: [10.0.1.1/24, "2001:db8:b::1/64"] }
 flows: { capacity_v4: 1000, capacity_v6: 1000 }
+control: { socket: off }
 children:
   - { name: four, address: 10.0.1.11 }
   - { name: six, address: "2001:db8:b::11" }

@@ -41,6 +41,7 @@ children:
 virtual_hosts:
   - {{ name: everything, addresses: [0.0.0.0/0, "::/0"], services: [tcp, udp], children: [first, second] }}
 metrics: {{ listen: "{listen}" }}
+control: {{ socket: off }}
 "#
     );
     fs::write(&path, text).expect("a file");

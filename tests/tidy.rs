@@ -16,7 +16,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("dpdk", &["flow", "packet", "units", "clock"]),
     ("control", &["config", "forward", "flow", "service", "tunnel", "packet", "units", "clock"]),
     ("metrics", &["control", "forward", "units"]),
-    ("daemon", &["clock", "config", "control", "dpdk", "forward", "metrics", "units"]),
+    ("ctl", &["clock", "config", "control", "flow", "forward", "metrics", "packet", "service", "tunnel", "units"]),
+    ("daemon", &["clock", "config", "control", "ctl", "dpdk", "forward", "metrics", "units"]),
     (
         "replay",
         &["clock", "config", "control", "daemon", "dpdk", "forward", "metrics", "packet", "service", "tunnel", "units"],

@@ -1,6 +1,7 @@
 //! What the rest of the program may rely on once a configuration is let in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -11,6 +12,9 @@ use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
 pub use crate::units::{GueVariant, Hugepages};
 use crate::units::{MacAddr, PortIndex, Weight};
+
+/// The control socket where none is named: of the router and of who asks it.
+pub const DEFAULT_SOCKET: &str = "/run/slr/slrd.sock";
 
 /// One router's configuration, checked: names resolve, ranges hold, virtual hosts do not overlap.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct Config {
     pub virtual_hosts: Vec<VirtualHost>,
     /// Where metrics are served.
     pub metrics: Metrics,
+    /// Where the router is asked and steered while it runs.
+    pub control: Control,
 }
 
 /// Who this router is.
@@ -240,6 +246,13 @@ pub struct Member {
 pub struct Metrics {
     /// Address of the HTTP endpoint; `None` turns it off.
     pub listen: Option<SocketAddr>,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Path of the socket; `None` turns it off.
+    pub socket: Option<PathBuf>,
 }
 
 /// The subnet of a port that an address lies in.

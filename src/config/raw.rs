@@ -42,6 +42,7 @@ raw! {
         children: Vec<Child>,
         virtual_hosts: Vec<VirtualHost>,
         metrics: Option<Metrics>,
+        control: Option<Control>,
     }
     Router {
         name: Text,
@@ -146,6 +147,9 @@ raw! {
     }
     Metrics {
         listen: Option<Text>,
+    }
+    Control {
+        socket: Option<Text>,
     }
 }
 

@@ -17,7 +17,7 @@ impl fmt::Display for Summary<'_> {
         self.router(f)?;
         self.ports(f)?;
         let children = self.0.children.iter();
-        let rows = children.map(|child| vec![child.name.clone(), child.address.to_string(), kind(child.tunnel)]);
+        let rows = children.map(|child| vec![child.name.clone(), child.address.to_string(), child.tunnel.to_string()]);
         table(f, "children", 0, &["name", "address", "tunnel"], rows.collect())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| self.virtual_host(f, host))
@@ -26,7 +26,7 @@ impl fmt::Display for Summary<'_> {
 
 impl Summary<'_> {
     fn router(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { router, dpdk, workers, flows, cluster, metrics, .. } = self.0;
+        let Config { router, dpdk, workers, flows, cluster, metrics, control, .. } = self.0;
         let level = match router.level {
             1 => " (site)",
             2 => " (system)",
@@ -64,8 +64,12 @@ impl Summary<'_> {
         let key = if cluster.key == [0; 16] { "all zeros (anyone can foresee the choice)" } else { "given" };
         writeln!(f, "cluster  key {key}, {} slots a table", cluster.table_size)?;
         match metrics.listen {
-            Some(listen) => writeln!(f, "metrics  http://{listen}/metrics"),
-            None => writeln!(f, "metrics  off"),
+            Some(listen) => writeln!(f, "metrics  http://{listen}/metrics")?,
+            None => writeln!(f, "metrics  off")?,
+        }
+        match &control.socket {
+            Some(socket) => writeln!(f, "control  {}", socket.display()),
+            None => writeln!(f, "control  off"),
         }
     }
 
@@ -119,14 +123,16 @@ impl Summary<'_> {
     }
 }
 
-fn kind(tunnel: TunnelKind) -> String {
-    match tunnel {
-        TunnelKind::IpIp => "ipip".into(),
-        TunnelKind::Gue { port, variant: GueVariant::Header } => format!("gue, port {port}"),
-        TunnelKind::Gue { port, variant: GueVariant::Direct } => format!("gue, port {port}, variant 1"),
-        TunnelKind::Gre => "gre".into(),
-        TunnelKind::Mpls { label } => format!("mpls, label {label}"),
-        TunnelKind::Mac => "mac".into(),
+impl fmt::Display for TunnelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TunnelKind::IpIp => f.write_str("ipip"),
+            TunnelKind::Gue { port, variant: GueVariant::Header } => write!(f, "gue, port {port}"),
+            TunnelKind::Gue { port, variant: GueVariant::Direct } => write!(f, "gue, port {port}, variant 1"),
+            TunnelKind::Gre => f.write_str("gre"),
+            TunnelKind::Mpls { label } => write!(f, "mpls, label {label}"),
+            TunnelKind::Mac => f.write_str("mac"),
+        }
     }
 }
 

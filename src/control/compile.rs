@@ -198,6 +198,7 @@ impl Compiler {
             echo: Arc::new(echo(config)),
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
+            capture: None,
         };
         Ok(Compiled { tables, renumbered })
     }

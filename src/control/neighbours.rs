@@ -369,6 +369,12 @@ impl Neighbours {
         self.by_address.get(&address).map(|slot| self.table[*slot].state)
     }
 
+    /// Every neighbour: its address, the port that it is behind, what is known about it, and where it is.
+    pub fn all(&self) -> impl Iterator<Item = (IpAddr, PortIndex, State, Option<MacAddr>)> {
+        let all = self.by_address.values().map(|slot| &self.table[*slot]);
+        all.map(|one| (one.address, one.port, one.state, one.known()))
+    }
+
     /// Number of neighbours in `state`.
     pub fn count(&self, state: State) -> u64 {
         self.counts[state as usize]

@@ -13,6 +13,7 @@ use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
 use crate::config::Config;
+use crate::forward::capture::Capture;
 use crate::forward::counters::{Counter, WorkerCounters};
 use crate::forward::punt::{Handling, InjectRing, Injection, Punt, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
@@ -79,6 +80,15 @@ enum Outdated {
     Selection,
 }
 
+/// One snapshot among those that the router has published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it was published.
+    pub at: Instant,
+}
+
 /// Why the router goes on with the configuration that it has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReloadError {
@@ -110,6 +120,8 @@ pub struct SlowPath {
     icmp: Icmp,
     path_mtus: PathMtus,
     published: Published,
+    publication: Publication,
+    capture: Option<Arc<Capture>>,
     workers: Vec<WorkerEnd>,
     counters: Arc<SlowPathCounters>,
     waiting: Waiting<Waiter>,
@@ -143,6 +155,8 @@ impl SlowPath {
             icmp,
             path_mtus,
             published,
+            publication: Publication { number: 1, at: Instant::ZERO },
+            capture: None,
             workers,
             counters,
             waiting: Waiting::default(),
@@ -281,7 +295,7 @@ impl SlowPath {
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = self.compiler.compile(&config, &self.conditions, &reachability, now)?;
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
-        self.publish(compiled);
+        self.publish(compiled, now);
         Ok(())
     }
 
@@ -323,6 +337,28 @@ impl SlowPath {
         Ok(())
     }
 
+    /// What is known about the neighbours.
+    pub fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
+    }
+
+    /// The snapshot that is in force.
+    pub fn tables(&self) -> Arc<ForwardTables> {
+        self.published.load_full()
+    }
+
+    /// When that was published, and how many there have been.
+    pub fn publication(&self) -> Publication {
+        self.publication
+    }
+
+    /// Lets the workers capture frames, or (`None`) end it. The slow path holds a capture until no worker reads it.
+    pub fn capture(&mut self, capture: Option<Arc<Capture>>, now: Instant) {
+        self.capture = capture;
+        let tables = ForwardTables::clone(&self.published.load());
+        self.publish(Compiled { tables, renumbered: Vec::new() }, now);
+    }
+
     fn know(&self, child: &str) -> Result<(), NoSuchChild> {
         if self.config.children.iter().any(|known| known.name == child) {
             return Ok(());
@@ -358,13 +394,15 @@ impl SlowPath {
             }
         };
         self.outdated = Outdated::No;
-        self.publish(compiled);
+        self.publish(compiled, now);
     }
 
-    fn publish(&mut self, Compiled { tables, renumbered }: Compiled) {
+    fn publish(&mut self, Compiled { mut tables, renumbered }: Compiled, now: Instant) {
         for worker in &self.workers {
             renumbered.iter().for_each(|target| worker.counters.forget(*target));
         }
+        tables.capture = self.capture.clone();
+        self.publication = Publication { number: self.publication.number + 1, at: now };
         self.retired.push(self.published.swap(Arc::new(tables)));
         for address in std::mem::take(&mut self.found) {
             for waiter in self.waiting.take(address) {
@@ -404,6 +442,7 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
         ("ports", before.ports == after.ports),
         ("flows.capacity_v4 or flows.capacity_v6", flows(before) == flows(after)),
         ("metrics", before.metrics == after.metrics),
+        ("control", before.control == after.control),
     ]
     .into_iter()
     .find_map(|(key, same)| (!same).then_some(key))

@@ -46,6 +46,19 @@ impl FlowState {
         FlowState::Fragments,
     ];
 
+    /// Its name for people and programs, in snake case.
+    pub const fn label(self) -> &'static str {
+        match self {
+            FlowState::TcpSyn => "syn",
+            FlowState::TcpEstablished => "established",
+            FlowState::TcpFin => "fin",
+            FlowState::TcpRst => "rst",
+            FlowState::Udp => "udp",
+            FlowState::Other => "other",
+            FlowState::Fragments => "fragments",
+        }
+    }
+
     /// State of a flow whose first packet is of `protocol` with these TCP flags (0 for other protocols).
     #[inline]
     pub fn of_first(protocol: u8, tcp_flags: u8) -> FlowState {

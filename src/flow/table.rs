@@ -31,7 +31,7 @@ use crate::clock::Tick;
 use crate::units::TargetId;
 
 /// Slots in a bucket.
-const BUCKET: usize = 8;
+pub const BUCKET: usize = 8;
 
 /// Buckets of the smallest table.
 const BUCKETS_MIN: usize = 8;
@@ -136,8 +136,19 @@ impl<K: FlowKey> Entry<K> {
         }
     }
 
+    /// When its first packet came.
+    pub fn created(&self) -> Tick {
+        Tick(self.created)
+    }
+
+    /// When its last packet came.
+    pub fn last_seen(&self) -> Tick {
+        Tick(self.last_seen)
+    }
+
+    /// Whether it is past its time.
     #[inline]
-    fn expired(&self, now: Tick, timeouts: &Timeouts) -> bool {
+    pub fn expired(&self, now: Tick, timeouts: &Timeouts) -> bool {
         now.since(Tick(self.last_seen)) > timeouts.of(self.state)
     }
 }
@@ -401,6 +412,18 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     pub fn iter(&self) -> impl Iterator<Item = &Entry<K>> {
         let tags = self.tags.iter().flat_map(|tags| tags.0);
         tags.zip(self.entries.iter()).filter(|(tag, _)| *tag != FREE).map(|(_, entry)| entry)
+    }
+
+    /// Number of buckets.
+    pub fn buckets(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Every entry of the bucket with this number, expired or not; at most [`BUCKET`].
+    pub fn in_bucket(&self, bucket: usize) -> impl Iterator<Item = &Entry<K>> {
+        let start = bucket * BUCKET;
+        let tags = self.tags[bucket].0;
+        tags.into_iter().zip(&self.entries[start..start + BUCKET]).filter(|(tag, _)| *tag != FREE).map(|(_, e)| e)
     }
 
     /// A slot of `bucket` without an entry.

@@ -128,6 +128,11 @@ impl WorkerCounters {
         &self.dropped[reason.index()]
     }
 
+    /// Packets dropped for each reason, by [`DropReason::index`].
+    pub fn drops(&self) -> [u64; DropReason::COUNT] {
+        std::array::from_fn(|index| self.dropped[index].get())
+    }
+
     /// Packets punted for `reason`.
     #[inline]
     pub fn punted(&self, reason: PuntReason) -> &Counter {

@@ -13,9 +13,12 @@
 //! received = forwarded + punted + dropped, by reason, + held
 //! ```
 
+pub mod bpf;
+pub mod capture;
 pub mod counters;
 mod fragments;
 mod icmp_errors;
+pub mod inspect;
 pub mod io;
 pub mod memory_io;
 mod pieces;
@@ -28,4 +31,5 @@ pub mod tables;
 mod too_long;
 pub mod verdict;
 mod visit;
+mod watched;
 pub mod worker;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::counters::WorkerCounters;
 use super::fragments::Fragments;
+use super::inspect::Inspector;
 use super::io::{BURST, Burst, PacketIo};
 use super::punt::{Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path, Target};
@@ -123,6 +124,7 @@ pub(super) struct Arrival<'a> {
 pub struct Pipeline<I: PacketIo> {
     pub(super) v4: FamilyTables<KeyV4, I::Memory, I::Packet>,
     pub(super) v6: FamilyTables<KeyV6, I::Memory, I::Packet>,
+    pub(super) worker: WorkerId,
     pub(super) counters: Arc<WorkerCounters>,
     punts: PuntRing,
     /// Leaving packets, by port.
@@ -145,6 +147,7 @@ impl<I: PacketIo> Pipeline<I> {
         Some(Pipeline {
             v4: FamilyTables::new(capacity.v4, capacity)?,
             v6: FamilyTables::new(capacity.v6, capacity)?,
+            worker,
             counters,
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
@@ -161,6 +164,21 @@ impl<I: PacketIo> Pipeline<I> {
 
     /// Carries the packets of one burst, all received by `port`, and sends what is to be sent; leaves `burst` empty.
     pub fn process(
+        &mut self,
+        tables: &ForwardTables,
+        io: &mut I,
+        port: PortIndex,
+        now: Instant,
+        burst: &mut Burst<I::Packet>,
+    ) {
+        match &tables.capture {
+            None => self.carry_burst(tables, io, port, now, burst),
+            Some(capture) => self.carry_watched(capture, tables, io, port, now, burst),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn carry_burst(
         &mut self,
         tables: &ForwardTables,
         io: &mut I,
@@ -249,6 +267,11 @@ impl<I: PacketIo> Pipeline<I> {
     pub fn drop_held(&mut self) {
         self.v4.fragments.drop_held(&self.counters);
         self.v6.fragments.drop_held(&self.counters);
+    }
+
+    /// Answers what the slow path asks about the flows.
+    pub fn inspect(&self, inspector: &mut Inspector, tables: &ForwardTables, now: Instant) {
+        inspector.answer(&self.v4.flows, &self.v6.flows, now.tick(), &tables.timeouts);
     }
 
     /// Decides whether a packet is one to look up, and how: adds that to `works`.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use super::capture::Capture;
 use super::routes::{ByPrefix, Routes};
 use crate::flow::state::Timeouts;
 use crate::service::lookup::VirtualHosts;
@@ -48,6 +49,8 @@ pub struct ForwardTables {
     pub cluster: ClusterHash,
     /// How long flows are kept.
     pub timeouts: Timeouts,
+    /// The capture under way.
+    pub capture: Option<Arc<Capture>>,
 }
 
 /// Our own addresses, few enough to compare with each.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::Cache;
 
+use super::inspect::Inspector;
 use super::io::{Burst, PacketIo};
 use super::pipeline::Pipeline;
 use super::punt::{Handling, InjectRing};
@@ -20,24 +21,30 @@ const AGED_BUCKETS: usize = 4;
 /// Frames of the slow path that are taken in one turn of the loop.
 const INJECTED: usize = 4;
 
-/// A worker: runs on one lcore and shares nothing but the snapshot, the two rings and the stop flag.
+/// A worker: runs on one lcore and shares nothing but the snapshot, its rings and the stop flag.
 pub struct Worker<I: PacketIo> {
     io: I,
     pipeline: Pipeline<I>,
     tables: Cache<Published, Arc<ForwardTables>>,
     stop: Arc<AtomicBool>,
     injections: Option<InjectRing>,
+    inspector: Option<Inspector>,
 }
 
 impl<I: PacketIo> Worker<I> {
     /// A worker that reads its snapshot from `published` and runs until `stop` is set.
     pub fn new(io: I, pipeline: Pipeline<I>, published: Published, stop: Arc<AtomicBool>) -> Worker<I> {
-        Worker { io, pipeline, tables: Cache::new(published), stop, injections: None }
+        Worker { io, pipeline, tables: Cache::new(published), stop, injections: None, inspector: None }
     }
 
     /// The same, sending or carrying what the slow path puts into `ring`.
     pub fn injecting(self, ring: InjectRing) -> Worker<I> {
         Worker { injections: Some(ring), ..self }
+    }
+
+    /// The same, letting the slow path look into its flow tables through `inspector`.
+    pub fn inspected(self, inspector: Inspector) -> Worker<I> {
+        Worker { inspector: Some(inspector), ..self }
     }
 
     /// Forwards until told to stop, or until nothing will ever arrive again.
@@ -56,7 +63,8 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
             self.pipeline.age(tables, now, AGED_BUCKETS);
-            let idle = !self.inject(now) && idle;
+            let inspected = self.inspect(now);
+            let idle = !self.inject(now) && !inspected && idle;
             if idle && self.io.exhausted() {
                 break;
             }
@@ -66,6 +74,14 @@ impl<I: PacketIo> Worker<I> {
     /// Drops, and counts, what is held for packets that have not come: to be called when no run follows.
     pub fn finish(&mut self) {
         self.pipeline.drop_held();
+    }
+
+    /// Answers a little of what the slow path asks about the flows. False when it asks for nothing.
+    #[inline(always)]
+    fn inspect(&mut self, now: Instant) -> bool {
+        let Some(inspector) = self.inspector.as_mut().filter(|inspector| inspector.is_asked()) else { return false };
+        self.pipeline.inspect(inspector, self.tables.load(), now);
+        true
     }
 
     /// Takes a few frames of the slow path. False when there are none.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use serde::{Deserialize, Serialize};
 
+use super::report::Report;
 use crate::control::icmp::{Kind, Suppressed};
 use crate::control::neighbours::State;
 use crate::control::path_mtu::Outcome;
@@ -14,7 +16,7 @@ use crate::forward::tables::Published;
 use crate::forward::verdict::{DropReason, InjectDrop, PuntReason};
 
 /// Statistics of one port, as its device counts them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct PortStatistics {
     /// Packets received.
     pub rx_packets: u64,
@@ -30,6 +32,8 @@ pub struct PortStatistics {
     pub tx_errors: u64,
     /// True while the link is up.
     pub link_up: bool,
+    /// Megabits per second, where the device can tell.
+    pub speed_mbps: Option<u32>,
 }
 
 /// Reads the statistics of every port: name and numbers.
@@ -54,6 +58,16 @@ impl ForwardCollector {
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
         ForwardCollector { workers, published, cycles_per_second, ports, slow_path }
+    }
+
+    /// What the workers have done in `seconds`, for people and for programs that are no Prometheus.
+    pub fn report(&self, seconds: f64) -> Report {
+        Report::new(&self.published.load(), &self.workers, seconds, self.cycles_per_second)
+    }
+
+    /// The statistics of every port: name and numbers.
+    pub fn ports(&self) -> Vec<(String, PortStatistics)> {
+        (self.ports)()
     }
 
     fn per_worker(&self, value: impl Fn(&WorkerCounters) -> &counters::Counter) -> Vec<Sample> {

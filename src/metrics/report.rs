@@ -1,17 +1,21 @@
 //! What a run did, for programs (JSON) and for people (a table).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::forward::counters::{Packets, TargetCounters, WorkerCounters};
 use crate::forward::tables::{ForwardTables, VirtualHost};
 use crate::forward::verdict::{DropReason, PuntReason};
 
+/// Numbers by the label of a reason.
+pub type ByReason = BTreeMap<Cow<'static, str>, u64>;
+
 /// The whole report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// What became of the packets.
     pub packets: PacketReport,
@@ -28,7 +32,7 @@ pub struct Report {
 }
 
 /// What became of a number of packets: `rx = forwarded + punted + all of dropped`, since nothing is held at the end.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PacketReport {
     /// Received.
     pub rx: u64,
@@ -37,13 +41,13 @@ pub struct PacketReport {
     /// Handed to the slow path.
     pub punted: u64,
     /// Handed to the slow path, by reason; reasons without packets are left out.
-    pub punted_by_reason: BTreeMap<&'static str, u64>,
+    pub punted_by_reason: ByReason,
     /// Dropped, by reason; reasons without packets are left out.
-    pub dropped: BTreeMap<&'static str, u64>,
+    pub dropped: ByReason,
 }
 
 /// What one virtual host or child got.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
@@ -54,7 +58,7 @@ pub struct Traffic {
 }
 
 /// A virtual host's row.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VirtualHostReport {
     /// Its name.
     pub name: String,
@@ -66,7 +70,7 @@ pub struct VirtualHostReport {
 }
 
 /// A child's row under a virtual host.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChildReport {
     /// Its name.
     pub name: String,
@@ -78,7 +82,7 @@ pub struct ChildReport {
 }
 
 /// Flow entries.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct FlowReport {
     /// Held at the end.
     pub active: u64,
@@ -91,7 +95,7 @@ pub struct FlowReport {
 }
 
 /// One worker.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerReport {
     /// Its number.
     pub worker: usize,
@@ -136,8 +140,10 @@ fn packets(workers: &[&WorkerCounters]) -> PacketReport {
     let Packets { received, forwarded, punted, .. } =
         workers.iter().map(|worker| worker.packets()).fold(Packets::default(), |sum, more| sum + more);
     let total = |count: &dyn Fn(&WorkerCounters) -> u64| workers.iter().map(|worker| count(worker)).sum::<u64>();
-    let punts = PuntReason::ALL.iter().map(|&reason| (reason.label(), total(&|worker| worker.punted(reason).get())));
-    let drops = DropReason::all().map(|reason| (reason.label(), total(&|worker| worker.dropped(reason).get())));
+    let punts =
+        PuntReason::ALL.iter().map(|&reason| (Cow::from(reason.label()), total(&|worker| worker.punted(reason).get())));
+    let drops =
+        DropReason::all().map(|reason| (Cow::from(reason.label()), total(&|worker| worker.dropped(reason).get())));
     PacketReport {
         rx: received,
         forwarded,

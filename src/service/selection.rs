@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::maglev::{Maglev, apportion};
+use super::maglev::{Maglev, apportion, scale};
 use crate::units::Weight;
 
 /// Which packets make up one flow.
@@ -73,6 +73,17 @@ pub struct Selector {
     members: Box<[u32]>,
 }
 
+/// Where a new flow's child is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The slot of its hash, or the next turn; from 0.
+    pub place: usize,
+    /// Slots, or turns in a cycle.
+    pub places: usize,
+    /// The candidate there, by its position.
+    pub member: usize,
+}
+
 #[derive(Debug)]
 enum Table {
     Hash(Maglev),
@@ -120,6 +131,18 @@ impl Selector {
                 turns.get(turn as usize).map(|&entry| self.members[usize::from(entry)] as usize)
             }
         }
+    }
+
+    /// What [`select`](Selector::select) would find now, for people. Nobody's turn passes.
+    pub fn look(&self, hash: u64) -> Option<Look> {
+        let (entries, place): (&[u16], usize) = match &self.table {
+            Table::Hash(table) => (table.slots(), scale(hash, table.slots().len() as u32)),
+            Table::Turn(turns, cursor) => {
+                (turns, cursor.load(Ordering::Relaxed).checked_rem(turns.len() as u32)? as usize)
+            }
+        };
+        let member = self.members[usize::from(*entries.get(place)?)] as usize;
+        Some(Look { place, places: entries.len(), member })
     }
 
     /// The slots, or turns of a cycle, of each candidate, by its position; candidates that take no new flows are left

@@ -13,6 +13,7 @@ use slr::config::Config;
 use slr::control::compile::{Compiler, Reach, Reachability};
 use slr::control::conditions::Conditions;
 use slr::forward::counters::WorkerCounters;
+use slr::forward::inspect::{self, Desk};
 use slr::forward::memory_io::MemoryIo;
 use slr::forward::pipeline::{FlowCapacity, Pipeline};
 use slr::forward::punt::{InjectRing, PuntRing};
@@ -51,6 +52,8 @@ pub struct TestRouter {
     pub published: Published,
     pub tables: Arc<ForwardTables>,
     pub compiler: Compiler,
+    /// The way into the worker's flow tables, until somebody takes it.
+    pub desk: Option<Desk>,
     seen: Vec<(&'static str, u64)>,
 }
 
@@ -74,8 +77,10 @@ impl TestRouter {
         let pipeline = Pipeline::new((WorkerId(0), 1), 2, capacity, counters.clone(), punts.clone()).expect("memory");
         let published = Arc::new(ArcSwap::from(tables.clone()));
         let worker = Worker::new(MemoryIo::new(2), pipeline, published.clone(), Arc::new(AtomicBool::new(false)));
-        let worker = worker.injecting(injections.clone());
-        TestRouter { worker, counters, punts, injections, published, tables, compiler, seen: Vec::new() }
+        let (desk, inspector) = inspect::pair();
+        let worker = worker.injecting(injections.clone()).inspected(inspector);
+        let desk = Some(desk);
+        TestRouter { worker, counters, punts, injections, published, tables, compiler, desk, seen: Vec::new() }
     }
 
     /// Lets the frames arrive at port 0 and returns what leaves, which must be by port 1.

@@ -35,12 +35,12 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "metrics: {",
         "colour: {",
-        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics"#,
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics, control"#,
     ),
     (
         "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",
         "",
-        r#"25:1: missing key "children"; add it: children: [{ name: server1, address: 10.0.1.1 }]"#,
+        r#"26:1: missing key "children"; add it: children: [{ name: server1, address: 10.0.1.1 }]"#,
     ),
     ("    children: [server1, server2]\n", "", r#"22:5: missing key "children"; add it: children: [server1]"#),
     (
@@ -356,6 +356,21 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "listen: 127.0.0.1:9477",
         "listen: localhost",
         r#"29:20: listen "localhost" is neither off nor an address with a port; write listen: 127.0.0.1:9477 or listen: "[::1]:9477""#,
+    ),
+    (
+        "/run/slr/edge1.sock",
+        "edge1.sock",
+        r#"30:20: socket "edge1.sock" is neither off nor the whole path of a file; write socket: /run/slr/slrd.sock or socket: off"#,
+    ),
+    (
+        "/run/slr/edge1.sock",
+        "/run/slr/",
+        r#"30:20: socket "/run/slr/" is neither off nor the whole path of a file; write socket: /run/slr/slrd.sock or socket: off"#,
+    ),
+    (
+        "/run/slr/edge1.sock",
+        "/run/slr-of-a-machine-with-very-many-routers/in-a-building-with-very-many-machines/in-a-city/edge1-of-all.sock",
+        r#"30:20: socket "/run/slr-of-a-machine-with-very-many-routers/in-a-building-w..." is too long for a socket, which may have 100 characters; write socket: /run/slr/slrd.sock or socket: off"#,
     ),
     // Children.
     (

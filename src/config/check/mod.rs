@@ -5,16 +5,19 @@ mod overlap;
 mod services;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_saphyr::Spanned;
 
+use super::checked::DEFAULT_SOCKET;
 use super::error::{Fault, quote};
 use super::raw::{self, Text, WordOr};
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
 use super::{
-    Child, Cluster, Config, Dpdk, Flows, GueVariant, Hugepages, Metrics, Router, Timeouts, TunnelKind, Workers, port_of,
+    Child, Cluster, Config, Control, Dpdk, Flows, GueVariant, Hugepages, Metrics, Router, Timeouts, TunnelKind,
+    Workers, port_of,
 };
 
 /// The largest prime below 2^24: beyond it a selection table costs more memory than it gains in evenness.
@@ -25,6 +28,9 @@ const GUE_PORT: u16 = 6080;
 
 /// Smallest room that a packet buffer takes in its pool, in bytes: its header, headroom and 2 KiB of data.
 const BUFFER_SIZE_MIN: u64 = 2304;
+
+/// Longest path of the control socket, in bytes: a socket's address has 108, and it is bound under a longer name first.
+const SOCKET_PATH_MAX: usize = 100;
 
 /// Checks everything; the first fault ends it.
 pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
@@ -44,6 +50,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         children: Vec::new(),
         virtual_hosts: Vec::new(),
         metrics: metrics(raw.metrics.as_ref())?,
+        control: control(raw.control.as_ref())?,
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
@@ -332,6 +339,26 @@ fn metrics(raw: Option<&raw::Metrics>) -> Result<Metrics, Fault> {
         )
     };
     text.value.parse().map(|listen| Metrics { listen: Some(listen) }).map_err(wrong)
+}
+
+fn control(raw: Option<&raw::Control>) -> Result<Control, Fault> {
+    let default = Control { socket: Some(DEFAULT_SOCKET.into()) };
+    let Some(text) = raw.and_then(|raw| raw.socket.as_ref()) else { return Ok(default) };
+    if text.value == "off" {
+        return Ok(Control { socket: None });
+    }
+    let path = PathBuf::from(&text.value);
+    let fault = |why: &str| {
+        let message = format!("socket {} {why}; write socket: {DEFAULT_SOCKET} or socket: off", quote(&text.value));
+        Fault::at(text, message)
+    };
+    if !path.is_absolute() || text.value.ends_with('/') {
+        return Err(fault("is neither off nor the whole path of a file"));
+    }
+    if text.value.len() > SOCKET_PATH_MAX {
+        return Err(fault("is too long for a socket, which may have 100 characters"));
+    }
+    Ok(Control { socket: Some(path) })
 }
 
 #[cfg(test)]

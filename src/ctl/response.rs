@@ -1,0 +1,310 @@
+//! What a running router answers. Every type here is the JSON of an answer, field by field.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::collector::PortStatistics;
+use crate::metrics::report::Report;
+
+/// A line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line<T> {
+    /// One of several parts; more will come.
+    Item(T),
+    /// The answer, or its last part.
+    Ok(T),
+    /// Why there is no answer, or no more of it.
+    Error(String),
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// In a sentence.
+    pub done: String,
+}
+
+/// Who the router is and how it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// Its level in the hierarchy.
+    pub level: u8,
+    /// Version of slr.
+    pub version: String,
+    /// Time that it has been running.
+    pub uptime_seconds: f64,
+    /// Where its configuration was read.
+    pub configuration: String,
+    /// Virtual hosts.
+    pub virtual_hosts: usize,
+    /// Children.
+    pub children: usize,
+    /// Children that get no new flows because an operator said so.
+    pub drained: Vec<String>,
+    /// The forwarding snapshot.
+    pub snapshot: Snapshot,
+    /// What it has done since it started.
+    pub counters: Report,
+}
+
+/// A forwarding snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Time since it was published.
+    pub age_seconds: f64,
+}
+
+/// A port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortRow {
+    /// Its name.
+    pub name: String,
+    /// DPDK devargs.
+    pub device: String,
+    /// Name of the driver.
+    pub driver: String,
+    /// Ethernet address.
+    pub mac: String,
+    /// Longest IP packet that leaves here, in bytes.
+    pub mtu: u16,
+    /// 802.1Q tag.
+    pub vlan: Option<u16>,
+    /// Our addresses on this link.
+    pub addresses: Vec<String>,
+    /// Link and counters.
+    #[serde(flatten)]
+    pub statistics: PortStatistics,
+}
+
+/// A virtual host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Its name.
+    pub name: String,
+    /// Addresses and prefixes.
+    pub addresses: Vec<String>,
+    /// Protocols and ports.
+    pub services: Vec<String>,
+    /// What a flow is.
+    pub flow: String,
+    /// Who gets a new one.
+    pub selection: String,
+    /// Who serves it.
+    pub children: Vec<MemberRow>,
+}
+
+/// A child in a virtual host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberRow {
+    /// Its name.
+    pub name: String,
+    /// Weight in force; 0 while it is drained.
+    pub weight: u16,
+    /// Tier.
+    pub tier: u8,
+    /// Cost.
+    pub cost: f64,
+    /// Part of the new flows that it gets, from 0 to 1.
+    pub share: f64,
+    /// Flows that it was given.
+    pub flows: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets as the clients sent them.
+    pub bytes: u64,
+    /// False while it does not work for this virtual host.
+    pub up: bool,
+}
+
+/// A child.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChildRow {
+    /// Its name.
+    pub name: String,
+    /// Where its tunnels end.
+    pub address: IpAddr,
+    /// How packets get there.
+    pub tunnel: String,
+    /// Port that it is reached by.
+    pub port: Option<String>,
+    /// Neighbour that it is reached by.
+    pub next_hop: Option<IpAddr>,
+    /// What is known about that neighbour.
+    pub neighbour: String,
+    /// Longest IP packet on the way, with the tunnel's header.
+    pub mtu: Option<u16>,
+    /// Weight that an operator gave it instead of the configured ones.
+    pub weight: Option<u16>,
+    /// Whether an operator said that it gets no new flows.
+    pub drained: bool,
+    /// Virtual hosts that do not work on it.
+    pub down: Vec<String>,
+    /// Flows that it was given.
+    pub flows: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets as the clients sent them.
+    pub bytes: u64,
+}
+
+/// A next hop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourRow {
+    /// Its address.
+    pub address: IpAddr,
+    /// Port that it is behind.
+    pub port: String,
+    /// What is known about it.
+    pub state: String,
+    /// Its Ethernet address, where that is known.
+    pub mac: Option<String>,
+}
+
+/// The router's counters at one time: the difference of two is a rate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Counters {
+    /// The router's name.
+    pub name: String,
+    /// All but the ports.
+    #[serde(flatten)]
+    pub report: Report,
+    /// Each port by its name.
+    pub ports: Vec<(String, PortStatistics)>,
+}
+
+/// A flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// IP protocol by name or number; `None` for all packets of a client prefix.
+    pub protocol: Option<String>,
+    /// Where its packets come from.
+    pub source: String,
+    /// Source port, where the flow has one.
+    pub source_port: Option<u16>,
+    /// Where they go; `None` for all packets of a client prefix.
+    pub destination: Option<IpAddr>,
+    /// Destination port, where the flow has one.
+    pub destination_port: Option<u16>,
+    /// Its virtual host; `None` once that is gone.
+    pub virtual_host: Option<String>,
+    /// Its child.
+    pub child: Option<String>,
+    /// How far it has come.
+    pub state: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets as the client sent them.
+    pub bytes: u64,
+    /// Time since its first packet.
+    pub age_seconds: f64,
+    /// Time since its last packet.
+    pub idle_seconds: f64,
+    /// Worker that has it.
+    pub worker: usize,
+}
+
+/// After the last flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsEnd {
+    /// Flows that were listed.
+    pub listed: u32,
+    /// There were as many as may be listed: there may be more.
+    pub more: bool,
+}
+
+/// Where a packet would go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// What would be looked at, in order, and what is found there.
+    pub steps: Vec<Step>,
+    /// `forwarded`, `punted` or `dropped`.
+    pub outcome: String,
+    /// Why, where it is not forwarded; a label of the metrics.
+    pub reason: Option<String>,
+    /// Its virtual host.
+    pub virtual_host: Option<String>,
+    /// Its child.
+    pub child: Option<String>,
+    /// Worker that has its flow.
+    pub worker: Option<usize>,
+    /// Port that it would leave by.
+    pub port: Option<String>,
+    /// What would be put in front of it, in hexadecimal.
+    pub header: Option<String>,
+}
+
+/// A step of a trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is looked at.
+    pub step: String,
+    /// What is found.
+    pub found: String,
+}
+
+/// A part of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureItem {
+    /// From now on.
+    Started,
+    /// A frame.
+    Frame(CapturedFrame),
+}
+
+/// A captured frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedFrame {
+    /// When it was received, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Port that it came in by.
+    pub port: String,
+    /// Bytes that it had.
+    pub length: u32,
+    /// Why it was dropped.
+    pub dropped: Option<String>,
+    /// Its first bytes, in hexadecimal.
+    pub bytes: String,
+}
+
+/// After the last frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureEnd {
+    /// Frames that were handed out.
+    pub frames: u64,
+    /// Frames that would have been, had there been room.
+    pub missed: u64,
+}
+
+/// Bytes in hexadecimal.
+pub fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| DIGITS[usize::from(digit)] as char).collect()
+}
+
+/// The bytes that [`to_hex`] was given; `None` for what it did not make.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    if rest.is_empty() { bytes.collect() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_from_hexadecimal() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(from_hex(&to_hex(&bytes)), Some(bytes));
+        assert_eq!(to_hex(&[0x0a, 0xf0]), "0af0");
+        assert_eq!([from_hex("0"), from_hex("0g"), from_hex("")], [None, None, Some(vec![])]);
+    }
+}

@@ -1,0 +1,149 @@
+//! What there is to tell about ports, services, children and neighbours.
+
+use std::collections::HashMap;
+
+use crate::clock::Instant;
+use crate::config::Config;
+use crate::control::slow_path::SlowPath;
+use crate::ctl::response::{ChildRow, MemberRow, NeighbourRow, PortRow, ServiceRow, Snapshot, Status};
+use crate::metrics::collector::ForwardCollector;
+use crate::metrics::report::{Report, Traffic};
+use crate::service::selection::{Granularity, Policy};
+use crate::units::PortIndex;
+
+use super::Facts;
+
+pub fn status(facts: &Facts, collector: &ForwardCollector, router: &SlowPath, now: Instant) -> Status {
+    let (config, publication) = (router.config(), router.publication());
+    let uptime_seconds = (now - facts.started).as_secs_f64();
+    Status {
+        name: config.router.name.clone(),
+        level: config.router.level,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds,
+        configuration: facts.configuration.clone(),
+        virtual_hosts: config.virtual_hosts.len(),
+        children: config.children.len(),
+        drained: router.conditions().drained.iter().cloned().collect(),
+        snapshot: Snapshot { number: publication.number, age_seconds: (now - publication.at).as_secs_f64() },
+        counters: collector.report(uptime_seconds),
+    }
+}
+
+pub fn ports(facts: &Facts, collector: &ForwardCollector, router: &SlowPath) -> Vec<PortRow> {
+    let ports = router.config().ports.iter().zip(&facts.ports).zip(collector.ports());
+    let row = |((port, facts), (_, statistics)): ((&crate::config::Port, &super::PortFacts), (_, _))| PortRow {
+        name: port.name.clone(),
+        device: port.device.clone(),
+        driver: facts.driver.clone(),
+        mac: facts.mac.clone(),
+        mtu: port.mtu,
+        vlan: port.vlan,
+        addresses: port.addresses.iter().map(ToString::to_string).collect(),
+        statistics,
+    };
+    ports.map(row).collect()
+}
+
+pub fn services(report: &Report, router: &SlowPath) -> Vec<ServiceRow> {
+    let (config, tables, conditions) = (router.config(), router.tables(), router.conditions());
+    let hosts = config.virtual_hosts.iter().zip(tables.virtual_hosts.iter()).zip(&report.virtual_hosts);
+    let row =
+        |((host, compiled), counted): ((&crate::config::VirtualHost, &crate::forward::tables::VirtualHost), _)| {
+            let counted: &crate::metrics::report::VirtualHostReport = counted;
+            let shares = compiled.selector.shares();
+            let all: usize = shares.values().sum();
+            let members = host.members.iter().zip(&counted.children).enumerate();
+            let members = members.map(|(position, (member, counted))| {
+                let name = &config.children[member.child].name;
+                let Traffic { packets, bytes, flows } = counted.traffic;
+                MemberRow {
+                    name: name.clone(),
+                    weight: conditions.weight(name, member.weight).get(),
+                    tier: member.tier,
+                    cost: member.cost,
+                    share: shares.get(&position).copied().unwrap_or(0) as f64 / all.max(1) as f64,
+                    flows,
+                    packets,
+                    bytes,
+                    up: !conditions.is_down(&host.name, name),
+                }
+            });
+            ServiceRow {
+                name: host.name.clone(),
+                addresses: host.addresses.iter().map(ToString::to_string).collect(),
+                services: host.services.iter().map(ToString::to_string).collect(),
+                flow: granularity(host.flow),
+                selection: policy(host.policy).to_owned(),
+                children: members.collect(),
+            }
+        };
+    hosts.map(row).collect()
+}
+
+pub fn granularity(flow: Granularity) -> String {
+    match flow {
+        Granularity::FiveTuple => "5-tuple".into(),
+        Granularity::Source { v4, v6 } => format!("source /{v4} /{v6}"),
+    }
+}
+
+pub fn policy(policy: Policy) -> &'static str {
+    match policy {
+        Policy::ConsistentHash => "consistent_hash",
+        Policy::LeastCost => "least_cost",
+        Policy::RoundRobin => "round_robin",
+    }
+}
+
+pub fn children(report: &Report, router: &SlowPath) -> Vec<ChildRow> {
+    let (config, conditions) = (router.config(), router.conditions());
+    let mut traffic: HashMap<&str, Traffic> = HashMap::new();
+    for child in report.virtual_hosts.iter().flat_map(|host| &host.children) {
+        let sum = traffic.entry(&child.name).or_default();
+        sum.packets += child.traffic.packets;
+        sum.bytes += child.traffic.bytes;
+        sum.flows += child.traffic.flows;
+    }
+    let row = |child: &crate::config::Child| {
+        let attachment = config.attachment(child.address);
+        let state = attachment.and_then(|attachment| router.neighbours().state(attachment.next_hop));
+        let Traffic { packets, bytes, flows } = traffic.get(child.name.as_str()).copied().unwrap_or_default();
+        let mut down: Vec<String> =
+            conditions.down.iter().filter(|(_, name)| *name == child.name).map(|(host, _)| host.clone()).collect();
+        down.sort_unstable();
+        ChildRow {
+            name: child.name.clone(),
+            address: child.address,
+            tunnel: child.tunnel.to_string(),
+            port: attachment.map(|attachment| port(config, attachment.port)),
+            next_hop: attachment.map(|attachment| attachment.next_hop),
+            neighbour: state.map_or("unknown", |state| state.label()).to_owned(),
+            mtu: attachment.and_then(|attachment| config.ports.get(attachment.port.index())).map(|port| port.mtu),
+            weight: conditions.weights.get(&child.name).map(|weight| weight.get()),
+            drained: conditions.drained.contains(&child.name),
+            down,
+            flows,
+            packets,
+            bytes,
+        }
+    };
+    config.children.iter().map(row).collect()
+}
+
+pub fn port(config: &Config, port: PortIndex) -> String {
+    config.ports.get(port.index()).map_or_else(|| port.to_string(), |port| port.name.clone())
+}
+
+pub fn neighbours(router: &SlowPath) -> Vec<NeighbourRow> {
+    let row =
+        |(address, index, state, mac): (_, _, crate::control::neighbours::State, Option<crate::units::MacAddr>)| {
+            NeighbourRow {
+                address,
+                port: port(router.config(), index),
+                state: state.label().to_owned(),
+                mac: mac.map(|mac| mac.to_string()),
+            }
+        };
+    router.neighbours().all().map(row).collect()
+}

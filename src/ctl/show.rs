@@ -1,0 +1,291 @@
+//! How answers look to people: tables that a terminal of usual width holds.
+
+use std::fmt::{Display, Write};
+
+use super::response::{ChildRow, FlowRow, NeighbourRow, PortRow, ServiceRow, Status, Trace};
+use crate::metrics::report::PacketReport;
+
+/// A table: columns as wide as they need to be, numbers to the right.
+pub struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these columns; a heading that starts with `>` is one of numbers.
+    pub fn new(head: &[&'static str]) -> Table {
+        Table { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row, a cell for each column.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let titles: Vec<String> = self.head.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
+        let all = || std::iter::once(&titles).chain(&self.rows);
+        let width = |column: usize| all().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..self.head.len()).map(|column| width(column).unwrap_or(0)).collect();
+        for row in all() {
+            let mut line = String::new();
+            for ((cell, width), title) in row.iter().zip(&widths).zip(&self.head) {
+                match title.starts_with('>') {
+                    true => write!(line, "{cell:>width$}  ")?,
+                    false => write!(line, "{cell:<width$}  ")?,
+                }
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// What is there, or a dash.
+fn or_dash<T: Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+/// A list, or a dash.
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "-".into() } else { items.join(", ") }
+}
+
+/// A time in its two largest units.
+pub fn time(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// `slrctl status`.
+pub fn status(status: &Status) -> String {
+    let Status { name, level, version, configuration, virtual_hosts, children, snapshot, counters, .. } = status;
+    let PacketReport { rx, forwarded, punted, dropped, .. } = &counters.packets;
+    let flows = counters.flows;
+    let mut text = format!(
+        "router         {name}, level {level}, slr {version}, up {}\n\
+         configuration  {configuration}: {virtual_hosts} virtual hosts, {children} children\n\
+         snapshot       {}, {} old\n\
+         drained        {}\n\
+         packets        {rx} received, {forwarded} forwarded, {punted} punted, {} dropped\n\
+         flows          {} active, {} inserted, {} expired, {} refused\n\n",
+        time(status.uptime_seconds),
+        snapshot.number,
+        time(snapshot.age_seconds),
+        list(&status.drained),
+        dropped.values().sum::<u64>(),
+        flows.active,
+        flows.inserted,
+        flows.expired,
+        flows.refused,
+    );
+    let mut table = Table::new(&["worker", ">received", ">forwarded", ">punted", ">dropped", ">flows", ">ns a packet"]);
+    for worker in &counters.workers {
+        let packets = &worker.packets;
+        table.row([
+            worker.worker.to_string(),
+            packets.rx.to_string(),
+            packets.forwarded.to_string(),
+            packets.punted.to_string(),
+            packets.dropped.values().sum::<u64>().to_string(),
+            worker.flows.active.to_string(),
+            format!("{:.1}", worker.ns_per_packet),
+        ]);
+    }
+    text += &table.to_string();
+    if !dropped.is_empty() {
+        let mut table = Table::new(&["dropped for", ">packets"]);
+        for (reason, count) in dropped {
+            table.row([reason.to_string(), count.to_string()]);
+        }
+        text += &format!("\n{table}");
+    }
+    text
+}
+
+/// `slrctl ports`.
+pub fn ports(ports: &[PortRow]) -> String {
+    let mut what = Table::new(&["port", "device", "driver", "link", "mac", ">mtu", "vlan", "addresses"]);
+    let mut counters =
+        Table::new(&["port", ">rx packets", ">rx bytes", ">rx lost", ">tx packets", ">tx bytes", ">tx errors"]);
+    for port in ports {
+        let numbers = &port.statistics;
+        let link = match (numbers.link_up, numbers.speed_mbps) {
+            (false, _) => "down".into(),
+            (true, None) => "up".into(),
+            (true, Some(mbps)) => format!("up, {mbps} Mbit/s"),
+        };
+        let (name, mtu) = (port.name.clone(), port.mtu.to_string());
+        let (device, driver, mac) = (port.device.clone(), port.driver.clone(), port.mac.clone());
+        what.row([name.clone(), device, driver, link, mac, mtu, or_dash(port.vlan), list(&port.addresses)]);
+        let all = [
+            numbers.rx_packets,
+            numbers.rx_bytes,
+            numbers.rx_lost,
+            numbers.tx_packets,
+            numbers.tx_bytes,
+            numbers.tx_errors,
+        ];
+        counters.row(std::iter::once(name).chain(all.map(|number| number.to_string())));
+    }
+    format!("{what}\n{counters}")
+}
+
+/// `slrctl services`.
+pub fn services(services: &[ServiceRow]) -> String {
+    let one = |service: &ServiceRow| {
+        let ServiceRow { name, addresses, services, flow, selection, children } = service;
+        let (addresses, services) = (list(addresses), list(services));
+        let mut table =
+            Table::new(&["  child", ">weight", ">tier", ">cost", ">share", "state", ">flows", ">packets", ">bytes"]);
+        for child in children {
+            let state = match (child.up, child.weight) {
+                (false, _) => "down",
+                (true, 0) => "draining",
+                (true, _) => "up",
+            };
+            table.row([
+                format!("  {}", child.name),
+                child.weight.to_string(),
+                child.tier.to_string(),
+                child.cost.to_string(),
+                format!("{:.1} %", child.share * 100.0),
+                state.into(),
+                child.flows.to_string(),
+                child.packets.to_string(),
+                child.bytes.to_string(),
+            ]);
+        }
+        format!("{name}: {addresses}; {services}; flow {flow}; {selection}\n{table}")
+    };
+    services.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// `slrctl children`.
+pub fn children(children: &[ChildRow]) -> String {
+    let head = [
+        "child",
+        "address",
+        "tunnel",
+        "port",
+        "next hop",
+        "neighbour",
+        ">mtu",
+        ">weight",
+        "state",
+        ">flows",
+        ">packets",
+    ];
+    let mut table = Table::new(&head);
+    for child in children {
+        let state = match (child.drained, child.down.is_empty()) {
+            (true, _) => "drained".into(),
+            (false, true) => "up".into(),
+            (false, false) => format!("down for {}", child.down.join(", ")),
+        };
+        table.row([
+            child.name.clone(),
+            child.address.to_string(),
+            child.tunnel.clone(),
+            or_dash(child.port.as_ref()),
+            or_dash(child.next_hop),
+            child.neighbour.clone(),
+            or_dash(child.mtu),
+            or_dash(child.weight),
+            state,
+            child.flows.to_string(),
+            child.packets.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// `slrctl neighbours`.
+pub fn neighbours(neighbours: &[NeighbourRow]) -> String {
+    let mut table = Table::new(&["neighbour", "port", "state", "mac"]);
+    for one in neighbours {
+        table.row([one.address.to_string(), one.port.clone(), one.state.clone(), or_dash(one.mac.as_ref())]);
+    }
+    table.to_string()
+}
+
+/// `slrctl flows`.
+pub fn flows(flows: &[FlowRow]) -> String {
+    let head = [
+        "protocol",
+        "source",
+        "destination",
+        "virtual host",
+        "child",
+        "state",
+        ">packets",
+        ">bytes",
+        ">age",
+        ">idle",
+        "worker",
+    ];
+    let mut table = Table::new(&head);
+    let end = |address: &str, port: Option<u16>| match port {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_owned(),
+    };
+    for flow in flows {
+        table.row([
+            or_dash(flow.protocol.as_ref()),
+            end(&flow.source, flow.source_port),
+            flow.destination.map_or_else(|| "-".into(), |address| end(&address.to_string(), flow.destination_port)),
+            or_dash(flow.virtual_host.as_ref()),
+            or_dash(flow.child.as_ref()),
+            flow.state.clone(),
+            flow.packets.to_string(),
+            flow.bytes.to_string(),
+            time(flow.age_seconds),
+            time(flow.idle_seconds),
+            flow.worker.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// `slrctl trace`.
+pub fn trace(trace: &Trace) -> String {
+    let mut text = String::new();
+    for step in &trace.steps {
+        text += &format!("{:<13} {}\n", step.step, step.found);
+    }
+    if let Some(header) = &trace.header {
+        let pairs = header.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).into_owned());
+        text += &format!("{:<13} {}\n", "in front", pairs.collect::<Vec<_>>().join(" "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_it_needs_to_be() {
+        let mut table = Table::new(&["name", ">number", "more"]);
+        table.row(["a".into(), "1".into(), String::new()]);
+        table.row(["longer".into(), "12345678".into(), "x".into()]);
+        assert_eq!(table.to_string(), "name      number  more\na              1\nlonger  12345678  x\n");
+    }
+
+    #[test]
+    fn times_are_in_their_two_largest_units() {
+        for (seconds, text) in
+            [(0.04, "0.0 s"), (59.9, "59.9 s"), (61.0, "1 min 1 s"), (7_290.0, "2 h 1 min"), (180_000.0, "2 d 2 h")]
+        {
+            assert_eq!(time(seconds), text);
+        }
+    }
+}

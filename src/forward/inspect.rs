@@ -1,0 +1,368 @@
+//! How the slow path looks into a worker's flow tables, which nobody but the worker may touch: it asks, the worker copies.
+//!
+//! ```text
+//! slow path: Desk ── walk all flows, find one ──► worker: Inspector
+//!                 ◄── copies of flow entries ────
+//! ```
+//!
+//! The worker walks a few buckets in a turn of its loop, as long as the ring has room, and looks for single flows at once.
+//! While nobody asks it reads one flag a turn. Flows come and go and change their buckets meanwhile: one that does may be
+//! missed, or copied twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::clock::Tick;
+use crate::flow::key::{FlowKey, KeyV4, KeyV6};
+use crate::flow::memory::Memory;
+use crate::flow::state::{FlowState, Timeouts};
+use crate::flow::table::{BUCKET, Entry, Table};
+use crate::units::TargetId;
+
+use zerocopy::FromZeros;
+
+/// Copies that wait for the slow path at most.
+const COPIES: usize = 1024;
+
+/// Single flows that are looked for at the same time.
+const FINDS: usize = 8;
+
+/// Buckets that are walked in one turn.
+const BUCKETS: usize = 8;
+
+/// A key of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Over IPv4.
+    V4(KeyV4),
+    /// Over IPv6.
+    V6(KeyV6),
+}
+
+impl From<KeyV4> for Key {
+    fn from(key: KeyV4) -> Key {
+        Key::V4(key)
+    }
+}
+
+impl From<KeyV6> for Key {
+    fn from(key: KeyV6) -> Key {
+        Key::V6(key)
+    }
+}
+
+/// A copy of a flow entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The flow's key.
+    pub key: Key,
+    /// Where its packets go.
+    pub target: TargetId,
+    /// How far it has come.
+    pub state: FlowState,
+    /// Packets so far.
+    pub packets: u64,
+    /// Bytes of IP packets so far.
+    pub bytes: u64,
+    /// Time since its first packet.
+    pub age: Duration,
+    /// Time since its last packet.
+    pub idle: Duration,
+}
+
+impl Flow {
+    fn of<K: FlowKey + Into<Key>>(entry: &Entry<K>, now: Tick) -> Flow {
+        let since = |then| Duration::from_millis(u64::from(now.since(then)));
+        Flow {
+            key: (*entry.key()).into(),
+            target: entry.target(),
+            state: entry.state(),
+            packets: entry.packets(),
+            bytes: entry.bytes(),
+            age: since(entry.created()),
+            idle: since(entry.last_seen()),
+        }
+    }
+}
+
+/// What a walk comes upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walked {
+    /// A flow.
+    Flow(Flow),
+    /// The end of the tables.
+    End,
+}
+
+struct Shared {
+    /// There is something to do for the worker.
+    asked: AtomicBool,
+    /// The number of the walk that is wanted; 0 for none.
+    walk: AtomicU32,
+    walked: ArrayQueue<(u32, Walked)>,
+    finds: ArrayQueue<Key>,
+    found: ArrayQueue<(Key, Option<Flow>)>,
+}
+
+/// The slow path's end.
+pub struct Desk {
+    shared: Arc<Shared>,
+    /// The number of the last walk.
+    walks: u32,
+}
+
+/// The worker's end.
+pub struct Inspector {
+    shared: Arc<Shared>,
+    walk: Walk,
+}
+
+/// How far a walk has come.
+#[derive(Clone, Copy, Default)]
+struct Walk {
+    number: u32,
+    v4: usize,
+    v6: usize,
+    under_way: bool,
+}
+
+/// The two ends of the way into one worker's flow tables. All memory is taken now.
+pub fn pair() -> (Desk, Inspector) {
+    let shared = Arc::new(Shared {
+        asked: AtomicBool::new(false),
+        walk: AtomicU32::new(0),
+        walked: ArrayQueue::new(COPIES),
+        finds: ArrayQueue::new(FINDS),
+        found: ArrayQueue::new(FINDS),
+    });
+    (Desk { shared: shared.clone(), walks: 0 }, Inspector { shared, walk: Walk::default() })
+}
+
+impl Desk {
+    /// Starts a walk over all flows; ends the one that is under way.
+    pub fn start_walk(&mut self) {
+        self.walks = self.walks.wrapping_add(1).max(1);
+        self.want(self.walks);
+    }
+
+    /// Ends the walk that is under way.
+    pub fn stop_walk(&mut self) {
+        self.want(0);
+        while self.shared.walked.pop().is_some() {}
+    }
+
+    fn want(&self, walk: u32) {
+        self.shared.walk.store(walk, Ordering::Relaxed);
+        self.shared.asked.store(true, Ordering::Release);
+    }
+
+    /// What the walk has come upon since, one by one.
+    pub fn walked(&mut self) -> Option<Walked> {
+        loop {
+            let (number, walked) = self.shared.walked.pop()?;
+            // Of an earlier walk something may be left.
+            if number == self.walks {
+                return Some(walked);
+            }
+        }
+    }
+
+    /// Has a flow looked for; false when too many are.
+    pub fn find(&self, key: Key) -> bool {
+        let room = self.shared.finds.push(key).is_ok();
+        self.shared.asked.store(true, Ordering::Release);
+        room
+    }
+
+    /// A flow that was looked for, and what was found.
+    pub fn found(&self) -> Option<(Key, Option<Flow>)> {
+        self.shared.found.pop()
+    }
+}
+
+impl Inspector {
+    /// Whether there is anything to do.
+    #[inline(always)]
+    pub fn is_asked(&self) -> bool {
+        self.shared.asked.load(Ordering::Relaxed)
+    }
+
+    /// Does a little of what is asked for.
+    #[cold]
+    #[inline(never)]
+    pub fn answer<M: Memory>(&mut self, v4: &Table<KeyV4, M>, v6: &Table<KeyV6, M>, now: Tick, timeouts: &Timeouts) {
+        // Before the look at what there is: who asks later sets it again.
+        self.shared.asked.swap(false, Ordering::AcqRel);
+        for key in (0..FINDS).map_while(|_| self.shared.finds.pop()) {
+            let flow = match key {
+                Key::V4(key) => find(v4, &key, now, timeouts),
+                Key::V6(key) => find(v6, &key, now, timeouts),
+            };
+            // Whoever asks takes the answers before asking more.
+            let _ = self.shared.found.push((key, flow));
+        }
+        let wanted = self.shared.walk.load(Ordering::Relaxed);
+        if wanted != self.walk.number {
+            self.walk = Walk { number: wanted, under_way: wanted != 0, ..Walk::default() };
+        }
+        if !self.walk.under_way {
+            return;
+        }
+        self.shared.asked.store(true, Ordering::Relaxed);
+        let mut step = Step { shared: &self.shared, number: wanted, now, timeouts, buckets: BUCKETS };
+        step.walk(v4, &mut self.walk.v4);
+        step.walk(v6, &mut self.walk.v6);
+        if self.walk.v6 == v6.buckets() {
+            self.walk.under_way = self.shared.walked.push((wanted, Walked::End)).is_err();
+        }
+    }
+}
+
+fn find<K: FlowKey + FromZeros + Into<Key>, M: Memory>(
+    table: &Table<K, M>,
+    key: &K,
+    now: Tick,
+    timeouts: &Timeouts,
+) -> Option<Flow> {
+    let slot = table.find(table.hash(key), key)?;
+    let entry = table.entry(slot);
+    (!entry.expired(now, timeouts)).then(|| Flow::of(entry, now))
+}
+
+/// What of a walk is done in one turn.
+struct Step<'a> {
+    shared: &'a Shared,
+    number: u32,
+    now: Tick,
+    timeouts: &'a Timeouts,
+    /// Buckets that may still be walked.
+    buckets: usize,
+}
+
+impl Step<'_> {
+    /// Goes on from bucket `at` to the table's end, at most.
+    fn walk<K: FlowKey + FromZeros + Into<Key>, M: Memory>(&mut self, table: &Table<K, M>, at: &mut usize) {
+        let walked = &self.shared.walked;
+        // The worker alone adds to the ring, so that room there is stays there.
+        while self.buckets > 0 && *at < table.buckets() && walked.capacity() - walked.len() >= BUCKET {
+            let live = table.in_bucket(*at).filter(|entry| !entry.expired(self.now, self.timeouts));
+            for entry in live {
+                let _ = walked.push((self.number, Walked::Flow(Flow::of(entry, self.now))));
+            }
+            self.buckets -= 1;
+            *at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::flow::memory::Heap;
+
+    fn timeouts() -> Timeouts {
+        Timeouts::new(|state| if state == FlowState::Udp { 1000 } else { 9000 })
+    }
+
+    fn key_v4(number: u32) -> KeyV4 {
+        KeyV4 { source: number.to_be_bytes(), destination: [192, 0, 2, 1], ports: [1, 2, 0, 80], protocol: 17 }
+    }
+
+    fn key_v6(number: u128) -> KeyV6 {
+        KeyV6 { source: number.to_be_bytes(), destination: [1; 16], ports: [1, 2, 0, 80], protocol: 6 }
+    }
+
+    fn insert<K: FlowKey + FromZeros>(table: &mut Table<K>, key: K, target: u32, state: FlowState, now: u32) {
+        let hash = table.hash(&key);
+        let vacancy = table.vacancy(hash, Tick(now), &timeouts()).expect("room");
+        table.fill(vacancy, hash, key, TargetId(target), state, Tick(now)).touch(Tick(now + 1), state, 100);
+    }
+
+    /// 3,000 live flows over IPv4, 500 expired ones, and 10 over IPv6.
+    fn tables() -> (Table<KeyV4, Heap>, Table<KeyV6, Heap>) {
+        let mut v4 = Table::new(5_000, Some(7)).expect("memory");
+        let mut v6 = Table::new(100, Some(7)).expect("memory");
+        (0..3_000).for_each(|number| insert(&mut v4, key_v4(number), number, FlowState::Udp, 2_000));
+        (3_000..3_500).for_each(|number| insert(&mut v4, key_v4(number), number, FlowState::Udp, 500));
+        (0..10).for_each(|number| insert(&mut v6, key_v6(number), 9, FlowState::TcpSyn, 500));
+        (v4, v6)
+    }
+
+    #[test]
+    fn a_walk_copies_every_live_flow_once_and_never_more_than_there_is_room_for() {
+        let (v4, v6) = tables();
+        let (mut desk, mut inspector) = pair();
+        assert!(!inspector.is_asked());
+        desk.start_walk();
+        let mut seen = HashSet::new();
+        let mut turns = 0;
+        'walk: loop {
+            assert!(inspector.is_asked());
+            // As long as nobody takes them the ring fills up and stays as it is.
+            for _ in 0..if turns == 0 { 1_000 } else { 3 } {
+                inspector.answer(&v4, &v6, Tick(2_500), &timeouts());
+            }
+            turns += 1;
+            while let Some(walked) = desk.walked() {
+                let Walked::Flow(flow) = walked else { break 'walk };
+                let number = match flow.key {
+                    Key::V4(key) => u128::from(u32::from_be_bytes(key.source)),
+                    Key::V6(key) => u128::from_be_bytes(key.source) | 1 << 100,
+                };
+                assert!(seen.insert(number), "flow {number} twice");
+                assert_eq!((flow.packets, flow.bytes), (1, 100));
+                let (created, last_seen) = if number < 3_000 { (500, 499) } else { (2_000, 1_999) };
+                assert_eq!((flow.age.as_millis(), flow.idle.as_millis()), (created, last_seen), "{number}");
+            }
+        }
+        let expected = (0..3_000).chain((0..10).map(|number| number | 1 << 100)).collect();
+        assert_eq!(seen, expected);
+        assert!(turns > 3, "the ring is shorter than the tables");
+        inspector.answer(&v4, &v6, Tick(2_500), &timeouts());
+        assert!(!inspector.is_asked() && desk.walked().is_none());
+    }
+
+    #[test]
+    fn a_new_walk_starts_from_the_beginning_and_a_stopped_one_leaves_nothing() {
+        let (v4, v6) = tables();
+        let (mut desk, mut inspector) = pair();
+        let mut count = |desk: &mut Desk, turns: usize| {
+            (0..turns).for_each(|_| inspector.answer(&v4, &v6, Tick(2_500), &timeouts()));
+            std::iter::from_fn(|| desk.walked()).filter(|walked| *walked != Walked::End).count()
+        };
+        desk.start_walk();
+        assert!(count(&mut desk, 3) > 0);
+        desk.start_walk();
+        let all: usize = (0..200).map(|_| count(&mut desk, 10)).sum();
+        assert_eq!(all, 3_010);
+        desk.start_walk();
+        assert!(count(&mut desk, 1) > 0);
+        desk.stop_walk();
+        assert_eq!(count(&mut desk, 10), 0);
+    }
+
+    #[test]
+    fn a_single_flow_is_found_while_it_lives() {
+        let (v4, v6) = tables();
+        let (desk, mut inspector) = pair();
+        let keys = [Key::V4(key_v4(17)), Key::V4(key_v4(3_017)), Key::V4(key_v4(9_999)), Key::V6(key_v6(3))];
+        assert!(keys.iter().all(|key| desk.find(*key)));
+        inspector.answer(&v4, &v6, Tick(2_500), &timeouts());
+        let found: Vec<_> = std::iter::from_fn(|| desk.found()).collect();
+        let targets = found.iter().map(|(key, flow)| (*key, flow.map(|flow| flow.target.0)));
+        let expected = [Some(17), None, None, Some(9)];
+        assert_eq!(targets.collect::<Vec<_>>(), keys.into_iter().zip(expected).collect::<Vec<_>>());
+        assert!(!inspector.is_asked());
+    }
+
+    #[test]
+    fn who_asks_for_too_many_is_told() {
+        let (desk, _inspector) = pair();
+        assert_eq!((0..20).filter(|number| desk.find(key_v4(*number).into())).count(), FINDS);
+    }
+}
