@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod conditions;
+pub mod health;
 pub mod neighbours;
 mod numbers;
 pub mod rate_limit;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::control::health::CheckResult;
 use crate::control::neighbours::State;
-use crate::control::slow_path::SlowPathCounters;
+use crate::control::slow_path::{Records, SlowPathCounters};
 use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
@@ -40,6 +41,7 @@ pub struct ForwardCollector {
     cycles_per_second: f64,
     ports: PortReader,
     slow_path: Arc<SlowPathCounters>,
+    checks: Records,
 }
 
 impl ForwardCollector {
@@ -51,7 +53,26 @@ impl ForwardCollector {
         ports: PortReader,
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
-        ForwardCollector { workers, published, cycles_per_second, ports, slow_path }
+        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks: Records::default() }
+    }
+
+    /// The same, over the checks of children too.
+    pub fn with_checks(self, checks: Records) -> ForwardCollector {
+        ForwardCollector { checks, ..self }
+    }
+
+    /// Whether each child of a virtual host is up, and how its checks have ended.
+    fn per_check(&self) -> (Vec<Sample>, Vec<Sample>) {
+        let (mut up, mut ended) = (Vec::new(), Vec::new());
+        for record in self.checks.load().iter() {
+            let [child, host] = [("child", record.child.clone()), ("virtual_host", record.virtual_host.clone())];
+            for result in CheckResult::ALL {
+                let labels = vec![child.clone(), ("result", result.label().to_owned()), host.clone()];
+                ended.push((labels, record.ended(*result).get() as f64));
+            }
+            up.push((vec![child, host], record.up.get() as f64));
+        }
+        (up, ended)
     }
 
     fn per_worker(&self, value: impl Fn(&WorkerCounters) -> &counters::Counter) -> Vec<Sample> {
@@ -145,6 +166,7 @@ impl ForwardCollector {
         let waiting_dropped = WaitingDrop::ALL.iter();
         let waiting_dropped =
             waiting_dropped.map(|&why| labelled("reason", why.label(), slow_path.waiting_dropped(why))).collect();
+        let (up, ended) = self.per_check();
         let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
         let families = [
@@ -205,6 +227,8 @@ impl ForwardCollector {
                 COUNTER,
                 self.per_target(|target| &target.flows),
             ),
+            ("slr_child_up", "1 while the checks of a virtual host find the child up.", GAUGE, up),
+            ("slr_health_checks_total", "Checks of a virtual host on a child, by how they ended.", COUNTER, ended),
             ("slr_flows", "Flow entries held.", GAUGE, self.per_worker(|w| &w.flows_active)),
             ("slr_flows_inserted_total", "Flow entries made.", COUNTER, self.per_worker(|w| &w.flows_inserted)),
             (
