@@ -5,6 +5,8 @@
 //!                └──── punted frames ──────►
 //! ```
 
+mod commands;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
@@ -22,8 +24,9 @@ use tokio::time::MissedTickBehavior;
 use crate::config::{Config, ConfigError};
 use crate::control::compile::{Compiler, Configured, TooManyTargets};
 use crate::control::conditions::Conditions;
+use crate::control::health::Health;
 use crate::control::neighbours::{Change, Neighbours};
-use crate::control::slow_path::{SlowPath, WorkerEnd};
+use crate::control::slow_path::{HealthNews, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
 use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
 use crate::ctl::socket::{Listener, Outbox, SocketError};
@@ -42,6 +45,7 @@ use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
 use crate::units::{MacAddr, PortIndex, WorkerId};
+use commands::Commands;
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
 pub const DATA_ROOM: u16 = 2048;
@@ -64,7 +68,7 @@ const ASKED: usize = 16;
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
 
-/// How often changes of neighbours are told, and how many at most at a time: who flaps does not fill the log.
+/// How often changes of neighbours and children are told, and how many at most at a time: who flaps does not fill the log.
 const TELLING: Duration = Duration::from_secs(1);
 const CHANGES_TOLD: usize = 10;
 
@@ -259,7 +263,9 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let targets_max = (4 * targets).max(TARGETS_MIN);
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
-    let compiled = compiler.compile(&config, &Conditions::default(), &reachability, clock.now())?;
+    let health = Health::new(clock.now(), &config, dpdk::tsc::now());
+    let conditions = Conditions { down: health.down(), ..Conditions::default() };
+    let compiled = compiler.compile(&config, &conditions, &reachability, clock.now())?;
     let published = Arc::new(ArcSwap::from_pointee(compiled.tables));
     let stop = Arc::new(AtomicBool::new(false));
     ports.iter().try_for_each(Port::start)?;
@@ -305,10 +311,10 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
         Box::new(move || names.iter().cloned().zip(ports.iter().map(port_statistics)).collect())
     };
     let hz = dpdk::tsc::hz() as f64;
-    let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
+    let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends).checking(health);
     let slow_path_counters = thinking.counters();
-    let collector =
-        Arc::new(ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters));
+    let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
+    let collector = Arc::new(collector.with_checks(thinking.records()));
     let facts = Facts {
         configuration: file.display().to_string(),
         started: clock.now(),
@@ -369,32 +375,44 @@ impl Links {
     }
 }
 
-/// Changes of neighbours that are still to be told.
-#[derive(Default)]
+/// What has changed and is still to be told.
 struct News {
-    changes: Vec<Change>,
+    /// Of what.
+    whose: &'static str,
+    lines: Vec<String>,
     more: usize,
 }
 
 impl News {
-    fn add(&mut self, changes: Vec<Change>) {
-        let room = CHANGES_TOLD - self.changes.len();
-        self.more += changes.len().saturating_sub(room);
-        self.changes.extend(changes.into_iter().take(room));
+    fn of(whose: &'static str) -> News {
+        News { whose, lines: Vec::new(), more: 0 }
     }
 
-    /// Says on standard error where neighbours are and which are gone.
-    fn tell(&mut self) {
-        for Change { address, mac, .. } in self.changes.drain(..) {
-            match mac {
-                Some(mac) => eprintln!("slr: neighbour {address} is at {mac}"),
-                None => eprintln!("slr: neighbour {address} does not answer; children behind it get no packets"),
+    fn add(&mut self, lines: impl Iterator<Item = String>) {
+        for line in lines {
+            if self.lines.len() < CHANGES_TOLD {
+                self.lines.push(line);
+            } else {
+                self.more += 1;
             }
         }
+    }
+
+    /// Says it on standard error.
+    fn tell(&mut self) {
+        self.lines.drain(..).for_each(|line| eprintln!("slr: {line}"));
         match std::mem::take(&mut self.more) {
             0 => {}
-            more => eprintln!("slr: {more} more changes of neighbours"),
+            more => eprintln!("slr: {more} more changes of {}", self.whose),
         }
+    }
+}
+
+/// Where a neighbour is, or that it is gone.
+fn tell_neighbour(Change { address, mac, .. }: Change) -> String {
+    match mac {
+        Some(mac) => format!("neighbour {address} is at {mac}"),
+        None => format!("neighbour {address} does not answer; children behind it get no packets"),
     }
 }
 
@@ -433,7 +451,8 @@ fn slow_path(
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = tokio::time::interval(TELLING);
-        let mut news = News::default();
+        let (mut neighbours, mut children) = (News::of("neighbours"), News::of("children"));
+        let (commands, mut done) = Commands::new();
         let (sender, mut asked) = mpsc::channel(ASKED);
         if let Some(listener) = listeners.control {
             eprintln!("slr: control socket {}", listener.path().display());
@@ -449,16 +468,21 @@ fn slow_path(
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = poll.tick() => {
-                    news.add(thinking.pass(clock.now()));
+                    neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
+                    let HealthNews { commands: runs, changes } = thinking.take_health_news();
+                    runs.into_iter().for_each(|command| commands.start(command));
+                    children.add(changes.iter().map(ToString::to_string));
                     answering.pass(&mut thinking, now());
                     // Nobody told it to: it has panicked, and joining it says so.
                     if watched.workers.iter().any(LcoreHandle::is_finished) {
                         return Ok(());
                     }
                 }
+                Some((run, result)) = done.recv() => thinking.command_done(clock.now(), run, result),
                 _ = telling.tick() => {
                     watched.links.tell();
-                    news.tell();
+                    neighbours.tell();
+                    children.tell();
                 }
                 // A large file takes its time to read, which the slow path has not.
                 _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),

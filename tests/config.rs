@@ -218,8 +218,8 @@ fn an_unknown_key_is_refused_in_every_map_of_every_sample() {
         }
     }
     // router, dpdk, workers, port, route, neighbour, flows, timeouts, cluster, child, tunnel, gue, mpls, virtual host, flow,
-    // source, quic, member, metrics, control, and the whole.
-    assert_eq!(kinds.len(), 21, "{kinds:#?}");
+    // source, quic, member, metrics, control, health with http, https and dns, and the whole.
+    assert_eq!(kinds.len(), 25, "{kinds:#?}");
 }
 
 #[test]
@@ -405,6 +405,44 @@ virtual hosts: 2
       server3  100     0     1
 ";
     assert_eq!(config.summary().to_string(), expected);
+}
+
+#[test]
+fn checks_of_children_have_the_documented_defaults_and_the_summary_tells_them() {
+    const DEFAULTS: &str = "every 250ms, varied by 10 %, time-out 250ms, rise 2, fall 2, up at first; down within 800ms; of a child that is \
+         down, flows move";
+    for (settings, what, how) in [
+        ("health: tcp", "tcp to 198.51.100.80 port 80", DEFAULTS),
+        ("health: icmp", "icmp to 198.51.100.80", DEFAULTS),
+        ("health: http", "http to 198.51.100.80 port 80, GET / of 198.51.100.80, expects 200-399", DEFAULTS),
+        (
+            "health: { http: { port: 81, path: /a?b, expect: 204 } }",
+            "http to 198.51.100.80 port 81, GET /a?b of 198.51.100.80, expects 204",
+            DEFAULTS,
+        ),
+        (
+            "health: { https: { port: 443, server_name: x.org } }",
+            "https to 198.51.100.80 port 443, GET / of x.org, expects 200-399, any certificate",
+            DEFAULTS,
+        ),
+        ("health: { tls: { port: 443 } }", "tls to 198.51.100.80 port 443, any certificate", DEFAULTS),
+        ("health: { dns: { name: example.org } }", "dns to 198.51.100.80 port 53, type 1 of \"example.org\"", DEFAULTS),
+        ("health: { command: [/bin/check, -q] }", "command /bin/check -q, for 198.51.100.80", DEFAULTS),
+        (
+            "health: { icmp: {}, interval: 1s, timeout: 2s, jitter: 0%, rise: 3, fall: 4, initial: down }, on_failure: keep",
+            "icmp to 198.51.100.80",
+            "every 1s, varied by 0 %, time-out 2s, rise 3, fall 4, down at first; down within 9s; of a child that is down, \
+             flows stay",
+        ),
+    ] {
+        let children = "children: [server1, server2]";
+        let text = GOOD.replace(children, &format!("{children}\n    {}", settings.replace("}, on_f", "}\n    on_f")));
+        let config = Config::parse(&text, "r.yaml").unwrap_or_else(|error| panic!("{error}"));
+        let summary = config.summary().to_string();
+        let expected = format!("    health     {what}\n               {how}\n");
+        assert!(summary.contains(&expected), "{expected} is not in:\n{summary}");
+    }
+    assert!(!Config::parse(GOOD, "r.yaml").unwrap().summary().to_string().contains("health"));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What the rest of the program may rely on once a configuration is let in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustls::RootCertStore;
 
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
@@ -224,6 +227,107 @@ pub struct VirtualHost {
     pub answers_echo: bool,
     /// Who serves it; never empty.
     pub members: Vec<Member>,
+    /// How each of its children is checked; `None`: they count as up.
+    pub health: Option<Health>,
+    /// What becomes of a child's flows when its check fails.
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of the flows of a child that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They stay on it until their time is over.
+    Keep,
+    /// Each gets another child with its next packet, as if it were new.
+    Reselect,
+}
+
+/// How the children of a virtual host are checked.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// The virtual host's address that is asked on each child.
+    pub address: IpAddr,
+    /// When, and what the answers mean.
+    pub rhythm: Rhythm,
+}
+
+/// When a child is asked, and how many answers change what is thought of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rhythm {
+    /// From the start of one check to that of the next, on average.
+    pub interval: Duration,
+    /// How long an answer is waited for.
+    pub timeout: Duration,
+    /// How much the interval varies either way, in percent of it; at most 50.
+    pub jitter_percent: u8,
+    /// Successes in a row after which a child that is down is up; at least 1.
+    pub rise: u8,
+    /// Failures in a row after which a child that is up is down; at least 1.
+    pub fall: u8,
+    /// Whether a child counts as up before its first checks.
+    pub initially_up: bool,
+}
+
+impl Rhythm {
+    /// Time from a child's failure until it counts as down, at most.
+    pub fn detection_max(&self) -> Duration {
+        let interval = self.interval * (100 + u32::from(self.jitter_percent)) / 100;
+        // It fails right after it has answered.
+        interval + interval.max(self.timeout) * (u32::from(self.fall) - 1) + self.timeout
+    }
+}
+
+/// What a child is asked to see whether it is up.
+#[derive(Clone, Debug)]
+pub enum Probe {
+    /// ICMP or ICMPv6 echo: a reply.
+    Icmp,
+    /// TCP: a connection is accepted.
+    Tcp {
+        /// Port.
+        port: u16,
+    },
+    /// An HTTP/1.1 GET: a status in the expected range.
+    Http(Request),
+    /// The same over TLS.
+    Https(Request, Tls),
+    /// A TLS handshake that succeeds.
+    Tls(u16, Tls),
+    /// A DNS query over UDP: an answer without an error (NOERROR).
+    Dns {
+        /// Port.
+        port: u16,
+        /// The name that is asked for.
+        name: String,
+        /// Number of the record type.
+        record: u16,
+    },
+    /// A program, with its arguments, that exits with 0.
+    Command(Vec<String>),
+}
+
+/// An HTTP GET.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Port.
+    pub port: u16,
+    /// Path and query; starts with a slash.
+    pub path: String,
+    /// `Host` header.
+    pub host: String,
+    /// Status codes of a good answer.
+    pub expect: RangeInclusive<u16>,
+}
+
+/// A TLS handshake.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Name that is sent (SNI) and, where certificates are verified, must be in the server's; `None`: the address.
+    pub server_name: Option<String>,
+    /// Who must have signed the server's certificate; `None`: any certificate is good.
+    pub roots: Option<Arc<RootCertStore>>,
 }
 
 /// A child in a virtual host's service.

@@ -88,6 +88,17 @@ impl Config {
         }
     }
 
+    /// Our address that a check of `address` on `child` comes from, so that answers find back: the tunnel address of its
+    /// family, else the port's that the child is reached by, else any. `None`: there is no address of its family.
+    pub fn source_of_checks(&self, address: IpAddr, child: Option<IpAddr>) -> Option<IpAddr> {
+        let ipv4 = address.is_ipv4();
+        let tunnel =
+            if ipv4 { self.router.tunnel_v4.map(IpAddr::from) } else { self.router.tunnel_v6.map(IpAddr::from) };
+        let near = child.and_then(|child| self.attachment(child)).and_then(|at| self.ports.get(at.port.index()));
+        let ports = near.into_iter().chain(&self.ports);
+        tunnel.or_else(|| ports.flat_map(|port| &port.addresses).map(IpNet::addr).find(|own| own.is_ipv4() == ipv4))
+    }
+
     /// What was compiled, for people.
     pub fn summary(&self) -> Summary<'_> {
         Summary(self)

@@ -125,6 +125,54 @@ raw! {
         mss_clamp: Option<Text>,
         table_size: Option<Text>,
         children: Spanned<Vec<Spanned<WordOr<Member>>>>,
+        health: Option<Spanned<WordOr<Health>>>,
+        on_failure: Option<Text>,
+    }
+    Health {
+        icmp: Option<Spanned<Icmp>>,
+        tcp: Option<Spanned<Tcp>>,
+        http: Option<Spanned<Http>>,
+        https: Option<Spanned<Https>>,
+        tls: Option<Spanned<Tls>>,
+        dns: Option<Spanned<Dns>>,
+        command: Option<Spanned<Vec<Text>>>,
+        address: Option<Text>,
+        interval: Option<Text>,
+        timeout: Option<Text>,
+        jitter: Option<Text>,
+        rise: Option<Text>,
+        fall: Option<Text>,
+        initial: Option<Text>,
+    }
+    Icmp {
+    }
+    Tcp {
+        port: Option<Text>,
+    }
+    Http {
+        port: Option<Text>,
+        path: Option<Text>,
+        host: Option<Text>,
+        expect: Option<Text>,
+    }
+    Https {
+        port: Option<Text>,
+        path: Option<Text>,
+        host: Option<Text>,
+        expect: Option<Text>,
+        server_name: Option<Text>,
+        ca: Option<Text>,
+    }
+    Tls {
+        port: Option<Text>,
+        server_name: Option<Text>,
+        ca: Option<Text>,
+    }
+    Dns {
+        port: Option<Text>,
+        name: Text,
+        #[serde(rename = "type")]
+        record: Option<Text>,
     }
     Source {
         source: SourceLengths,
@@ -244,6 +292,7 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
             Some(near) => {
                 format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), example_at(near, place))
             }
+            None if expected.is_empty() => format!("unknown key {}; nothing stands in these braces: {{}}", quote(field)),
             None => format!("unknown key {}; the keys here are {}", quote(field), expected.join(", ")),
         },
         Error::SerdeMissingField { field, .. } => {
@@ -269,7 +318,7 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
         }
         Error::SerdeInvalidType { unexpected, expected, .. } => {
             let found = if unexpected == "sequence" { "a list" } else { "nothing" };
-            let example = "flow: 5-tuple, tunnel: gre or children: [server1, { name: server2, weight: 10 }]";
+            let example = "flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]";
             format!("{expected} is expected here, not {found}; write it like {example}")
         }
         Error::Eof { .. } => {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::values::show;
-use super::{Config, GueVariant, Hugepages, TunnelKind, VirtualHost};
+use super::{Config, GueVariant, Health, Hugepages, OnFailure, Probe, Request, Rhythm, Tls, TunnelKind, VirtualHost};
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
@@ -109,6 +109,14 @@ impl Summary<'_> {
             MssClamp::Auto => writeln!(f, "    mss clamp  auto")?,
             MssClamp::To(limit) => writeln!(f, "    mss clamp  {limit}")?,
         }
+        if let Some(health) = &host.health {
+            writeln!(f, "    health     {}", checks(health))?;
+            let flows = match host.on_failure {
+                OnFailure::Keep => "flows stay",
+                OnFailure::Reselect => "flows move",
+            };
+            writeln!(f, "               {}; of a child that is down, {flows}", rhythm(&health.rhythm))?;
+        }
         let members = host.members.iter().map(|member| {
             let name = self.0.children[member.child].name.clone();
             let weight = member.weight.get();
@@ -134,6 +142,42 @@ impl fmt::Display for TunnelKind {
             TunnelKind::Mac => f.write_str("mac"),
         }
     }
+}
+
+/// What is asked.
+fn checks(health: &Health) -> String {
+    let to = health.address;
+    let get = |request: &Request| {
+        let Request { port, path, host, expect } = request;
+        let (first, last) = (expect.start(), expect.end());
+        let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        format!("{to} port {port}, GET {path} of {host}, expects {range}")
+    };
+    let certificate = |tls: &Tls| match (&tls.roots, &tls.server_name) {
+        (None, _) => "any certificate".into(),
+        (Some(_), Some(name)) => format!("verified certificate of {name}"),
+        (Some(_), None) => format!("verified certificate of {to}"),
+    };
+    match &health.probe {
+        Probe::Icmp => format!("icmp to {to}"),
+        Probe::Tcp { port } => format!("tcp to {to} port {port}"),
+        Probe::Http(request) => format!("http to {}", get(request)),
+        Probe::Https(request, tls) => format!("https to {}, {}", get(request), certificate(tls)),
+        Probe::Tls(port, tls) => format!("tls to {to} port {port}, {}", certificate(tls)),
+        Probe::Dns { port, name, record } => format!("dns to {to} port {port}, type {record} of {name:?}"),
+        Probe::Command(words) => format!("command {}, for {to}", words.join(" ")),
+    }
+}
+
+/// When it is asked, and what follows.
+fn rhythm(rhythm: &Rhythm) -> String {
+    let Rhythm { interval, timeout, jitter_percent, rise, fall, initially_up } = rhythm;
+    let state = if *initially_up { "up" } else { "down" };
+    let detection = rhythm.detection_max();
+    format!(
+        "every {interval:?}, varied by {jitter_percent} %, time-out {timeout:?}, rise {rise}, fall {fall}, {state} at first; \
+         down within {detection:?}"
+    )
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

@@ -21,7 +21,7 @@ use super::neighbours::Neighbours;
 use super::numbers::Numbers;
 pub use super::numbers::TooManyTargets;
 use crate::clock::Instant;
-use crate::config::{self, Config, TunnelKind};
+use crate::config::{self, Config, OnFailure, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
 use crate::forward::routes::{ByPrefix, Routes, Way};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
@@ -177,7 +177,7 @@ impl Compiler {
             host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(position)))
         });
         let index = Arc::new(VirtualHosts::new(prefixes));
-        let (paths, targets, routes) = ways(config, &virtual_hosts, numbers.given(), reachability);
+        let (paths, targets, routes) = ways(config, conditions, (&virtual_hosts, numbers.given()), reachability);
         self.children = vec![None; numbers.given()];
         for (host, compiled) in config.virtual_hosts.iter().zip(&virtual_hosts) {
             for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
@@ -225,9 +225,16 @@ impl fmt::Display for Shares<'_> {
     }
 }
 
-/// `tables`, the last that was compiled from `config`, over other neighbours: nothing that costs time is made anew.
-pub fn recompile(config: &Config, tables: &ForwardTables, reachability: &impl Reachability) -> ForwardTables {
-    let (paths, targets, routes) = ways(config, &tables.virtual_hosts, tables.targets.len(), reachability);
+/// `tables`, the last that was compiled from `config` under the same `conditions`, over other neighbours: nothing that
+/// costs time is made anew.
+pub fn recompile(
+    config: &Config,
+    conditions: &Conditions,
+    tables: &ForwardTables,
+    reachability: &impl Reachability,
+) -> ForwardTables {
+    let compiled = (&*tables.virtual_hosts, tables.targets.len());
+    let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
     ForwardTables { paths, targets, routes, ..tables.clone() }
 }
 
@@ -235,8 +242,8 @@ pub fn recompile(config: &Config, tables: &ForwardTables, reachability: &impl Re
 /// the ways of packets that are for no service.
 fn ways(
     config: &Config,
-    virtual_hosts: &[VirtualHost],
-    count: usize,
+    conditions: &Conditions,
+    (virtual_hosts, count): (&[VirtualHost], usize),
     reachability: &impl Reachability,
 ) -> (Vec<Path>, Vec<Target>, Option<Routes>) {
     let mut paths = Vec::new();
@@ -252,9 +259,12 @@ fn ways(
     let mut targets = vec![unused; count];
     for ((host, compiled), position) in config.virtual_hosts.iter().zip(virtual_hosts).zip(0..) {
         let (reads_quic, clamps_mss) = (compiled.quic.is_some(), compiled.mss_clamp != MssClamp::Off);
-        for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
+        // Where nobody could take them, the flows of a child that is down stay: it may come back.
+        let may_move = host.on_failure == OnFailure::Reselect && !compiled.selector.is_empty();
+        for (member, Member { child, target, .. }) in host.members.iter().zip(&compiled.members) {
+            let moves = may_move && conditions.is_down(&host.name, child);
             let (path, host) = (children[member.child], VirtualHostId(position));
-            targets[target.index()] = Target { path, host, moves: false, reads_quic, clamps_mss };
+            targets[target.index()] = Target { path, host, moves, reads_quic, clamps_mss };
         }
     }
     let routes = reachability.neighbours().filter(|_| config.forwarding).map(|known| routes(config, known, &mut paths));

@@ -3,6 +3,7 @@
 pub mod compile;
 pub mod conditions;
 mod frames;
+pub mod health;
 pub mod icmp;
 pub mod neighbours;
 mod numbers;

@@ -2,11 +2,14 @@
 //! workers, and whatever changes the snapshot makes a new one.
 
 use std::net::IpAddr;
+mod checks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::compile::{Compiled, Compiler, Configured, Reachability, TooManyTargets, recompile};
 use super::conditions::Conditions;
+use super::health::{self, Health};
 use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
 use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
@@ -20,6 +23,8 @@ use crate::forward::tables::{ForwardTables, Published};
 use crate::forward::verdict::{InjectDrop, PuntReason};
 use crate::packet::parse::{Frame, parse};
 use crate::units::{TargetId, Weight};
+
+pub use checks::{HealthNews, Records};
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
@@ -132,6 +137,9 @@ pub struct SlowPath {
     publish_after: Instant,
     /// Snapshots that a worker may still read: held here, so that no worker ever frees one.
     retired: Vec<Arc<ForwardTables>>,
+    health: Option<Health>,
+    records: Records,
+    news: HealthNews,
 }
 
 impl SlowPath {
@@ -164,6 +172,9 @@ impl SlowPath {
             outdated: Outdated::No,
             publish_after: Instant::ZERO,
             retired: Vec::new(),
+            health: None,
+            records: Records::default(),
+            news: HealthNews::default(),
         }
     }
 
@@ -193,6 +204,7 @@ impl SlowPath {
         {
             perform(worker, self.neighbours.handle(now, Input::Tick), &mut changes);
         }
+        self.check_in_time(now);
         for state in State::ALL {
             self.counters.neighbours(*state).set(self.neighbours.count(*state));
         }
@@ -200,7 +212,7 @@ impl SlowPath {
             self.outdated = self.outdated.max(Outdated::Paths);
             self.found.extend(change.mac.map(|_| change.address));
         }
-        self.catch_up(now);
+        self.catch_up(now, false);
         self.counters.waiting.set(self.waiting.len() as u64);
         self.retired.retain(|tables| Arc::strong_count(tables) > 1);
         changes
@@ -208,6 +220,9 @@ impl SlowPath {
 
     /// Takes in a frame that `worker` could not decide on.
     fn take_in(&mut self, now: Instant, worker: usize, punt: &Punt, changes: &mut Vec<Change>) {
+        if let Some(packet) = self.answer_to_check(punt) {
+            return self.check(now, worker, health::Input::Packet(packet));
+        }
         match punt.what.reason {
             PuntReason::NoNeighbour => {
                 if let Err(reason) = self.wait_for_next_hop(now, worker, punt) {
@@ -291,10 +306,15 @@ impl SlowPath {
     pub fn reload(&mut self, config: Config, now: Instant) -> Result<(), ReloadError> {
         settled_at_start(&self.config, &config).map_or(Ok(()), |what| Err(ReloadError::NeedsRestart(what)))?;
         let neighbours = self.neighbours.reconfigured(&config);
+        let health = self.health.as_ref().map(|health| health.reconfigured(now, &config));
+        let mut conditions = self.conditions.clone();
+        conditions.down = health.as_ref().map(Health::down).unwrap_or_default();
         let reachability = Configured { config: &config, neighbours: &neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
-        let compiled = self.compiler.compile(&config, &self.conditions, &reachability, now)?;
+        let compiled = self.compiler.compile(&config, &conditions, &reachability, now)?;
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
+        (self.conditions, self.health) = (conditions, health);
+        self.records.store(Arc::new(self.health.as_ref().map(Health::records).unwrap_or_default()));
         self.publish(compiled, now);
         Ok(())
     }
@@ -373,21 +393,23 @@ impl SlowPath {
     fn changed(&mut self, changed: bool, now: Instant) {
         if changed {
             self.outdated = Outdated::Selection;
-            self.catch_up(now);
+            self.catch_up(now, true);
         }
     }
 
-    /// Publishes a new snapshot where there is need for one.
-    fn catch_up(&mut self, now: Instant) {
+    /// Publishes a new snapshot where there is need for one: at once where it is `urgent`, else not too often.
+    fn catch_up(&mut self, now: Instant, urgent: bool) {
+        if self.outdated == Outdated::No || !(urgent || now >= self.publish_after) {
+            return;
+        }
+        self.publish_after = now + PUBLISHING;
         let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = match self.outdated {
-            Outdated::Paths if now >= self.publish_after => {
-                self.publish_after = now + PUBLISHING;
-                let tables = recompile(&self.config, &self.published.load(), &reachability);
+            Outdated::No | Outdated::Paths => {
+                let tables = recompile(&self.config, &self.conditions, &self.published.load(), &reachability);
                 Compiled { tables, renumbered: Vec::new() }
             }
-            Outdated::No | Outdated::Paths => return,
             Outdated::Selection => {
                 let compiled = self.compiler.compile(&self.config, &self.conditions, &reachability, now);
                 compiled.expect("a configuration that has been compiled has no more targets than there is room for")

@@ -6,10 +6,11 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use serde::{Deserialize, Serialize};
 
 use super::report::Report;
+use crate::control::health::CheckResult;
 use crate::control::icmp::{Kind, Suppressed};
 use crate::control::neighbours::State;
 use crate::control::path_mtu::Outcome;
-use crate::control::slow_path::SlowPathCounters;
+use crate::control::slow_path::{Records, SlowPathCounters};
 use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
@@ -46,6 +47,7 @@ pub struct ForwardCollector {
     cycles_per_second: f64,
     ports: PortReader,
     slow_path: Arc<SlowPathCounters>,
+    checks: Records,
 }
 
 impl ForwardCollector {
@@ -57,7 +59,26 @@ impl ForwardCollector {
         ports: PortReader,
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
-        ForwardCollector { workers, published, cycles_per_second, ports, slow_path }
+        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks: Records::default() }
+    }
+
+    /// The same, over the checks of children too.
+    pub fn with_checks(self, checks: Records) -> ForwardCollector {
+        ForwardCollector { checks, ..self }
+    }
+
+    /// Whether each child of a virtual host is up, and how its checks have ended.
+    fn per_check(&self) -> (Vec<Sample>, Vec<Sample>) {
+        let (mut up, mut ended) = (Vec::new(), Vec::new());
+        for record in self.checks.load().iter() {
+            let [child, host] = [("child", record.child.clone()), ("virtual_host", record.virtual_host.clone())];
+            for result in CheckResult::ALL {
+                let labels = vec![child.clone(), ("result", result.label().to_owned()), host.clone()];
+                ended.push((labels, record.ended(*result).get() as f64));
+            }
+            up.push((vec![child, host], record.up.get() as f64));
+        }
+        (up, ended)
     }
 
     /// What the workers have done in `seconds`, for people and for programs that are no Prometheus.
@@ -167,6 +188,7 @@ impl ForwardCollector {
         let icmp_suppressed =
             icmp_suppressed.map(|&why| labelled("reason", why.label(), icmp.suppressed(why))).collect();
         let path_mtu = Outcome::ALL.iter().map(|&of| labelled("outcome", of.label(), path_mtu.of(of))).collect();
+        let (up, ended) = self.per_check();
         let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
         let families = [
@@ -260,6 +282,8 @@ impl ForwardCollector {
                 COUNTER,
                 self.per_target(|target| &target.flows),
             ),
+            ("slr_child_up", "1 while the checks of a virtual host find the child up.", GAUGE, up),
+            ("slr_health_checks_total", "Checks of a virtual host on a child, by how they ended.", COUNTER, ended),
             ("slr_flows", "Flow entries held.", GAUGE, self.per_worker(|w| &w.flows_active)),
             ("slr_flows_inserted_total", "Flow entries made.", COUNTER, self.per_worker(|w| &w.flows_inserted)),
             (

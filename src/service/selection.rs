@@ -121,6 +121,11 @@ impl Selector {
         Selector { table, members: members.into() }
     }
 
+    /// Whether no candidate can take a new flow.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Like [`select`](Selector::select) for a packet whose flow cannot be remembered: always the same candidate for the
     /// same hash. Nobody's turn passes.
     pub fn select_again(&self, hash: u64) -> Option<usize> {

@@ -46,7 +46,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "flow: { source: { v4: 24 } }",
         "flow: [source]",
-        "27:5: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre or children: [server1, { name: server2, weight: 10 }]",
+        "27:5: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
     ),
     (
         "flow: { source: { v4: 24 } }",
@@ -79,7 +79,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "children: [server1, server2]",
         "children: [[server1]]",
-        "23:16: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre or children: [server1, { name: server2, weight: 10 }]",
+        "23:16: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
     ),
     (
         "children: [server1, server2]",
@@ -670,5 +670,181 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "    services: [tcp/80]\n",
         "    services: [tcp/80]\n    mss_clamp: atuo\n",
         r#"23:16: mss_clamp "atuo" is not known; did you mean mss_clamp: auto?"#,
+    ),
+    // Health.
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: smtp",
+        r#"24:13: health "smtp" is not known; write one of icmp, tcp, http, https, tls, or a map: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: htp",
+        r#"24:13: health "htp" is not known; did you mean health: http?"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: [tcp]",
+        "24:5: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: {}",
+        r#"24:13: the health of virtual host "shop" names no kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, icmp: {} }",
+        r#"24:13: the health of virtual host "shop" names more than one kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: { port: 0 } }",
+        "24:28: port 0 is out of range; write one from 1 to 65535: port: 6080",
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { http: { path: ok } }",
+        r#"24:29: path "ok" cannot stand in a request; write up to 1024 visible ASCII characters, a slash first: path: /ok"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { http: { host: \"a b\" } }",
+        r#"24:29: host "a b" cannot stand in a request; write up to 1024 visible ASCII characters: host: www.example.org"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { http: { expect: 99 } }",
+        r#"24:31: expect "99" is no HTTP status; write one from 100 to 599 or a range: expect: 200 or expect: 200-299"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { http: { expect: 300-200 } }",
+        r#"24:31: expect "300-200" is no HTTP status; write one from 100 to 599 or a range: expect: 200 or expect: 200-299"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { http: { server_name: x } }",
+        r#"24:23: unknown key "server_name"; the keys here are port, path, host, expect"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { icmp: { port: 1 } }",
+        r#"24:23: unknown key "port"; nothing stands in these braces: {}"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { icmp: }",
+        r#"24:13: the health of virtual host "shop" names no kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tls: { server_name: \"a b\" } }",
+        r#"24:35: server_name "a b" is neither a host name nor an address; write one: server_name: www.example.org"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tls: { ca: /nonexistent.pem } }",
+        r#"24:26: ca "/nonexistent.pem" cannot be read: I/O error: No such file or directory (os error 2); write a file of certificates in PEM form: ca: /etc/ssl/certs/ca-certificates.crt"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tls: { ca: /dev/null } }",
+        r#"24:26: ca "/dev/null" has no certificate; write a file of certificates in PEM form: ca: /etc/ssl/certs/ca-certificates.crt"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { dns: {} }",
+        r#"24:20: missing key "name"; add it: name: web-1"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { dns: { name: a..b } }",
+        r#"24:28: name "a..b" is no domain name; write one: name: example.org"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { dns: { name: example.org, type: AXFR } }",
+        r#"24:47: type "AXFR" is not known; write one of A, NS, CNAME, SOA, MX, TXT, AAAA: type: A"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { command: [] }",
+        "24:24: the command is empty; write command: [/usr/local/bin/check-web, --quick]",
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { command: [check] }",
+        r#"24:25: the program "check" is not given by its whole path; write command: [/usr/local/bin/check-web, --quick]"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { command: /bin/true }",
+        r#"24:24: a list is expected here; write it in brackets or with one "- " a line: command: [/usr/local/bin/check-web, --quick]"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, address: 198.51.100.81 }",
+        r#"24:33: 198.51.100.81 is no address of virtual host "shop"; write one of those it has"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, address: nowhere }",
+        r#"24:33: address "nowhere" is not an IP address; write one like 192.0.2.1 or "2001:db8::1""#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, interval: 5ms }",
+        r#"24:34: interval "5ms" is too short; write at least 10ms: interval: 250ms"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, timeout: 0.5s }",
+        r#"24:33: timeout "0.5s" is not a time; write a whole number with its unit ms, s, m or h: timeout: 250ms"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, jitter: 51% }",
+        r#"24:32: jitter "51%" is no share of the interval; write one from 0% to 50%: jitter: 10%"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, jitter: 10 }",
+        r#"24:32: jitter "10" is no share of the interval; write one from 0% to 50%: jitter: 10%"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, rise: 0 }",
+        "24:30: rise 0 is out of range; write one from 1 to 100: rise: 2",
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, fall: 101 }",
+        "24:30: fall 101 is out of range; write one from 1 to 100: fall: 2",
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    health: { tcp: {}, initial: unknown }",
+        r#"24:33: initial "unknown" is not known; write one of up, down: initial: up"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    on_failure: drop",
+        r#"24:17: on_failure "drop" is not known; write one of keep, reselect: on_failure: reselect"#,
+    ),
+    (
+        "addresses: [198.51.100.80]\n    services: [tcp/80]",
+        "addresses: [\"2001:db8::80\"]\n    services: [tcp/80]\n    health: tcp",
+        r#"23:13: checks of virtual host "shop" go to the IPv6 address 2001:db8::80, but the router has no IPv6 address that answers could come to; add one to router: tunnel_addresses: ["2001:db8::1"]"#,
+    ),
+    (
+        "addresses: [198.51.100.80]\n    services: [tcp/80]",
+        "addresses: [0.0.0.0/0]\n    services: [tcp/80]\n    health: tcp",
+        r#"23:13: the first address of virtual host "shop", 0.0.0.0, cannot be checked; name another one of it: health: { address: 192.0.2.80, tcp: {} }"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80-89]\n    health: tcp",
+        r#"23:13: the services of virtual host "shop" name no single port to check; name one: health: { tcp: { port: 80 } }"#,
     ),
 ];

@@ -1,5 +1,6 @@
 //! Whether what was written holds together: ranges, families, names that resolve.
 
+mod health;
 mod links;
 mod overlap;
 mod services;

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 
 use serde_saphyr::Spanned;
 
-use super::{or, table_size};
+use super::{health, or, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::values::{Once, example, name, number, prefix, show, word};
-use crate::config::{Config, Member, VirtualHost};
+use crate::config::{Config, Member, OnFailure, VirtualHost};
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
@@ -95,7 +95,26 @@ fn virtual_host(
     }
     let echo = [("children", false), ("router", true)];
     let answers_echo = or(&raw.echo, false, |text| word("echo", text, &echo))?;
-    Ok(VirtualHost { name, addresses, services, flow, policy, quic, mss_clamp, table_size, answers_echo, members })
+    let health = match &raw.health {
+        Some(health) => Some(health::health(health, &name, config, &addresses, &services)?),
+        None => None,
+    };
+    let outcomes = [("keep", OnFailure::Keep), ("reselect", OnFailure::Reselect)];
+    let on_failure = or(&raw.on_failure, OnFailure::Reselect, |text| word("on_failure", text, &outcomes))?;
+    Ok(VirtualHost {
+        name,
+        addresses,
+        services,
+        flow,
+        policy,
+        quic,
+        mss_clamp,
+        table_size,
+        answers_echo,
+        members,
+        health,
+        on_failure,
+    })
 }
 
 /// `tcp/80`, `tcp/8000-8999`, `udp`, `47`, `any`.

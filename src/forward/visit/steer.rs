@@ -44,12 +44,14 @@ impl Visit<'_> {
         }
     }
 
-    /// The member of `host` that a packet's QUIC connection id names.
+    /// The member of `host` that a packet's QUIC connection id names, unless its flows are to leave it.
     pub(super) fn named(&self, host: &VirtualHost) -> Option<Named> {
         let ids = host.quic.as_ref().filter(|_| self.parsed.protocol == protocol::UDP)?;
         // Whatever is behind the packet in its frame does not count.
         let end = usize::from(self.parsed.l3_offset) + self.parsed.l3_len as usize;
         let packet = self.head.get(..end).unwrap_or(self.head);
-        ids.read(packet.get(usize::from(self.parsed.l4_offset) + UdpHeader::LEN..)?)
+        let named = ids.read(packet.get(usize::from(self.parsed.l4_offset) + UdpHeader::LEN..)?)?;
+        let target = host.members[named.member()].target;
+        (!self.tables.targets[target.index()].moves).then_some(named)
     }
 }
