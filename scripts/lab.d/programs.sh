@@ -164,6 +164,7 @@ END
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], services: [any], children: [$names] }
 metrics: { listen: ${METRICS:7:14} }
+control: { socket: $DIR/slrd.sock }
 END
 }
 
