@@ -217,3 +217,18 @@ fn a_narrow_link_behind_the_router_stops_no_file_and_shows_in_tracepath() {
         assert!(fits.iter().any(|mtu| end.contains(mtu)) && path.contains("reached"), "{path}");
     }
 }
+
+#[test]
+fn a_server_that_dies_gets_no_new_connections_a_second_later() {
+    if !may_run() {
+        return;
+    }
+    let lab = Lab::up(&["--servers", "3"]);
+    let nginx = fs::read_to_string(lab.directory().join("server2/nginx.pid")).expect("a process");
+    said(Command::new("kill").arg(nginx.trim()).output().expect("kill"));
+    sleep(Duration::from_secs(1));
+    let pages = lab.shell("client", &format!("for i in {{1..60}}; do curl -sf -m 2 http://{VIP}/ || exit 1; done"));
+    for (server, serves) in [("server1", true), ("server2", false), ("server3", true)] {
+        assert_eq!(pages.contains(server), serves, "{pages}");
+    }
+}

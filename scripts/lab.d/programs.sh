@@ -162,8 +162,13 @@ END
     done
     cat <<END
 virtual_hosts:
-  - { name: web, addresses: [$VIP, "$VIP6"], services: [any], children: [$names] }
+  - name: web
+    addresses: [$VIP, "$VIP6"]
+    services: [any]
+    children: [$names]
+    health: { http: { path: /, expect: 200 } }
 metrics: { listen: ${METRICS:7:14} }
+control: { socket: $DIR/slrd.sock }
 END
 }
 
