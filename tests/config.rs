@@ -118,7 +118,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(seconds.map(|time| time.as_secs()), [60, 900, 30, 5, 60, 60]);
     assert_eq!((config.cluster.key, config.cluster.table_size), ([0; 16], 65_537));
     assert_eq!(config.metrics.listen, Some(([127, 0, 0, 1], 9477).into()));
-    assert_eq!(config.control.socket.as_deref(), Some("/run/slr/slrd.sock".as_ref()));
+    assert_eq!(config.control.socket.as_deref(), Some("/run/slr/r.sock".as_ref()));
     let host = &config.virtual_hosts[0];
     assert_eq!((host.flow, host.policy, host.table_size), (Granularity::FiveTuple, Policy::ConsistentHash, 65_537));
     assert_eq!(host.services, [Filter::ANY]);

@@ -67,6 +67,7 @@ dpdk: { hugepages: never, memory: 64MiB, buffers: 4096 }
 flows: { capacity_v4: 1000, capacity_v6: 1000 }
 virtual_hosts: [{ name: all, addresses: [192.0.2.80], children: [next] }]
 metrics: { listen: off }
+control: { socket: off }
 "#;
 
 #[test]

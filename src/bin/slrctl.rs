@@ -16,7 +16,7 @@ use slr::ctl::client::{AskError, Client};
 use slr::ctl::recording::{CompileError, Recording, compile};
 use slr::ctl::request::{CaptureRequest, FilterError, FlowFilter, Request, TraceRequest, protocol};
 use slr::ctl::response::{CaptureEnd, CaptureItem, Done, FlowRow, FlowsEnd};
-use slr::ctl::{DEFAULT_SOCKET, show, top};
+use slr::ctl::{SOCKET_DIRECTORY, show, top};
 
 /// Ask and steer a running router.
 ///
@@ -24,9 +24,9 @@ use slr::ctl::{DEFAULT_SOCKET, show, top};
 #[derive(Parser)]
 #[command(version, after_help = "Examples:\n  slrctl status\n  slrctl --json children\n  slrctl drain server1")]
 struct Arguments {
-    /// Control socket of the router
-    #[arg(long, global = true, value_name = "PATH", env = "SLRCTL_SOCKET", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// Control socket of the router, where more than one runs: /run/slr/NAME.sock
+    #[arg(long, global = true, value_name = "PATH", env = "SLRCTL_SOCKET")]
+    socket: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
@@ -205,7 +205,11 @@ fn main() -> ExitCode {
 }
 
 fn run(Arguments { socket, json, command }: Arguments) -> Result<(), Failure> {
-    let ask = |request: Request| -> Result<Value, Failure> { Ok(Client::connect(&socket)?.ask_value(&request)?) };
+    let connect = || match &socket {
+        Some(path) => Client::connect(path),
+        None => Client::find(Path::new(SOCKET_DIRECTORY)),
+    };
+    let ask = |request: Request| -> Result<Value, Failure> { Ok(connect()?.ask_value(&request)?) };
     let done = |request| print(json, ask(request)?, |done: &Done| format!("{}\n", done.done));
     match command {
         Command::Status => print(json, ask(Request::Status)?, show::status),
@@ -215,7 +219,7 @@ fn run(Arguments { socket, json, command }: Arguments) -> Result<(), Failure> {
         Command::Neighbours => print(json, ask(Request::Neighbours)?, |all: &Vec<_>| show::neighbours(all)),
         Command::Flows { filter } => {
             let filter = FlowFilter::from_words(filter.iter().map(String::as_str))?;
-            flows(Client::connect(&socket)?, filter, json)
+            flows(connect()?, filter, json)
         }
         Command::Drain { child } => done(Request::Drain { child }),
         Command::Undrain { child } => done(Request::Undrain { child }),
@@ -227,10 +231,10 @@ fn run(Arguments { socket, json, command }: Arguments) -> Result<(), Failure> {
         Command::Capture { drops, count, seconds, snap, filter, file } => {
             let program = compile(&filter)?;
             let request = CaptureRequest { program, drops, snap_len: snap, count, seconds };
-            capture(Client::connect(&socket)?, request, &file, json)
+            capture(connect()?, request, &file, json)
         }
         Command::Top => {
-            let mut client = Client::connect(&socket)?;
+            let mut client = connect()?;
             match json {
                 true => output(&format!("{}\n", serde_json::to_string_pretty(&top::once(&mut client)?)?)),
                 false => Ok(top::run(&mut client)?),

@@ -16,8 +16,8 @@ use crate::service::selection::{Granularity, Policy};
 pub use crate::units::{GueVariant, Hugepages};
 use crate::units::{MacAddr, PortIndex, Weight};
 
-/// The control socket where none is named: of the router and of who asks it.
-pub const DEFAULT_SOCKET: &str = "/run/slr/slrd.sock";
+/// Where routers have their control sockets when nothing else is said, each under its own name: `/run/slr/edge1.sock`.
+pub const SOCKET_DIRECTORY: &str = "/run/slr";
 
 /// One router's configuration, checked: names resolve, ranges hold, virtual hosts do not overlap.
 #[derive(Clone, Debug)]

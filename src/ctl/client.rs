@@ -1,5 +1,6 @@
 //! The asking end: one connection to a router, requests and their answers in turn.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -24,6 +25,9 @@ pub enum AskError {
     /// Nobody listens.
     #[error("no router answers at {0}; start slrd, or name its control socket with --socket")]
     NotRunning(PathBuf),
+    /// Several could be meant.
+    #[error("{} routers run here; name the one that is meant: --socket {}", .0.len(), paths(.0))]
+    Several(Vec<PathBuf>),
     /// Only the router's user may ask.
     #[error("no permission to use {0}; run slrctl as the user that runs slrd (root, for the most part)")]
     NotAllowed(PathBuf),
@@ -36,6 +40,11 @@ pub enum AskError {
     /// The router says no.
     #[error("{0}")]
     Refused(String),
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(" or --socket ")
 }
 
 /// A connection to a router.
@@ -58,6 +67,24 @@ impl Client {
         stream.set_read_timeout(Some(LOOK))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// Connects to the one router that has its control socket in a directory.
+    ///
+    /// # Errors
+    /// None listens there, several do, or this user may not ask it.
+    pub fn find(directory: &Path) -> Result<Client, AskError> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut sockets: Vec<PathBuf> =
+            entries.filter(|path| path.extension().is_some_and(|end| end == "sock")).collect();
+        sockets.sort();
+        // A router that was killed leaves its socket.
+        sockets.retain(|path| !matches!(Client::connect(path), Err(AskError::NotRunning(_))));
+        match &sockets[..] {
+            [] => Err(AskError::NotRunning(directory.join("*.sock"))),
+            [socket] => Client::connect(socket),
+            _ => Err(AskError::Several(sockets)),
+        }
     }
 
     /// Asks, and reads the answer.
@@ -122,5 +149,28 @@ impl Client {
             }
             buffer.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn the_only_living_router_of_a_directory_is_found_and_several_are_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let find = || Client::find(directory.path());
+        drop(UnixListener::bind(path("dead.sock")).expect("a socket"));
+        fs::write(path("other"), "").expect("a file");
+        assert!(matches!(find(), Err(AskError::NotRunning(_))));
+        let _edge1 = UnixListener::bind(path("edge1.sock")).expect("a socket");
+        assert!(find().is_ok());
+        let _edge2 = UnixListener::bind(path("edge2.sock")).expect("a socket");
+        let said = find().expect_err("two").to_string();
+        assert!(said.starts_with("2 routers run here") && said.contains("edge1.sock or --socket "), "{said}");
+        assert!(Client::find(Path::new("/nonexistent")).is_err());
     }
 }

@@ -10,7 +10,7 @@
 //! closes the sending half of the socket ends an answer that would go on. A person can speak it too:
 //!
 //! ```text
-//! echo '{"command":"drain","child":"server1"}' | socat - UNIX:/run/slr/slrd.sock
+//! echo '{"command":"drain","child":"server1"}' | socat - UNIX:/run/slr/edge1.sock
 //! ```
 
 pub mod client;
@@ -22,5 +22,5 @@ pub mod show;
 pub mod socket;
 pub mod top;
 
-/// Where slrctl looks for the router.
-pub const DEFAULT_SOCKET: &str = crate::config::DEFAULT_SOCKET;
+/// Where slrctl looks for a router.
+pub const SOCKET_DIRECTORY: &str = crate::config::SOCKET_DIRECTORY;

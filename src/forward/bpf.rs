@@ -33,7 +33,9 @@ pub enum ProgramError {
     #[error("instruction {0} of the filter is unknown; let libpcap compile it for Ethernet frames")]
     Unknown(usize),
     /// It jumps beyond the program's end.
-    #[error("instruction {0} of the filter jumps beyond its end")]
+    #[error(
+        "instruction {0} of the filter jumps back, or beyond its end; loops, as protochain makes them, are not taken"
+    )]
     Jump(usize),
     /// It uses memory that there is not.
     #[error("instruction {0} of the filter uses memory beyond word {MEMORY_WORDS}")]

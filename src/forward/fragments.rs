@@ -2,21 +2,22 @@
 //!
 //! ```text
 //!                later fragment                 first fragment: its flow is known
-//!   (unknown) ──────────────────► waiting ────────────────────────────────────────► known ──► all seen: forgotten
-//!       │                         holds them, 2 s at most                            ▲ │
+//!   (unknown) ──────────────────► waiting ────────────────────────────────────────► known ──► all seen: complete
+//!       │                         holds them, 2 s at most                            ▲ │        2 s for copies
 //!       │ first fragment                                                             │ │ 30 s without one: forgotten
 //!       └────────────────────────────────────────────────────────────────────────────┘ ▼
 //!                                                                           later fragments follow
 //! ```
 //!
-//! All memory is made at start: records of datagrams, and slots for held packets. Both lists are in the order of their
+//! All memory is made at start: records of datagrams, and slots for held packets. All lists are in the order of their
 //! deadlines, so that what is over stands in front, and every step costs the same whatever a flood brings. Where there is
 //! no room the oldest gives way: fragments that belong together come within milliseconds, those of a flood stay alone.
 //!
 //! A fragment whose next hop is not known yet goes to the slow path and comes again later: it has not been seen.
 //!
 //! A datagram in which nothing has come for 2 s and whose identification comes again is taken for a new one: 16 bits are
-//! soon used up, and of a datagram that lost a fragment its record is left.
+//! soon used up, and of a datagram that lost a fragment its record is left. Of one that is complete only copies are taken;
+//! another first fragment, or a piece that does not fit, starts a new one.
 
 use zerocopy::FromZeros;
 
@@ -108,6 +109,7 @@ pub struct Fragments<K: FlowKey, M: Memory, T> {
     vacant: Vec<u32>,
     waiting: Queue,
     known: Queue,
+    complete: Queue,
     slots: Vec<Option<Held<T>>>,
     vacant_slots: Vec<u32>,
 }
@@ -137,6 +139,7 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
             vacant: (0..capacity).rev().collect(),
             waiting: Queue { first: NONE, last: NONE },
             known: Queue { first: NONE, last: NONE },
+            complete: Queue { first: NONE, last: NONE },
             slots: (0..HELD_MAX).map(|_| None).collect(),
             vacant_slots: (0..u32::from(HELD_MAX)).rev().collect(),
         })
@@ -151,6 +154,11 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
         now: Tick,
         timeouts: &Timeouts,
     ) -> Result<DatagramId, Refusal> {
+        if let Some((_, id)) = self.find(&key)
+            && self.record(id).pieces.complete()
+        {
+            self.forget(counters, id, Refusal::FragmentTimeout);
+        }
         self.place(counters, key, piece, now, timeouts)
     }
 
@@ -179,7 +187,7 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
             if fate.is_ok_and(|way| !is_open(way.target)) {
                 self.record(id).pieces.remove(piece);
             }
-            self.close(counters, id);
+            self.close(id);
             return Ok(Step::Follow(fate));
         }
         if self.record(id).held == HELD_PER_DATAGRAM_MAX {
@@ -236,17 +244,18 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
         Some(packet)
     }
 
-    /// Forgets a datagram when all of it has been seen.
-    pub fn close(&mut self, counters: &WorkerCounters, id: DatagramId) {
+    /// Makes a datagram of which all has been seen the first to give way.
+    pub fn close(&mut self, id: DatagramId) {
         if self.record(id).pieces.complete() {
-            self.forget(counters, id, Refusal::FragmentTimeout);
+            self.unlink(id.0);
+            link(&mut self.datagrams, &mut self.complete, id.0);
         }
     }
 
     /// Forgets datagrams whose time is over; what is held of them is dropped.
     pub fn age(&mut self, counters: &WorkerCounters, now: Tick, timeouts: &Timeouts) {
         for _ in 0..EXPIRED_AT_ONCE {
-            for first in [self.waiting.first, self.known.first] {
+            for first in [self.waiting.first, self.known.first, self.complete.first] {
                 if first != NONE && self.is_over(DatagramId(first), now, timeouts) {
                     self.forget(counters, DatagramId(first), Refusal::FragmentTimeout);
                 }
@@ -272,7 +281,11 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
 
     fn is_over(&mut self, id: DatagramId, now: Tick, timeouts: &Timeouts) -> bool {
         let datagram = self.record(id);
-        let limit_ms = if datagram.fate.is_some() { timeouts.milliseconds(FlowState::Fragments) } else { HOLD_MS };
+        let limit_ms = match datagram.fate {
+            None => HOLD_MS,
+            Some(_) if datagram.pieces.complete() => REUSE_MS,
+            Some(_) => timeouts.milliseconds(FlowState::Fragments),
+        };
         now.since(datagram.at) > limit_ms
     }
 
@@ -288,11 +301,12 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
         if let Some((_, id)) = self.find(&key) {
             let over = self.is_over(id, now, timeouts);
             let datagram = self.record(id);
+            let complete = datagram.pieces.complete();
             let idle = datagram.fate.is_some() && now.since(datagram.at) > REUSE_MS;
             let fits = if over { Err(Refusal::FragmentTimeout) } else { datagram.pieces.add(piece) };
             match fits {
                 Ok(()) => return Ok(id),
-                Err(_) if over || idle => self.forget(counters, id, Refusal::FragmentTimeout),
+                Err(_) if over || idle || complete => self.forget(counters, id, Refusal::FragmentTimeout),
                 Err(why) => return Err(why),
             }
         }
@@ -303,8 +317,9 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
 
     /// Makes a record; the one of the datagram that has been silent for longest gives way.
     fn admit(&mut self, counters: &WorkerCounters, key: K, pieces: Pieces, now: Tick) -> Option<DatagramId> {
-        // Of the known nothing is held, so that nothing is lost that will not come.
-        let oldest = if self.known.first != NONE { self.known.first } else { self.waiting.first };
+        // Of the complete no more is to come, and of the known nothing is held.
+        let candidates = [self.complete.first, self.known.first, self.waiting.first];
+        let oldest = candidates.into_iter().find(|first| *first != NONE).unwrap_or(NONE);
         if self.vacant.is_empty() && oldest != NONE {
             self.forget(counters, DatagramId(oldest), Refusal::FragmentNoRoom);
         }
@@ -342,7 +357,7 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
     /// Takes a record out of the list that it is in.
     fn unlink(&mut self, id: u32) {
         let Datagram { previous, next, .. } = self.datagrams[id as usize];
-        for queue in [&mut self.waiting, &mut self.known] {
+        for queue in [&mut self.waiting, &mut self.known, &mut self.complete] {
             if queue.first == id {
                 queue.first = next;
             }

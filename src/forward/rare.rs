@@ -73,8 +73,8 @@ impl<I: PacketIo> Pipeline<I> {
             self.carry_like(io, Arrival { port, ..arrival }, packet, &work, fate);
         }
         match family {
-            Family::V4 => self.v4.fragments.close(&self.counters, datagram),
-            Family::V6 => self.v6.fragments.close(&self.counters, datagram),
+            Family::V4 => self.v4.fragments.close(datagram),
+            Family::V6 => self.v6.fragments.close(datagram),
         }
     }
 

@@ -19,21 +19,24 @@ fn too_big(host: IpAddr, from: u16, to: u16) -> Vec<u8> {
 
 /// Fragments of a packet of 220 bytes behind its IP header.
 fn fragments(host: IpAddr) -> [Vec<u8>; 3] {
+    [(0, 80), (80, 160), (160, 220)].map(|(from, to)| fragment(host, from, to))
+}
+
+/// Bytes `from` to `to` of that packet.
+fn fragment(host: IpAddr, from: u16, to: u16) -> Vec<u8> {
     let header = if host.is_ipv4() { 20 } else { 40 };
     let whole = udp(host, 443, 0, 57, header + 220);
-    [(0, 80), (80, 160), (160, 220)].map(|(from, to): (u16, u16)| {
-        let (data, more) = (&whole[header + usize::from(from)..header + usize::from(to)], to < 220);
-        if host.is_ipv6() {
-            let [high, low] = (from | u16::from(more)).to_be_bytes();
-            return ip((client(host), host), 0, 57, 44, &[&[17, 0, high, low, 0, 0, 0, 7], data].concat());
-        }
-        let mut fragment = ip((client(host), host), 0, 57, 17, data);
-        fragment[4..8].copy_from_slice(&[0, 7, u8::from(more) << 5, (from / 8) as u8]);
-        fragment[10..12].fill(0);
-        let sum = checksum(&fragment[..20]);
-        fragment[10..12].copy_from_slice(&sum.to_be_bytes());
-        fragment
-    })
+    let (data, more) = (&whole[header + usize::from(from)..header + usize::from(to)], to < 220);
+    if host.is_ipv6() {
+        let [high, low] = (from | u16::from(more)).to_be_bytes();
+        return ip((client(host), host), 0, 57, 44, &[&[17, 0, high, low, 0, 0, 0, 7], data].concat());
+    }
+    let mut fragment = ip((client(host), host), 0, 57, 17, data);
+    fragment[4..8].copy_from_slice(&[0, 7, u8::from(more) << 5, (from / 8) as u8]);
+    fragment[10..12].fill(0);
+    let sum = checksum(&fragment[..20]);
+    fragment[10..12].copy_from_slice(&sum.to_be_bytes());
+    fragment
 }
 
 type Behaviour = (&'static str, fn(IpAddr) -> Vec<Step>);
@@ -70,8 +73,13 @@ const BEHAVIOURS: &[Behaviour] = &[
     }),
     ("a fragment that comes again", |host| {
         let [first, second, _] = fragments(host);
-        let again = |ip: &[u8]| ends(ethernet(ip), "fragment_overlap");
-        vec![opens(&first), again(&first), follows(&second), again(&second)]
+        vec![opens(&first), follows(&first), follows(&second), follows(&second)]
+    }),
+    ("fragments over others", |host| {
+        let [first, second, third] = fragments(host);
+        let over = [(0, 88), (72, 152), (80, 152), (88, 160), (80, 220)];
+        let refused = over.map(|(from, to)| ends(ethernet(&fragment(host, from, to)), "fragment_overlap"));
+        [opens(&first), follows(&second)].into_iter().chain(refused).chain([follows(&third)]).collect()
     }),
 ];
 

@@ -78,6 +78,37 @@ pub fn ip_packet(frame: &[u8]) -> Option<(Flow, Vec<u8>)> {
     Some(((addresses.0, addresses.1, protocol, ports), frame.get(start..start + len)?.to_vec()))
 }
 
+/// The flow that a packet belongs to: of an ICMP error that of the packet which it quotes, as its sender's peer sends it.
+pub fn owner(packet: &[u8]) -> Option<Flow> {
+    let header = if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { 40 };
+    let sliced = SlicedPacket::from_ip(packet).ok()?;
+    let is_error = match &sliced.transport {
+        Some(TransportSlice::Icmpv4(icmp)) => matches!(icmp.type_u8(), 3 | 4 | 5 | 11 | 12),
+        Some(TransportSlice::Icmpv6(icmp)) => icmp.type_u8() < 128,
+        _ => false,
+    };
+    if !is_error {
+        let ethertype: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+        return ip_packet(&[&[0; 12][..], &ethertype, packet].concat()).map(|(flow, _)| flow);
+    }
+    // What is quoted is cut, so that only its bytes are sure.
+    let quoted = packet.get(header + 8..)?;
+    let address = |at: usize, len: usize| -> Option<IpAddr> {
+        let bytes = quoted.get(at..at + len)?;
+        match len {
+            4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        }
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(quoted.get(at..at + 2)?.try_into().ok()?));
+    let (source, destination, protocol, transport) = match quoted.first()? >> 4 {
+        4 => (address(12, 4)?, address(16, 4)?, quoted[9], usize::from(quoted[0] & 15) * 4),
+        _ => (address(8, 16)?, address(24, 16)?, quoted[6], 40),
+    };
+    let ports = if matches!(protocol, 6 | 17) { Some((port(transport + 2)?, port(transport)?)) } else { None };
+    Some((destination, source, protocol, ports))
+}
+
 /// A tunnelled frame's child, and the IP packet in it with its flow.
 pub fn decapsulate(frame: &[u8]) -> (IpAddr, Flow, Vec<u8>) {
     let ((_, child, protocol, _), outer) = ip_packet(frame).expect("an outer IP packet");

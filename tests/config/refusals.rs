@@ -360,17 +360,17 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "/run/slr/edge1.sock",
         "edge1.sock",
-        r#"30:20: socket "edge1.sock" is neither off nor the whole path of a file; write socket: /run/slr/slrd.sock or socket: off"#,
+        r#"30:20: socket "edge1.sock" is neither off nor the whole path of a file; write socket: /run/slr/edge1.sock or socket: off"#,
     ),
     (
         "/run/slr/edge1.sock",
         "/run/slr/",
-        r#"30:20: socket "/run/slr/" is neither off nor the whole path of a file; write socket: /run/slr/slrd.sock or socket: off"#,
+        r#"30:20: socket "/run/slr/" is neither off nor the whole path of a file; write socket: /run/slr/edge1.sock or socket: off"#,
     ),
     (
         "/run/slr/edge1.sock",
         "/run/slr-of-a-machine-with-very-many-routers/in-a-building-with-very-many-machines/in-a-city/edge1-of-all.sock",
-        r#"30:20: socket "/run/slr-of-a-machine-with-very-many-routers/in-a-building-w..." is too long for a socket, which may have 100 characters; write socket: /run/slr/slrd.sock or socket: off"#,
+        r#"30:20: socket "/run/slr-of-a-machine-with-very-many-routers/in-a-building-w..." is too long for a socket, which may have 100 characters; write socket: /run/slr/edge1.sock or socket: off"#,
     ),
     // Children.
     (

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_saphyr::Spanned;
 
-use super::checked::DEFAULT_SOCKET;
+use super::checked::SOCKET_DIRECTORY;
 use super::error::{Fault, quote};
 use super::raw::{self, Text, WordOr};
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
@@ -51,7 +51,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         children: Vec::new(),
         virtual_hosts: Vec::new(),
         metrics: metrics(raw.metrics.as_ref())?,
-        control: control(raw.control.as_ref())?,
+        control: control(raw.control.as_ref(), &raw.router.name.value)?,
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
@@ -342,15 +342,16 @@ fn metrics(raw: Option<&raw::Metrics>) -> Result<Metrics, Fault> {
     text.value.parse().map(|listen| Metrics { listen: Some(listen) }).map_err(wrong)
 }
 
-fn control(raw: Option<&raw::Control>) -> Result<Control, Fault> {
-    let default = Control { socket: Some(DEFAULT_SOCKET.into()) };
-    let Some(text) = raw.and_then(|raw| raw.socket.as_ref()) else { return Ok(default) };
+fn control(raw: Option<&raw::Control>, router: &str) -> Result<Control, Fault> {
+    let Some(text) = raw.and_then(|raw| raw.socket.as_ref()) else {
+        return Ok(Control { socket: Some(PathBuf::from(SOCKET_DIRECTORY).join(format!("{router}.sock"))) });
+    };
     if text.value == "off" {
         return Ok(Control { socket: None });
     }
     let path = PathBuf::from(&text.value);
     let fault = |why: &str| {
-        let message = format!("socket {} {why}; write socket: {DEFAULT_SOCKET} or socket: off", quote(&text.value));
+        let message = format!("socket {} {why}; write {} or socket: off", quote(&text.value), example("socket"));
         Fault::at(text, message)
     };
     if !path.is_absolute() || text.value.ends_with('/') {
