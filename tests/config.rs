@@ -409,8 +409,8 @@ virtual hosts: 2
 
 #[test]
 fn checks_of_children_have_the_documented_defaults_and_the_summary_tells_them() {
-    const DEFAULTS: &str = "every 250ms, varied by 10 %, time-out 250ms, rise 2, fall 2, up at first; down within 800ms; of a child that is \
-         down, flows move";
+    const DEFAULTS: &str = "every 200ms, varied by 10 %, time-out 200ms, rise 2, fall 3, up at first; down within 860ms; of a child that is \
+         down, flows stay";
     for (settings, what, how) in [
         ("health: tcp", "tcp to 198.51.100.80 port 80", DEFAULTS),
         ("health: icmp", "icmp to 198.51.100.80", DEFAULTS),
@@ -429,10 +429,10 @@ fn checks_of_children_have_the_documented_defaults_and_the_summary_tells_them() 
         ("health: { dns: { name: example.org } }", "dns to 198.51.100.80 port 53, type 1 of \"example.org\"", DEFAULTS),
         ("health: { command: [/bin/check, -q] }", "command /bin/check -q, for 198.51.100.80", DEFAULTS),
         (
-            "health: { icmp: {}, interval: 1s, timeout: 2s, jitter: 0%, rise: 3, fall: 4, initial: down }, on_failure: keep",
+            "health: { icmp: {}, interval: 1s, timeout: 2s, jitter: 0%, rise: 3, fall: 4, initial: down }, on_failure: reselect",
             "icmp to 198.51.100.80",
             "every 1s, varied by 0 %, time-out 2s, rise 3, fall 4, down at first; down within 9s; of a child that is down, \
-             flows stay",
+             flows move",
         ),
     ] {
         let children = "children: [server1, server2]";

@@ -41,7 +41,7 @@ virtual_hosts:
     addresses: [192.0.2.1]
     table_size: 251
     children: [one, two]
-    health: {{ icmp: {{}}, interval: 100ms, timeout: 50ms, jitter: 0% }}
+    health: {{ icmp: {{}}, interval: 100ms, timeout: 50ms, jitter: 0%, fall: 2 }}
     {rest}
 "#
     );
@@ -193,7 +193,7 @@ fn pings_of_others_are_answered_all_the_same() {
 
 #[test]
 fn a_failed_child_gets_no_new_flows_and_its_old_ones_move_or_stay() {
-    for (on_failure, stay) in [("", false), ("on_failure: reselect", false), ("on_failure: keep", true)] {
+    for (on_failure, stay) in [("", true), ("on_failure: reselect", false), ("on_failure: keep", true)] {
         let mut scene = Scene::new(on_failure);
         scene.pass(300);
         let before = scene.flows(1000);

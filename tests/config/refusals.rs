@@ -675,7 +675,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: smtp",
-        r#"24:13: health "smtp" is not known; write one of icmp, tcp, http, https, tls, or a map: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+        r#"24:13: health "smtp" is not known; write one of icmp, tcp, http, https, tls, or a map: health: tcp or health: { http: { path: /ok }, interval: 200ms }"#,
     ),
     (
         "    children: [server1, server2]",
@@ -690,12 +690,12 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: {}",
-        r#"24:13: the health of virtual host "shop" names no kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+        r#"24:13: the health of virtual host "shop" names no kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 200ms }"#,
     ),
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: { tcp: {}, icmp: {} }",
-        r#"24:13: the health of virtual host "shop" names more than one kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+        r#"24:13: the health of virtual host "shop" names more than one kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 200ms }"#,
     ),
     (
         "    children: [server1, server2]",
@@ -735,7 +735,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: { icmp: }",
-        r#"24:13: the health of virtual host "shop" names no kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 250ms }"#,
+        r#"24:13: the health of virtual host "shop" names no kind of check; write exactly one of icmp, tcp, http, https, tls, dns, command: health: tcp or health: { http: { path: /ok }, interval: 200ms }"#,
     ),
     (
         "    children: [server1, server2]",
@@ -795,12 +795,12 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: { tcp: {}, interval: 5ms }",
-        r#"24:34: interval "5ms" is too short; write at least 10ms: interval: 250ms"#,
+        r#"24:34: interval "5ms" is too short; write at least 10ms: interval: 200ms"#,
     ),
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: { tcp: {}, timeout: 0.5s }",
-        r#"24:33: timeout "0.5s" is not a time; write a whole number with its unit ms, s, m or h: timeout: 250ms"#,
+        r#"24:33: timeout "0.5s" is not a time; write a whole number with its unit ms, s, m or h: timeout: 200ms"#,
     ),
     (
         "    children: [server1, server2]",
@@ -820,7 +820,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: { tcp: {}, fall: 101 }",
-        "24:30: fall 101 is out of range; write one from 1 to 100: fall: 2",
+        "24:30: fall 101 is out of range; write one from 1 to 100: fall: 3",
     ),
     (
         "    children: [server1, server2]",
@@ -830,7 +830,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    on_failure: drop",
-        r#"24:17: on_failure "drop" is not known; write one of keep, reselect: on_failure: reselect"#,
+        r#"24:17: on_failure "drop" is not known; write one of keep, reselect: on_failure: keep"#,
     ),
     (
         "addresses: [198.51.100.80]\n    services: [tcp/80]",

@@ -21,13 +21,14 @@ use crate::service::filter::Filter;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A server that is down must be known to be within a second: 275 ms and 275 ms and 250 ms after its last answer.
+/// A server that is down must be known to be within a second: three times 220 ms and 200 ms after its last answer. One that
+/// only has much to do answers one of three in time.
 const RHYTHM: Rhythm = Rhythm {
-    interval: Duration::from_millis(250),
-    timeout: Duration::from_millis(250),
+    interval: Duration::from_millis(200),
+    timeout: Duration::from_millis(200),
     jitter_percent: 10,
     rise: 2,
-    fall: 2,
+    fall: 3,
     initially_up: true,
 };
 

@@ -100,7 +100,7 @@ fn virtual_host(
         None => None,
     };
     let outcomes = [("keep", OnFailure::Keep), ("reselect", OnFailure::Reselect)];
-    let on_failure = or(&raw.on_failure, OnFailure::Reselect, |text| word("on_failure", text, &outcomes))?;
+    let on_failure = or(&raw.on_failure, OnFailure::Keep, |text| word("on_failure", text, &outcomes))?;
     Ok(VirtualHost {
         name,
         addresses,

@@ -285,7 +285,7 @@ fn every_kind_finds_a_good_server_up_and_others_down_and_says_why() {
     const GET: &str = "{ http: { path: /ok, host: www.example.org, expect: 200-299 } }";
     const DNS: &str = "{ dns: { name: example.org, type: AAAA } }";
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: x\r\n\r\nok";
-    const SILENT: &str = "no answer in 250ms";
+    const SILENT: &str = "no answer in 200ms";
     let (tls, file) = certificate();
     let verified =
         |name: &str| format!("{{ tls: {{ port: 443, server_name: {name}, ca: {} }} }}", file.path().display());
@@ -363,8 +363,8 @@ fn a_server_that_dies_is_down_within_a_second_and_up_again_when_it_comes_back() 
     assert!(world.health.down().is_empty());
 
     world.servers[0].doing = Doing::Silent;
-    world.pass(Duration::from_millis(801));
-    assert_eq!(world.changes, ["web on two is down: no answer in 250ms"]);
+    world.pass(Duration::from_millis(861));
+    assert_eq!(world.changes, ["web on two is down: no answer in 200ms"]);
     assert_eq!(world.health.down(), HashSet::from([("web".to_owned(), "two".to_owned())]));
     assert_eq!(world.health.records().iter().map(|record| record.up.get()).collect::<Vec<_>>(), [0, 1]);
 
@@ -429,7 +429,7 @@ fn a_packet_of_another_or_a_wrong_one_disturbs_no_check() {
 #[test]
 fn commands_are_run_with_what_they_need_and_judged_by_their_end() {
     let mut world = World::new(V4, "{ command: [/bin/check, -q], timeout: 200ms }", [Doing::Silent, Doing::Silent]);
-    world.pass(Duration::from_millis(250));
+    world.pass(Duration::from_millis(200));
     let [first, second] = [world.commands[0].clone(), world.commands[1].clone()];
     let of_two = if first.environment[1].1 == "two" { &first } else { &second };
     let environment = [("VIRTUAL_HOST", "web"), ("CHILD", "two"), ("ADDRESS", "203.0.113.2")];
@@ -439,8 +439,11 @@ fn commands_are_run_with_what_they_need_and_judged_by_their_end() {
         (&["/bin/check".into(), "-q".into()][..], Duration::from_millis(200))
     );
 
-    let mut world =
-        World::new(V4, "{ command: [/bin/check], timeout: 200ms, interval: 500ms }", [Doing::Silent, Doing::Silent]);
+    let mut world = World::new(
+        V4,
+        "{ command: [/bin/check], timeout: 200ms, interval: 500ms, fall: 2 }",
+        [Doing::Silent, Doing::Silent],
+    );
     for _ in 0..1500 {
         world.pass(Duration::from_millis(1));
         for command in std::mem::take(&mut world.commands) {
