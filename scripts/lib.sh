@@ -18,7 +18,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
     LAB_PACKAGES=(curl ethtool iproute2 iputils-ping iputils-tracepath nginx-light openssl procps socat tcpdump)
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump
         tshark)
-    SOAK_PACKAGES=(mawk python3 wrk)
+    SOAK_PACKAGES=(jq mawk python3 wrk)
     TEST_PACKAGES=(jq prometheus python3-scapy shellcheck socat wrk)
 }
 
