@@ -50,7 +50,11 @@ struct Running {
 
 impl Running {
     fn new() -> Running {
-        let config = Config::parse(CONFIG, "test.yaml").unwrap_or_else(|error| panic!("{error}"));
+        Running::with(CONFIG)
+    }
+
+    fn with(config: &str) -> Running {
+        let config = Config::parse(config, "test.yaml").unwrap_or_else(|error| panic!("{error}"));
         let neighbours = Neighbours::new(&config, &[ROUTER_MAC, MacAddr([2, 0, 0, 0, 0, 3])], 1);
         let mut router = TestRouter::of(&config, &Configured { config: &config, neighbours: &neighbours });
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
@@ -153,6 +157,39 @@ proptest! {
             prop_assert_eq!(again["ok"]["worker"].as_u64(), child.map(|_| 0));
         }
     }
+}
+
+#[test]
+fn a_packet_for_no_service_goes_where_its_trace_says() {
+    let router = "neighbours:\n";
+    let config = CONFIG
+        .replace(router, &format!("forwarding: on\nroutes: [{{ prefix: 198.51.100.0/24, via: 10.1.0.10 }}]\n{router}"));
+    for (to, outcome, reason) in [
+        ([198, 51, 100, 7], "forwarded", None),
+        ([10, 1, 0, 20], "forwarded", None),
+        ([10, 1, 0, 99], "punted", Some("no_neighbour")),
+        ([10, 1, 0, 255], "dropped", Some("not_routable")),
+        ([203, 0, 113, 7], "punted", Some("no_route")),
+        ([224, 0, 0, 9], "dropped", Some("not_routable")),
+        ([192, 0, 2, 9], "dropped", Some("no_virtual_host")),
+        ([10, 1, 0, 1], "punted", Some("own_address")),
+    ] {
+        let mut running = Running::with(&config);
+        let (source, destination) = (SocketAddr::from(([10, 7, 0, 9], 1)), SocketAddr::from((to, 80)));
+        let (_, said) = running.ask(trace(source, destination));
+        let said = &said["ok"];
+        assert_eq!((&said["outcome"], said["reason"].as_str()), (&outcome.into(), reason), "{said}");
+        running.router.moved();
+        let sent = running.router.carry([frame(source, destination)]);
+        let moved = running.router.moved();
+        assert!(moved.contains(&(reason.unwrap_or("forwarded"), 1)), "{destination}: {moved:?}");
+        let header = said["header"].as_str().map(|header| header.len() / 2);
+        let front = sent.first().map(|frame| frame[..14].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        assert_eq!((header, said["header"].as_str()), (front.as_ref().map(|_| 14), front.as_deref()), "{destination}");
+    }
+    let mut without = Running::new();
+    let (_, said) = without.ask(trace(SocketAddr::from(([10, 7, 0, 9], 1)), SocketAddr::from(([198, 51, 100, 7], 80))));
+    assert_eq!(said["ok"]["reason"], "no_virtual_host");
 }
 
 #[test]

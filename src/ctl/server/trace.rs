@@ -14,7 +14,8 @@ use crate::ctl::response::{Step, Trace, to_hex};
 use crate::ctl::socket::Outbox;
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::forward::inspect::{Desk, Flow, Key};
-use crate::forward::tables::{ForwardTables, VirtualHost};
+use crate::forward::routes::{Way, may_pass};
+use crate::forward::tables::{ForwardTables, Path, VirtualHost};
 use crate::forward::verdict::{PuntReason, Refusal};
 use crate::packet::buffer::{OwnedBuffer, PacketBuffer};
 use crate::packet::parse::{Frame, parse};
@@ -23,7 +24,7 @@ use crate::service::filter::Filter;
 use crate::service::selection::{Granularity, Policy};
 use crate::tunnel::decapsulate::is_tunnel;
 use crate::tunnel::template::{PerPacket, TTL};
-use crate::units::VirtualHostId;
+use crate::units::{PathId, TargetId, VirtualHostId};
 
 /// How long a worker may take to look for a flow.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -179,6 +180,7 @@ impl Tracing {
         }
         let outcome = match (trace.outcome.as_str(), &trace.reason, &trace.child) {
             ("forwarded", _, Some(child)) => format!("forwarded to {child}"),
+            ("forwarded", _, None) => "forwarded as it is".into(),
             (outcome, Some(reason), _) => format!("{outcome}: {reason}"),
             (outcome, None, _) => outcome.to_owned(),
         };
@@ -192,7 +194,7 @@ impl Tracing {
         self.own_address(trace, &tables)?;
         let Some(host) = virtual_host(&tables, self.packet) else {
             trace.step("virtual host", "none has this address, protocol and port");
-            return Err(Refusal::NoVirtualHost.label());
+            return self.route(trace, router, &tables);
         };
         trace.virtual_host = Some(host.name.clone());
         let configured = config.virtual_hosts.iter().find(|configured| configured.name == host.name);
@@ -267,7 +269,7 @@ impl Tracing {
         tables: &ForwardTables,
         host: &VirtualHost,
         configured: Option<&config::VirtualHost>,
-    ) -> Result<crate::units::TargetId, &'static str> {
+    ) -> Result<TargetId, &'static str> {
         let conditions = router.conditions();
         let shares = host.selector.shares();
         let all: usize = shares.values().sum();
@@ -307,16 +309,60 @@ impl Tracing {
         Ok(member.target)
     }
 
+    /// Where a packet for no service goes.
+    fn route(&self, trace: &mut Trace, router: &SlowPath, tables: &ForwardTables) -> Result<(), &'static str> {
+        let (source, destination) = (self.packet.source.ip(), self.packet.destination.ip());
+        let Some(routes) = &tables.routes else { return Err(Refusal::NoVirtualHost.label()) };
+        if tables.index.covers(destination) {
+            trace.step("forwarding", "on, but not for the address of a service");
+            return Err(Refusal::NoVirtualHost.label());
+        }
+        let way = routes.ways.find(destination).filter(|_| may_pass(source, destination));
+        let path = match way {
+            Some(Way::Path(path)) => Some(path),
+            Some(Way::Unresolved) => None,
+            None if may_pass(source, destination) => {
+                trace.step("forwarding", format!("on, but no port and no route leads to {destination}"));
+                trace.outcome = "punted".into();
+                return Err(PuntReason::NoRoute.label());
+            }
+            None | Some(Way::Nobody) => {
+                trace.step("forwarding", "on, but not between these addresses");
+                return Err(Refusal::NotRoutable.label());
+            }
+        };
+        trace.step("forwarding", "on");
+        self.next_hop(trace, router, destination);
+        let path = self.known(trace, tables, path)?;
+        let packet_max = path.template.packet_max();
+        trace.step("link", format!("no tunnel: packets of up to {packet_max} bytes fit, TTL less 1"));
+        self.send(trace, router.config(), path);
+        Ok(())
+    }
+
     /// The way to the child.
     fn path(
         &self,
         trace: &mut Trace,
         router: &SlowPath,
         tables: &ForwardTables,
-        target: crate::units::TargetId,
+        target: TargetId,
         address: IpAddr,
         child: &str,
     ) -> Result<(), &'static str> {
+        self.next_hop(trace, router, address);
+        let path = self.known(trace, tables, tables.targets.get(target.index()).and_then(|target| target.path))?;
+        let kind = tunnel_of(router.config(), child);
+        let (overhead, packet_max) = (path.template.overhead(), path.template.packet_max());
+        trace.step(
+            "tunnel",
+            format!("{kind} to {address}: {overhead} bytes of header, packets of up to {packet_max} bytes fit"),
+        );
+        self.send(trace, router.config(), path);
+        Ok(())
+    }
+
+    fn next_hop(&self, trace: &mut Trace, router: &SlowPath, address: IpAddr) {
         let config = router.config();
         match config.attachment(address) {
             Some(attachment) => {
@@ -329,18 +375,23 @@ impl Tracing {
             }
             None => trace.step("next hop", format!("no port and no route leads to {address}")),
         }
-        let path = tables.targets.get(target.index()).and_then(|target| target.path);
-        let Some(path) = path.and_then(|path| tables.paths.get(path.index())) else {
+    }
+
+    fn known<'t>(
+        &self,
+        trace: &mut Trace,
+        tables: &'t ForwardTables,
+        path: Option<PathId>,
+    ) -> Result<&'t Path, &'static str> {
+        path.and_then(|path| tables.paths.get(path.index())).ok_or_else(|| {
             trace.step("path", "not known yet: the slow path keeps the packet a moment and asks for the next hop");
             trace.outcome = "punted".into();
-            return Err(PuntReason::NoNeighbour.label());
-        };
-        let kind = tunnel_of(config, child);
-        let (overhead, packet_max) = (path.template.overhead(), path.template.packet_max());
-        trace.step(
-            "tunnel",
-            format!("{kind} to {address}: {overhead} bytes of header, packets of up to {packet_max} bytes fit"),
-        );
+            PuntReason::NoNeighbour.label()
+        })
+    }
+
+    /// What leaves.
+    fn send(&self, trace: &mut Trace, config: &Config, path: &Path) {
         let frame = self.packet.frame();
         if let Ok(Frame::Ip(parsed)) = parse(&frame, frame.len()) {
             let mut buffer = OwnedBuffer::new(&frame);
@@ -352,7 +403,6 @@ impl Tracing {
         }
         trace.port = Some(rows::port(config, path.port));
         trace.outcome = "forwarded".into();
-        Ok(())
     }
 }
 
