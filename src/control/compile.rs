@@ -147,16 +147,18 @@ impl Compiler {
         numbers.begin(longest(&config.flows.timeouts));
         for host in &config.virtual_hosts {
             let number = numbers.virtual_host(&host.name);
+            let candidates = candidates(config, host, conditions);
             let members: Result<Vec<Member>, TooManyTargets> = host
                 .members
                 .iter()
-                .map(|member| {
+                .zip(&candidates)
+                .map(|(member, candidate)| {
                     let child = &config.children[member.child];
                     let target = numbers.target(number, &child.name, now)?;
-                    Ok(Member { child: child.name.clone(), address: child.address, target })
+                    let takes_new = candidate.available && candidate.weight.get() > 0;
+                    Ok(Member { child: child.name.clone(), address: child.address, target, takes_new })
                 })
                 .collect();
-            let candidates = candidates(config, host, conditions);
             let of = |c: &Candidate<'_>| (c.name.to_owned(), c.weight, c.cost.to_bits(), c.tier, c.available);
             let inputs =
                 (host.policy, host.table_size, config.cluster.key, candidates.iter().map(of).collect::<Vec<_>>());

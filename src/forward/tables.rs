@@ -119,6 +119,8 @@ pub struct Member {
     pub address: IpAddr,
     /// What its flows point at.
     pub target: TargetId,
+    /// Whether a new flow may go to it: it is neither drained nor down.
+    pub takes_new: bool,
 }
 
 /// A virtual host on a child, as small as it can be: one is read for every packet.

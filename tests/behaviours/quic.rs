@@ -133,6 +133,10 @@ fn table() -> Vec<(&'static str, Vec<Row>)> {
             "a draining child keeps its connections",
             vec![(1, short(DRAINED), 3, NEW_BY_ID), (2, handshake(DRAINED), 3, NEW_BY_ID)],
         ),
+        (
+            "a draining child gets no new ones, whatever ids clients choose",
+            vec![(1, initial(DRAINED), 1, NEW), (2, zero_rtt(DRAINED), 1, NEW)],
+        ),
     ]
 }
 

@@ -44,14 +44,16 @@ impl Visit<'_> {
         }
     }
 
-    /// The member of `host` that a packet's QUIC connection id names, unless its flows are to leave it.
+    /// The member of `host` that a packet's QUIC connection id names, unless its flows are to leave it, or the id may be a
+    /// new client's and the member takes nobody new.
     pub(super) fn named(&self, host: &VirtualHost) -> Option<Named> {
         let ids = host.quic.as_ref().filter(|_| self.parsed.protocol == protocol::UDP)?;
         // Whatever is behind the packet in its frame does not count.
         let end = usize::from(self.parsed.l3_offset) + self.parsed.l3_len as usize;
         let packet = self.head.get(..end).unwrap_or(self.head);
         let named = ids.read(packet.get(usize::from(self.parsed.l4_offset) + UdpHeader::LEN..)?)?;
-        let target = host.members[named.member()].target;
-        (!self.tables.targets[target.index()].moves).then_some(named)
+        let member = &host.members[named.member()];
+        let takes = matches!(named, Named::Certain(_)) || member.takes_new;
+        (takes && !self.tables.targets[member.target.index()].moves).then_some(named)
     }
 }
