@@ -21,6 +21,7 @@ use crate::forward::counters::{Counter, WorkerCounters};
 use crate::forward::punt::{Handling, InjectRing, Injection, Punt, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
 use crate::forward::verdict::{InjectDrop, PuntReason};
+use crate::packet::ethernet;
 use crate::packet::parse::{Frame, parse};
 use crate::units::{TargetId, Weight};
 
@@ -233,6 +234,7 @@ impl SlowPath {
             PuntReason::TtlExceeded => self.tell_sender(now, worker, punt, Kind::TimeExceeded),
             PuntReason::NoRoute => self.tell_sender(now, worker, punt, Kind::NetUnreachable),
             PuntReason::HostUnreachable => self.tell_sender(now, worker, punt, Kind::HostUnreachable),
+            PuntReason::IcmpErrorElsewhere => self.ask_next(worker, punt),
             // What comes out of a tunnel is from no neighbour.
             _ if punt.what.bare => {}
             PuntReason::VirtualHostEcho => {
@@ -434,7 +436,17 @@ impl SlowPath {
     }
 
     fn go_on(&self, Waiter { worker, punt }: &Waiter) {
-        self.workers[*worker].send(Injection::new(punt.port, Handling::Walk, punt.frame()));
+        self.workers[*worker].send(Injection::new(punt.port, Handling::Walk { strangers: 0 }, punt.frame()));
+    }
+
+    /// Lets the next worker carry a packet whose flow `worker` does not know.
+    fn ask_next(&self, worker: usize, punt: &Punt) {
+        let handling = Handling::Walk { strangers: punt.what.strangers };
+        let injection = match punt.what.bare {
+            false => Injection::new(punt.port, handling, punt.frame()),
+            true => Injection::new(punt.port, handling, &framed(punt.frame())),
+        };
+        self.workers[(worker + 1) % self.workers.len()].send(injection);
     }
 }
 
@@ -445,6 +457,12 @@ fn destination(punt: &Punt) -> Option<IpAddr> {
         Ok(Frame::Ip(parsed)) if !punt.what.bare => Some(parsed.destination(frame)),
         _ => None,
     }
+}
+
+/// A packet in a frame, as if it had come by a link.
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let ethertype = if packet.first().is_some_and(|first| first >> 4 == 4) { ethernet::IPV4 } else { ethernet::IPV6 };
+    [&[0; 12][..], &ethertype.to_be_bytes(), packet].concat()
 }
 
 /// A packet that waits for its next hop.

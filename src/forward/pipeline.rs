@@ -133,6 +133,9 @@ pub struct Pipeline<I: PacketIo> {
     /// its own.
     pub(super) identification: u32,
     identification_step: u32,
+    /// All workers, and those that do not know the flow of the packet that is carried again.
+    workers: u16,
+    strangers: u16,
 }
 
 impl<I: PacketIo> Pipeline<I> {
@@ -154,6 +157,8 @@ impl<I: PacketIo> Pipeline<I> {
             identification: worker.0.into(),
             // A power of two, so that workers stay out of each other's numbers after the wrap too.
             identification_step: u32::from(workers.max(1)).next_power_of_two(),
+            workers,
+            strangers: 0,
         })
     }
 
@@ -175,6 +180,31 @@ impl<I: PacketIo> Pipeline<I> {
             None => self.carry_burst(tables, io, port, now, burst),
             Some(capture) => self.carry_watched(capture, tables, io, port, now, burst),
         }
+    }
+
+    /// Carries a packet of the slow path, about whose flow so many workers have been asked before.
+    pub fn process_again(
+        &mut self,
+        strangers: u16,
+        tables: &ForwardTables,
+        io: &mut I,
+        port: PortIndex,
+        now: Instant,
+        burst: &mut Burst<I::Packet>,
+    ) {
+        self.strangers = strangers;
+        self.process(tables, io, port, now, burst);
+        self.strangers = 0;
+    }
+
+    /// What becomes of an ICMP error about a flow that this worker does not know: the next one may, where there is one.
+    pub(super) fn ask_elsewhere(&self, work: &Work) -> End {
+        let strangers = self.strangers + 1;
+        if strangers >= self.workers || !self.punts.is_read() {
+            return Refusal::IcmpErrorUnknownFlow.into();
+        }
+        let bare = work.parsed.l3_offset == 0;
+        End::Punt(Cause { bare, strangers, ..PuntReason::IcmpErrorElsewhere.into() })
     }
 
     #[inline(always)]
@@ -349,7 +379,7 @@ impl<I: PacketIo> Pipeline<I> {
     ) -> Result<PortIndex, End> {
         let Target { path, clamps_mss, .. } = &tables.targets[target.index()];
         let unresolved =
-            || Cause { reason: PuntReason::NoNeighbour, target: Some(target), bare: work.parsed.l3_offset == 0 };
+            || Cause { target: Some(target), bare: work.parsed.l3_offset == 0, ..PuntReason::NoNeighbour.into() };
         let path_id = path.ok_or_else(|| End::Punt(unresolved()))?;
         let path = &tables.paths[path_id.index()];
         if *clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0 {

@@ -35,11 +35,13 @@ pub struct Cause {
     pub target: Option<TargetId>,
     /// It came out of a tunnel: its copy starts with the IP header.
     pub bare: bool,
+    /// Workers that do not know its flow, as far as they have been asked.
+    pub strangers: u16,
 }
 
 impl From<PuntReason> for Cause {
     fn from(reason: PuntReason) -> Cause {
-        Cause { reason, target: None, bare: reason == PuntReason::OwnAddressInTunnel }
+        Cause { reason, target: None, bare: reason == PuntReason::OwnAddressInTunnel, strangers: 0 }
     }
 }
 
@@ -49,7 +51,10 @@ pub enum Handling {
     /// Sends it by its port, as it is.
     Send,
     /// Carries it as if it had just come in by its port.
-    Walk,
+    Walk {
+        /// Workers that do not know its flow, as far as they have been asked.
+        strangers: u16,
+    },
 }
 
 /// A frame that a worker could not decide on.
@@ -97,6 +102,11 @@ impl<R> Ring<R> {
     /// A ring that nobody reads: it takes every frame and keeps none.
     pub fn discarding() -> Ring<R> {
         Ring(None)
+    }
+
+    /// Whether somebody reads it.
+    pub fn is_read(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Adds a frame, or returns false when the ring is full. The copy is made only for a ring that keeps it.

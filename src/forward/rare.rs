@@ -141,6 +141,9 @@ impl<I: PacketIo> Pipeline<I> {
             End::Drop(DropReason::Refused(Refusal::NoVirtualHost)) if arrival.tables.routes.is_some() => {
                 self.route(io, arrival, packet, work);
             }
+            End::Drop(DropReason::Refused(Refusal::IcmpErrorUnknownFlow)) => {
+                self.end(arrival.port, &packet, self.ask_elsewhere(work));
+            }
             End::TooLong(path, target) => self.too_long(io, arrival, packet, work, path, target),
             end => self.end(arrival.port, &packet, end),
         }

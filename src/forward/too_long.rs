@@ -39,7 +39,7 @@ impl<I: PacketIo> Pipeline<I> {
                 Err(refusal) => refusal.into(),
             }
         } else {
-            End::Punt(Cause { reason: PuntReason::TooBig, target, bare: work.parsed.l3_offset == 0 })
+            End::Punt(Cause { target, bare: work.parsed.l3_offset == 0, ..PuntReason::TooBig.into() })
         };
         self.end(arrival.port, &packet, end);
     }

@@ -95,6 +95,8 @@ labelled! {
         NoRoute => "no_route",
         /// The next hop to its destination does not answer.
         HostUnreachable => "host_unreachable",
+        /// An ICMP error about a flow that this worker does not know, and another one may.
+        IcmpErrorElsewhere => "icmp_error_elsewhere",
     }
 }
 

@@ -100,9 +100,9 @@ impl<I: PacketIo> Worker<I> {
             }
             match injection.what {
                 // The snapshot that the frame has waited for was published before it was put into the ring.
-                Handling::Walk => {
+                Handling::Walk { strangers } => {
                     let tables = self.tables.load();
-                    self.pipeline.process(tables, &mut self.io, injection.port, now, &mut burst);
+                    self.pipeline.process_again(strangers, tables, &mut self.io, injection.port, now, &mut burst);
                 }
                 Handling::Send if self.io.tx_burst(injection.port, &mut burst) == 0 => counters.injected.add(1),
                 Handling::Send => counters.inject_dropped(InjectDrop::TxQueueFull).add(1),

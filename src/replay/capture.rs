@@ -14,7 +14,8 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 use siphasher::sip::SipHasher13;
 
-use crate::packet::parse::{Fragment, Frame, parse};
+use crate::packet::parse::{Fragment, Frame, Parsed, parse};
+use crate::packet::{icmp, protocol, quote};
 use crate::service::selection::Granularity;
 
 /// Longest frame that is replayed, in bytes: what one packet buffer can be made to hold.
@@ -260,7 +261,7 @@ pub fn split(
     Ok(Split { files, times_ns, start_ns, span_ns: end_ns - start_ns, frame_bytes })
 }
 
-/// Does what a NIC's receive-side scaling does, and keeps fragments together too.
+/// Does what a NIC's receive-side scaling does, and keeps fragments together, and ICMP errors with the flow that they quote.
 struct Splitter {
     workers: u16,
     flow: Granularity,
@@ -268,21 +269,37 @@ struct Splitter {
     datagrams: HashMap<(IpAddr, IpAddr, u8, u32), usize>,
 }
 
+/// The packet that an ICMP error quotes: from where, to where, and the rest.
+fn quoted(frame: &[u8], parsed: &Parsed) -> Option<(IpAddr, IpAddr, Parsed)> {
+    if !matches!(parsed.protocol, protocol::ICMP | protocol::ICMPV6) {
+        return None;
+    }
+    let quote = icmp::quoted(parsed.family, frame.get(usize::from(parsed.l4_offset)..)?)?;
+    let quoted = quote::read(parsed.family, quote)?;
+    Some((quoted.source(quote), quoted.destination(quote), quoted))
+}
+
 impl Splitter {
-    fn worker(&mut self, frame: &[u8]) -> usize {
-        let Ok(Frame::Ip(parsed)) = parse(frame, frame.len()) else { return 0 };
-        let (source, destination) = (parsed.source(frame), parsed.destination(frame));
+    /// The worker of a flow: addresses, then protocol and ports.
+    fn of_flow(&self, source: IpAddr, destination: IpAddr, [protocol, from, to]: [u16; 3]) -> usize {
         let what = match self.flow {
-            Granularity::FiveTuple => {
-                format!("{source} {destination} {} {} {}", parsed.protocol, parsed.src_port, parsed.dst_port)
-            }
+            Granularity::FiveTuple => format!("{source} {destination} {protocol} {from} {to}"),
             Granularity::Source { v4, v6 } => {
                 let prefix = if source.is_ipv4() { v4 } else { v6 };
                 IpNet::new(source, prefix).map_or_else(|_| source.to_string(), |client| client.trunc().to_string())
             }
         };
         // The key is fixed: the same capture is split in the same way on every run.
-        let worker = (SipHasher13::new().hash(what.as_bytes()) % u64::from(self.workers)) as usize;
+        (SipHasher13::new().hash(what.as_bytes()) % u64::from(self.workers)) as usize
+    }
+
+    fn worker(&mut self, frame: &[u8]) -> usize {
+        let Ok(Frame::Ip(parsed)) = parse(frame, frame.len()) else { return 0 };
+        let (source, destination) = (parsed.source(frame), parsed.destination(frame));
+        if let Some((server, client, quoted)) = quoted(frame, &parsed) {
+            return self.of_flow(client, server, [quoted.protocol.into(), quoted.dst_port, quoted.src_port]);
+        }
+        let worker = self.of_flow(source, destination, [parsed.protocol.into(), parsed.src_port, parsed.dst_port]);
         // Only the first fragment of an IPv6 datagram tells the transport protocol, and identifications need none there.
         let protocol = if source.is_ipv4() { parsed.protocol } else { 0 };
         match parsed.fragment {

@@ -67,6 +67,11 @@ impl TestRouter {
     }
 
     pub fn of(config: &Config, reachability: &impl Reachability) -> TestRouter {
+        TestRouter::one_of(1, config, reachability)
+    }
+
+    /// A worker that knows that there are `workers` of them.
+    pub fn one_of(workers: u16, config: &Config, reachability: &impl Reachability) -> TestRouter {
         let mut compiler = Compiler::new(TARGETS_MAX);
         let compiled = compiler.compile(config, &Conditions::default(), reachability, Instant::ZERO);
         let tables = Arc::new(compiled.expect("few targets").tables);
@@ -74,7 +79,8 @@ impl TestRouter {
         let (punts, injections) = (PuntRing::new(8), InjectRing::new(8));
         let capacity =
             FlowCapacity { v4: config.flows.capacity_v4, v6: config.flows.capacity_v6, fragments: 64, seed: Some(7) };
-        let pipeline = Pipeline::new((WorkerId(0), 1), 2, capacity, counters.clone(), punts.clone()).expect("memory");
+        let pipeline =
+            Pipeline::new((WorkerId(0), workers), 2, capacity, counters.clone(), punts.clone()).expect("memory");
         let published = Arc::new(ArcSwap::from(tables.clone()));
         let worker = Worker::new(MemoryIo::new(2), pipeline, published.clone(), Arc::new(AtomicBool::new(false)));
         let (desk, inspector) = inspect::pair();
