@@ -11,6 +11,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio, id};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ virtual_hosts:
     children: [server1, server2]
     health: { http: { path: /ok, expect: 204 } }
 metrics: { listen: "127.0.0.1:9477" }
+control: { socket: off }
 "#;
 
 const NGINX: &str = "
@@ -49,12 +51,15 @@ http {
 struct Lab {
     directory: PathBuf,
     running: Vec<Child>,
+    /// Of the client: every flow is another one.
+    next_port: AtomicU16,
 }
 
 impl Lab {
     fn new() -> Lab {
         sweep();
-        let lab = Lab { directory: std::env::temp_dir().join(format!("slr-health-{}", id())), running: Vec::new() };
+        let directory = std::env::temp_dir().join(format!("slr-health-{}", id()));
+        let lab = Lab { directory, running: Vec::new(), next_port: AtomicU16::new(10_000) };
         fs::create_dir(&lab.directory).expect("a new directory");
         for node in NODES {
             run(&["ip", "netns", "add", &name(node)]);
@@ -136,9 +141,13 @@ impl Lab {
     fn new_flows(&self) -> [u64; 2] {
         let flows = || ["server1", "server2"].map(|child| self.of_child("slr_virtual_host_flows_total", child));
         let before = flows();
-        (0..20).for_each(|_| drop(self.on("client", "socat -u OPEN:/proc/version UDP-SENDTO:192.0.2.80:80")));
-        let after = flows();
-        [after[0] - before[0], after[1] - before[1]]
+        for _ in 0..20 {
+            let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+            self.on("client", &format!("socat -u OPEN:/proc/version UDP-SENDTO:192.0.2.80:80,sourceport={port}"));
+        }
+        let since = || flows().iter().zip(before).map(|(now, before)| now - before).collect::<Vec<_>>();
+        wait_for("20 new flows", || since().iter().sum::<u64>() >= 20);
+        since().try_into().expect("two")
     }
 }
 
