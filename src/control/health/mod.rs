@@ -19,7 +19,6 @@
 mod conversation;
 mod failure;
 mod prober;
-mod random;
 mod schedule;
 mod stack;
 mod tls;
@@ -37,10 +36,10 @@ use rustls::pki_types::ServerName;
 
 use crate::clock::Instant;
 use crate::config::{self, Config, Probe};
+use crate::control::random::Random;
 use crate::forward::counters::Counter;
 pub use failure::{CheckResult, Failure};
 use prober::{Prober, Progress, Question};
-use random::Random;
 use schedule::{Class, Schedule, Step};
 
 /// The check of one virtual host on one child: its position among all of them.

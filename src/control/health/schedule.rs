@@ -16,9 +16,9 @@
 use std::collections::BTreeSet;
 
 use super::CheckId;
-use super::random::Random;
 use crate::clock::Instant;
 use crate::config::{Probe, Rhythm};
+use crate::control::random::Random;
 use crate::control::rate_limit::RateLimit;
 
 /// Checks of like cost, limited together.

@@ -1,0 +1,141 @@
+//! What a child has said last, and what that means for a virtual host.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
+
+use crate::control::wire::{Load, Record, State};
+use crate::service::filter::Filter;
+
+/// What is known about a child in one virtual host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serves {
+    /// Whether it takes new flows.
+    pub state: State,
+    /// The highest load of all that belongs to the virtual host.
+    pub load: Load,
+    /// The lowest capacity of all that belongs to it.
+    pub capacity: u32,
+}
+
+/// The records of a snapshot, to be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    by_prefix: HashMap<IpNet, Vec<Record>>,
+    /// Lengths of IPv4 and of IPv6 prefixes that there are, the longest first.
+    lengths: [Vec<u8>; 2],
+    count: usize,
+}
+
+impl Report {
+    /// A snapshot. Of records for the same thing the last one counts.
+    pub fn new(records: Vec<Record>) -> Report {
+        let mut by_prefix: HashMap<IpNet, Vec<Record>> = HashMap::with_capacity(records.len());
+        let mut lengths = [BTreeSet::new(), BTreeSet::new()];
+        let mut count = 0;
+        for record in records {
+            lengths[usize::from(record.prefix.addr().is_ipv6())].insert(record.prefix.prefix_len());
+            let here = by_prefix.entry(record.prefix).or_default();
+            match here.iter_mut().find(|known| known.service == record.service) {
+                Some(known) => *known = record,
+                None => {
+                    here.push(record);
+                    count += 1;
+                }
+            }
+        }
+        Report { by_prefix, lengths: lengths.map(|all| all.into_iter().rev().collect()), count }
+    }
+
+    /// Records, those about the same thing once.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of it, in no order.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.by_prefix.values().flatten()
+    }
+
+    /// What it says of the virtual host with these addresses and services; `None` where it does not cover all of them.
+    pub fn of(&self, addresses: &[IpNet], services: &[Filter]) -> Option<Serves> {
+        let mut all: Option<Serves> = None;
+        for (address, service) in addresses.iter().flat_map(|address| services.iter().map(move |one| (address, one))) {
+            let Record { state, load, capacity, .. } = *self.nearest(*address, service)?;
+            let seen = all.unwrap_or(Serves { state, load, capacity });
+            let state = match (seen.state, state) {
+                (State::Down, _) | (_, State::Down) => State::Down,
+                (State::Draining, _) | (_, State::Draining) => State::Draining,
+                (State::Serving, State::Serving) => State::Serving,
+            };
+            all = Some(Serves { state, load: seen.load.max(load), capacity: seen.capacity.min(capacity) });
+        }
+        all
+    }
+
+    /// The record with the longest prefix that holds `address` and whose service holds `service`.
+    fn nearest(&self, address: IpNet, service: &Filter) -> Option<&Record> {
+        let lengths = self.lengths[usize::from(address.addr().is_ipv6())].iter().copied();
+        lengths.filter(|length| *length <= address.prefix_len()).find_map(|length| {
+            let around = IpNet::new(address.addr(), length).ok()?.trunc();
+            let covering = self.by_prefix.get(&around)?.iter().filter(|record| covers(&record.service, service));
+            covering.min_by_key(|record| (record.service.protocol.is_none(), record.service.ports.len()))
+        })
+    }
+}
+
+/// Whether all packets of `narrow` are packets of `wide`.
+fn covers(wide: &Filter, narrow: &Filter) -> bool {
+    (wide.protocol.is_none() || wide.protocol == narrow.protocol)
+        && wide.ports.start() <= narrow.ports.start()
+        && narrow.ports.end() <= wide.ports.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(prefix: &str, service: Filter, state: State, load: u32, capacity: u32) -> Record {
+        Record { prefix: prefix.parse().unwrap(), service, state, load: Load(load), capacity }
+    }
+
+    fn tcp(first: u16, last: u16) -> Filter {
+        Filter { protocol: Some(6), ports: first..=last }
+    }
+
+    #[test]
+    fn a_virtual_host_is_covered_as_a_whole_by_the_most_specific_records_or_not_at_all() {
+        use State::{Down, Draining, Serving};
+        let report = Report::new(vec![
+            record("192.0.2.0/24", Filter::ANY, Serving, 10, 100),
+            record("192.0.2.80/32", tcp(80, 80), Serving, 20, 50),
+            record("192.0.2.80/32", tcp(0, 1023), Draining, 30, 40),
+            record("2001:db8::/32", tcp(80, 80), Down, 40, 30),
+            record("192.0.2.81/32", tcp(80, 80), Serving, 1, 1),
+            record("192.0.2.81/32", tcp(80, 80), Serving, 2, 2),
+        ]);
+        let serves = |state, load, capacity| Some(Serves { state, load: Load(load), capacity });
+        let table: [(&[&str], &[Filter], Option<Serves>); 9] = [
+            (&["192.0.2.7/32"], &[tcp(80, 80)], serves(Serving, 10, 100)),
+            (&["192.0.2.80/32"], &[tcp(80, 80)], serves(Serving, 20, 50)),
+            (&["192.0.2.80/32"], &[tcp(22, 22)], serves(Draining, 30, 40)),
+            (&["192.0.2.80/32"], &[tcp(5000, 5000)], serves(Serving, 10, 100)),
+            (&["192.0.2.80/32"], &[tcp(80, 80), tcp(22, 22)], serves(Draining, 30, 40)),
+            (&["192.0.2.80/32", "2001:db8::1/128"], &[tcp(80, 80)], serves(Down, 40, 30)),
+            (&["192.0.2.80/32", "2001:db8::1/128"], &[tcp(443, 443)], None),
+            (&["192.0.0.0/16"], &[tcp(80, 80)], None),
+            // The last one said counts.
+            (&["192.0.2.81/32"], &[tcp(80, 80)], serves(Serving, 2, 2)),
+        ];
+        for (addresses, services, expected) in table {
+            let nets: Vec<IpNet> = addresses.iter().map(|net| net.parse().unwrap()).collect();
+            assert_eq!(report.of(&nets, services), expected, "{addresses:?} {services:?}");
+        }
+        assert_eq!((report.len(), report.records().count()), (5, 5));
+    }
+}
