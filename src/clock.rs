@@ -60,6 +60,10 @@ impl Tick {
     }
 }
 
+/// A time of the calendar: milliseconds since 1970 (UTC).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WallClock(pub u64);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,10 +21,12 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
+use crate::clock::WallClock;
 use crate::config::{Config, ConfigError};
 use crate::control::compile::{Compiler, Configured, TooManyTargets};
 use crate::control::conditions::Conditions;
 use crate::control::health::Health;
+use crate::control::hierarchy::Hierarchy;
 use crate::control::neighbours::{Change, Neighbours};
 use crate::control::slow_path::{HealthNews, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
@@ -44,6 +46,7 @@ use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
+use crate::transport::tls::{Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, WorkerId};
 use commands::Commands;
 
@@ -71,6 +74,13 @@ const PUNT_POLL: Duration = Duration::from_millis(1);
 /// How often changes of neighbours and children are told, and how many at most at a time: who flaps does not fill the log.
 const TELLING: Duration = Duration::from_secs(1);
 const CHANGES_TOLD: usize = 10;
+
+/// How often it is told that our certificate ends, and how long before.
+const EXPIRING: Duration = Duration::from_secs(6 * 3600);
+const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long what is said last may take to leave.
+const LEAVING: Duration = Duration::from_millis(200);
 
 /// Why the router does not start.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +119,17 @@ pub enum StartError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Sessions with parents and children.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The place where children's sessions come.
+    #[error("control.listen {address}: {source}; choose another address, or leave it out")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Signals or timers.
     #[error("cannot set up the slow path: {0}")]
     SlowPath(#[from] io::Error),
@@ -216,11 +237,16 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
         return Err(StartError::NoPorts);
     }
     // What can fail without touching the machine comes first.
-    let metrics = config.metrics.listen.map(listen).transpose()?;
+    let metrics =
+        config.metrics.listen.map(|address| listen(address).map_err(|source| StartError::Metrics { address, source }));
+    let metrics = metrics.transpose()?;
+    let children =
+        config.sessions.listen.map(|address| listen(address).map_err(|source| StartError::Listen { address, source }));
+    let children = children.transpose()?;
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control })?;
+    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control, children })?;
     eal.cleanup()?;
     Ok(report)
 }
@@ -229,11 +255,11 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
 struct Listeners {
     metrics: Option<TcpListener>,
     control: Option<Listener>,
+    children: Option<TcpListener>,
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    listener.map_err(|source| StartError::Metrics { address, source })
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
@@ -264,7 +290,9 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());
-    let conditions = Conditions { down: health.down(), ..Conditions::default() };
+    let hierarchy = Hierarchy::new(clock.now(), wall_clock(), &config, dpdk::tsc::now());
+    let steering = hierarchy.as_ref().map(|hierarchy| hierarchy.steering(&config)).unwrap_or_default();
+    let conditions = Conditions { down: health.down(), steering, ..Conditions::default() };
     let compiled = compiler.compile(&config, &conditions, &reachability, clock.now())?;
     let published = Arc::new(ArcSwap::from_pointee(compiled.tables));
     let stop = Arc::new(AtomicBool::new(false));
@@ -311,10 +339,14 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
         Box::new(move || names.iter().cloned().zip(ports.iter().map(port_statistics)).collect())
     };
     let hz = dpdk::tsc::hz() as f64;
-    let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends).checking(health);
+    let mut thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends).checking(health);
+    let look = hierarchy.as_ref().map(Hierarchy::look).unwrap_or_default();
+    if let Some(hierarchy) = hierarchy {
+        thinking = thinking.speaking(hierarchy);
+    }
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
-    let collector = Arc::new(collector.with_checks(thinking.records()));
+    let collector = Arc::new(collector.with_checks(thinking.records()).with_sessions(look));
     let facts = Facts {
         configuration: file.display().to_string(),
         started: clock.now(),
@@ -451,6 +483,17 @@ fn slow_path(
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = tokio::time::interval(TELLING);
+        let mut tls = match &thinking.config().sessions.credentials {
+            Some(credentials) => {
+                if let Some(listen) = thinking.config().sessions.listen {
+                    eprintln!("slr: children at {listen}");
+                }
+                Some(Tls::new(credentials, listeners.children)?)
+            }
+            None => None,
+        };
+        let mut sessions = News::of("sessions");
+        let mut expiring = tokio::time::interval(EXPIRING);
         let (mut neighbours, mut children) = (News::of("neighbours"), News::of("children"));
         let (commands, mut done) = Commands::new();
         let (sender, mut asked) = mpsc::channel(ASKED);
@@ -465,17 +508,20 @@ fn slow_path(
         }
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
                 _ = poll.tick() => {
                     neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
+                    if let Some(tls) = &mut tls {
+                        sessions.add(thinking.converse(clock.now(), tls).into_iter());
+                    }
                     runs.into_iter().for_each(|command| commands.start(command));
                     children.add(changes.iter().map(ToString::to_string));
                     answering.pass(&mut thinking, now());
                     // Nobody told it to: it has panicked, and joining it says so.
                     if watched.workers.iter().any(LcoreHandle::is_finished) {
-                        return Ok(());
+                        break;
                     }
                 }
                 Some((run, result)) = done.recv() => thinking.command_done(clock.now(), run, result),
@@ -483,7 +529,9 @@ fn slow_path(
                     watched.links.tell();
                     neighbours.tell();
                     children.tell();
+                    sessions.tell();
                 }
+                _ = expiring.tick() => tell_expiry(thinking.config()),
                 // A large file takes its time to read, which the slow path has not.
                 _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
                 loaded = finished(&mut loading) => {
@@ -504,7 +552,33 @@ fn slow_path(
                 },
             }
         }
+        if let Some(tls) = &mut tls {
+            thinking.leave(clock.now(), tls);
+            // For the tasks that carry the sessions.
+            tokio::time::sleep(LEAVING).await;
+        }
+        Ok(())
     })
+}
+
+/// The calendar.
+fn wall_clock() -> WallClock {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    WallClock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Says that our certificate is over, or will be soon.
+fn tell_expiry(config: &Config) {
+    let Some(credentials) = &config.sessions.credentials else { return };
+    let left = Duration::from_millis(credentials.identity.not_after.0.saturating_sub(wall_clock().0));
+    let days = left.as_secs() / 86_400;
+    match left {
+        Duration::ZERO => eprintln!("slr: our certificate is over; nobody takes it: slrctl ca issue, then restart"),
+        left if left < EXPIRES_SOON => {
+            eprintln!("slr: our certificate ends in {days} days; make a new one: slrctl ca issue, then restart");
+        }
+        _ => {}
+    }
 }
 
 /// A configuration that is being read.

@@ -4,12 +4,13 @@
 //! ```text
 //!            daemon  replay                      composers: wire rooms together
 //!              │       │
-//!      ├───── ctl ───┐ │                         asked and steered while it runs
+//!      ├───── ctl ───┐ │   transport             asked and steered while it runs; sessions over TLS
 //!   control  metrics   │                         slow path: compile, publish, count
 //!      │       │       │
 //!      └────► forward ◄┘ ◄── dpdk                fast path: burst in, burst out (dpdk arrives as `PacketIo`)
 //!      │       │
 //!   config     ├──► flow  service  tunnel        tables and headers
+//!   trust      │                                 who a node is, by its certificate
 //!              └──► packet                       bytes <-> meaning, no I/O
 //!                     └──► units  clock
 //! ```
@@ -32,5 +33,7 @@ pub mod packet;
 #[cfg(feature = "dpdk")]
 pub mod replay;
 pub mod service;
+pub mod transport;
+pub mod trust;
 pub mod tunnel;
 pub mod units;

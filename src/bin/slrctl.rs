@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -17,6 +19,7 @@ use slr::ctl::recording::{CompileError, Recording, compile};
 use slr::ctl::request::{CaptureRequest, FilterError, FlowFilter, Request, TraceRequest, protocol};
 use slr::ctl::response::{CaptureEnd, CaptureItem, Done, FlowRow, FlowsEnd};
 use slr::ctl::{SOCKET_DIRECTORY, show, top};
+use slr::trust::authority::{self, AuthorityError, Node};
 
 /// Ask and steer a running router.
 ///
@@ -57,6 +60,12 @@ enum Command {
         /// Which flows; 1000 at most unless limit= says otherwise
         filter: Vec<String>,
     },
+    /// Routers above, and how the sessions with them are
+    #[command(after_help = "Example:\n  slrctl parents")]
+    Parents,
+    /// Make an authority of your own, and certificates of nodes; no router is asked
+    #[command(subcommand)]
+    Ca(Ca),
     /// Next hops, and what is known about them
     #[command(after_help = "Example:\n  slrctl neighbours")]
     Neighbours,
@@ -136,6 +145,69 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Ca {
+    /// Make an authority: ca.pem, which every node needs, and ca.key, which stays here
+    #[command(after_help = "Example:\n  slrctl ca init --directory /etc/slr/ca")]
+    Init {
+        /// Where its files go
+        #[arg(long, value_name = "PATH", default_value = ".")]
+        directory: PathBuf,
+        /// Its name in certificates
+        #[arg(long, default_value = "slr authority")]
+        name: String,
+    },
+    /// Make a node's certificate: NAME.pem and NAME.key, which that node needs beside ca.pem
+    #[command(
+        after_help = "Examples:\n  slrctl ca issue site1 --level site --offer 192.0.2.0/24 --offer 2001:db8::/32\n  \
+        slrctl ca issue server1 --level 0 --offer 192.0.2.80/32 --days 30"
+    )]
+    Issue {
+        /// Name of the node, as router: name: says it
+        name: String,
+        /// Its level: 0 for a host server, site (1), system (2), network (3) or a number to 255
+        #[arg(long, value_parser = level)]
+        level: u8,
+        /// A prefix that it may serve; give one for each
+        #[arg(long = "offer", value_name = "PREFIX", value_parser = offer)]
+        offers: Vec<IpNet>,
+        /// How long the certificate is good
+        #[arg(long, value_name = "N", default_value_t = 397, value_parser = clap::value_parser!(u16).range(1..=3650))]
+        days: u16,
+        /// Where the authority's files are, and the node's go
+        #[arg(long, value_name = "PATH", default_value = ".")]
+        directory: PathBuf,
+    },
+}
+
+fn level(text: &str) -> Result<u8, String> {
+    match text {
+        "site" => Ok(1),
+        "system" => Ok(2),
+        "network" => Ok(3),
+        _ => text.parse().map_err(|_| "write site, system, network or a number from 0 to 255".into()),
+    }
+}
+
+fn offer(text: &str) -> Result<IpNet, String> {
+    let alone = || text.parse::<IpAddr>().map(IpNet::from);
+    let net = text.parse::<IpNet>().or_else(|_| alone()).ok().filter(|net| net.trunc() == *net);
+    net.ok_or_else(|| "write a prefix without bits behind it, like 192.0.2.0/24 or 2001:db8::/32".into())
+}
+
+/// Makes certificates, and says which files hold them.
+fn ca(command: Ca) -> Result<String, Failure> {
+    let now = SystemTime::now();
+    let [certificate, key] = match command {
+        Ca::Init { directory, name } => authority::init(&directory, &name, now)?,
+        Ca::Issue { name, level, offers, days, directory } => {
+            let lifetime = Duration::from_secs(u64::from(days) * 86_400);
+            authority::issue(&directory, &Node { name, level, offers }, now, lifetime)?
+        }
+    };
+    Ok(format!("written: {} and {}\n", certificate.display(), key.display()))
+}
+
 /// A weight, or `None` for the configured one.
 #[derive(Clone, Copy)]
 struct Wanted(Option<u16>);
@@ -179,6 +251,8 @@ enum Failure {
     Filter(#[from] CompileError),
     #[error("{path}: {source}", path = .path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
     #[error("the answer is not understood ({0}); slrctl and slrd should be of one version")]
@@ -216,6 +290,8 @@ fn run(Arguments { socket, json, command }: Arguments) -> Result<(), Failure> {
         Command::Ports => print(json, ask(Request::Ports)?, |ports: &Vec<_>| show::ports(ports)),
         Command::Services => print(json, ask(Request::Services)?, |services: &Vec<_>| show::services(services)),
         Command::Children => print(json, ask(Request::Children)?, |children: &Vec<_>| show::children(children)),
+        Command::Parents => print(json, ask(Request::Parents)?, |parents: &Vec<_>| show::parents(parents)),
+        Command::Ca(command) => output(&ca(command)?),
         Command::Neighbours => print(json, ask(Request::Neighbours)?, |all: &Vec<_>| show::neighbours(all)),
         Command::Flows { filter } => {
             let filter = FlowFilter::from_words(filter.iter().map(String::as_str))?;

@@ -13,6 +13,7 @@ use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
+use crate::trust::Credentials;
 pub use crate::units::{GueVariant, Hugepages};
 use crate::units::{MacAddr, PortIndex, Weight};
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Where the router is asked and steered while it runs.
     pub control: Control,
+    /// With whom of the hierarchy it speaks.
+    pub sessions: Sessions,
 }
 
 /// Who this router is.
@@ -202,6 +205,19 @@ pub struct Child {
     pub address: IpAddr,
     /// How packets get there.
     pub tunnel: TunnelKind,
+    /// Whether it tells us how it is.
+    pub register: Register,
+}
+
+/// Whether a child tells us how it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// It does not.
+    Off,
+    /// What it says counts; as long as it says nothing it is as configured.
+    Optional,
+    /// What it says counts; as long as it says nothing it gets no new flows.
+    Required,
 }
 
 /// A service.
@@ -357,6 +373,37 @@ pub struct Metrics {
 pub struct Control {
     /// Path of the socket; `None` turns it off.
     pub socket: Option<PathBuf>,
+}
+
+/// With whom of the hierarchy the router speaks.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    /// Where children's sessions come.
+    pub listen: Option<SocketAddr>,
+    /// From one update of a child to the next.
+    pub interval: Duration,
+    /// The routers above that are told how we are.
+    pub parents: Vec<Parent>,
+    /// By what we show who we are; there where there is somebody to speak with.
+    pub credentials: Option<Credentials>,
+}
+
+impl Sessions {
+    /// Whether they are the same, to the certificates.
+    pub fn same(&self, other: &Sessions) -> bool {
+        let chain = |sessions: &Sessions| sessions.credentials.as_ref().map(|of| of.chain.clone());
+        let rest = |sessions: &Sessions| (sessions.listen, sessions.interval, sessions.parents.clone());
+        rest(self) == rest(other) && chain(self) == chain(other)
+    }
+}
+
+/// A router above that is told how we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Its name, as in its certificate.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 /// The subnet of a port that an address lies in.

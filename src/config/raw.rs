@@ -43,6 +43,8 @@ raw! {
         virtual_hosts: Vec<VirtualHost>,
         metrics: Option<Metrics>,
         control: Option<Control>,
+        #[serde(default)]
+        parents: Vec<Parent>,
     }
     Router {
         name: Text,
@@ -102,6 +104,7 @@ raw! {
         name: Text,
         address: Option<Text>,
         tunnel: Option<Spanned<WordOr<Tunnel>>>,
+        register: Option<Text>,
     }
     Tunnel {
         gue: Option<Gue>,
@@ -198,6 +201,15 @@ raw! {
     }
     Control {
         socket: Option<Text>,
+        listen: Option<Text>,
+        interval: Option<Text>,
+        certificate: Option<Text>,
+        key: Option<Text>,
+        authority: Option<Text>,
+    }
+    Parent {
+        name: Text,
+        address: Text,
     }
 }
 
@@ -359,6 +371,7 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
 /// An example of a key in the map that `place` is in; the one key of two meanings is told by its depth.
 fn example_at(key: &str, place: Place) -> &'static str {
     match key {
+        "parents" if place.column == 1 => "parents: [{ name: system1, address: 10.255.0.9:9478 }]",
         "children" if place.column == 1 => "children: [{ name: server1, address: 10.0.1.1 }]",
         _ => example(key),
     }

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::values::show;
-use super::{Config, GueVariant, Health, Hugepages, OnFailure, Probe, Request, Rhythm, Tls, TunnelKind, VirtualHost};
+use super::{
+    Config, GueVariant, Health, Hugepages, OnFailure, Probe, Register, Request, Rhythm, Tls, TunnelKind, VirtualHost,
+};
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
@@ -17,8 +19,15 @@ impl fmt::Display for Summary<'_> {
         self.router(f)?;
         self.ports(f)?;
         let children = self.0.children.iter();
-        let rows = children.map(|child| vec![child.name.clone(), child.address.to_string(), child.tunnel.to_string()]);
-        table(f, "children", 0, &["name", "address", "tunnel"], rows.collect())?;
+        let rows = children.map(|child| {
+            let tells = match child.register {
+                Register::Off => "",
+                Register::Optional => "tells how it is",
+                Register::Required => "must tell how it is",
+            };
+            vec![child.name.clone(), child.address.to_string(), child.tunnel.to_string(), tells.to_owned()]
+        });
+        table(f, "children", 0, &["name", "address", "tunnel", ""], rows.collect())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| self.virtual_host(f, host))
     }
@@ -26,7 +35,7 @@ impl fmt::Display for Summary<'_> {
 
 impl Summary<'_> {
     fn router(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { router, dpdk, workers, flows, cluster, metrics, control, .. } = self.0;
+        let Config { router, dpdk, workers, flows, cluster, metrics, control, sessions, .. } = self.0;
         let level = match router.level {
             1 => " (site)",
             2 => " (system)",
@@ -68,9 +77,15 @@ impl Summary<'_> {
             None => writeln!(f, "metrics  off")?,
         }
         match &control.socket {
-            Some(socket) => writeln!(f, "control  {}", socket.display()),
-            None => writeln!(f, "control  off"),
+            Some(socket) => writeln!(f, "control  {}", socket.display())?,
+            None => writeln!(f, "control  off")?,
         }
+        let Some(credentials) = &sessions.credentials else { return Ok(()) };
+        let listen = sessions.listen.map_or("none".into(), |listen| listen.to_string());
+        let parents = sessions.parents.iter().map(|parent| format!("{} at {}", parent.name, parent.address));
+        writeln!(f, "sessions of children at {listen}, every {:?}; of parents: {}", sessions.interval, list(parents))?;
+        let offers = list(credentials.identity.offers.iter().copied().map(show));
+        writeln!(f, "         our certificate may offer {offers}")
     }
 
     fn ports(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

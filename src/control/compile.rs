@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::conditions::Conditions;
+use super::conditions::{Conditions, Steer};
 use super::neighbours::Neighbours;
 use super::numbers::Numbers;
 pub use super::numbers::TooManyTargets;
@@ -145,9 +145,9 @@ impl Compiler {
         let mut selectors = HashMap::new();
         let mut virtual_hosts = Vec::new();
         numbers.begin(longest(&config.flows.timeouts));
-        for host in &config.virtual_hosts {
+        for (position, host) in config.virtual_hosts.iter().enumerate() {
             let number = numbers.virtual_host(&host.name);
-            let candidates = candidates(config, host, conditions);
+            let candidates = candidates(config, (position, host), conditions);
             let members: Result<Vec<Member>, TooManyTargets> = host
                 .members
                 .iter()
@@ -260,11 +260,13 @@ fn ways(
     let unused = Target { path: None, host: VirtualHostId(0), moves: true, reads_quic: false, clamps_mss: false };
     let mut targets = vec![unused; count];
     for ((host, compiled), position) in config.virtual_hosts.iter().zip(virtual_hosts).zip(0..) {
+        let at = position as usize;
         let (reads_quic, clamps_mss) = (compiled.quic.is_some(), compiled.mss_clamp != MssClamp::Off);
         // Where nobody could take them, the flows of a child that is down stay: it may come back.
         let may_move = host.on_failure == OnFailure::Reselect && !compiled.selector.is_empty();
-        for (member, Member { child, target, .. }) in host.members.iter().zip(&compiled.members) {
-            let moves = may_move && conditions.is_down(&host.name, child);
+        for (place, (member, Member { child, target, .. })) in host.members.iter().zip(&compiled.members).enumerate() {
+            let down = conditions.is_down(&host.name, child) || conditions.steering.of(at, place) == Steer::Down;
+            let moves = may_move && down;
             let (path, host) = (children[member.child], VirtualHostId(position));
             targets[target.index()] = Target { path, host, moves, reads_quic, clamps_mss };
         }
@@ -356,18 +358,29 @@ fn server_ids(host: &config::VirtualHost) -> Option<Arc<ServerIds>> {
 }
 
 /// The children of a virtual host as they are under `conditions`.
-fn candidates<'a>(config: &'a Config, host: &config::VirtualHost, conditions: &Conditions) -> Vec<Candidate<'a>> {
-    let candidate = |member: &config::Member| {
+pub(super) fn candidates<'a>(
+    config: &'a Config,
+    (position, host): (usize, &config::VirtualHost),
+    conditions: &Conditions,
+) -> Vec<Candidate<'a>> {
+    let candidate = |(at, member): (usize, &config::Member)| {
         let name = &config.children[member.child].name;
+        let steer = conditions.steering.of(position, at);
+        let (cost, share, takes) = match steer {
+            Steer::AsConfigured => (None, None, true),
+            Steer::Takes { cost, weight } => (cost, weight, true),
+            Steer::TakesNone | Steer::Down => (None, None, false),
+        };
+        let weight = conditions.weight(name, share.unwrap_or(member.weight));
         Candidate {
             name,
-            weight: conditions.weight(name, member.weight),
-            cost: member.cost,
+            weight: if takes { weight } else { Weight::DRAIN },
+            cost: cost.unwrap_or(member.cost),
             tier: member.tier,
-            available: !conditions.is_down(&host.name, name),
+            available: steer != Steer::Down && !conditions.is_down(&host.name, name),
         }
     };
-    host.members.iter().map(candidate).collect()
+    host.members.iter().enumerate().map(candidate).collect()
 }
 
 fn timeout(configured: &config::Timeouts, state: FlowState) -> Duration {

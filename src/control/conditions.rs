@@ -1,11 +1,12 @@
 //! What about the children differs from the configuration for the time being: said by the operator, or found out.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use crate::units::Weight;
 
 /// The children's conditions. Names that no configuration knows do no harm: a reload may bring the child back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
     /// Children that get no new flows, by name.
     pub drained: BTreeSet<String>,
@@ -13,6 +14,56 @@ pub struct Conditions {
     pub weights: BTreeMap<String, Weight>,
     /// Virtual hosts and children on which they do not work.
     pub down: HashSet<(String, String)>,
+    /// What the children say themselves.
+    pub steering: Steering,
+}
+
+/// What a child that tells us how it is means for the new flows of one virtual host.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Steer {
+    /// As if it said nothing.
+    #[default]
+    AsConfigured,
+    /// It takes new flows.
+    Takes {
+        /// At this cost instead of the configured one.
+        cost: Option<f64>,
+        /// In this share instead of the configured one.
+        weight: Option<Weight>,
+    },
+    /// It takes no new flows, and serves those that it has.
+    TakesNone,
+    /// It does not serve, and says so.
+    Down,
+}
+
+/// For each virtual host of a configuration, by its position, its members in their order; empty, or a virtual host
+/// without any: as configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Steering(Vec<Option<Arc<[Steer]>>>);
+
+impl Steering {
+    /// Nothing about `hosts` virtual hosts.
+    pub fn nothing(hosts: usize) -> Steering {
+        Steering(vec![None; hosts])
+    }
+
+    /// About a member of a virtual host, by their positions.
+    pub fn of(&self, host: usize, member: usize) -> Steer {
+        let members = self.0.get(host).and_then(Option::as_ref);
+        members.and_then(|members| members.get(member)).copied().unwrap_or_default()
+    }
+
+    /// Puts what is known about a virtual host's members in the place of what was, and says whether that is new.
+    pub fn set(&mut self, host: usize, members: Vec<Steer>) -> bool {
+        let Some(place) = self.0.get_mut(host) else { return false };
+        let members = members.iter().any(|steer| *steer != Steer::AsConfigured).then_some(members);
+        let new = place.as_deref() != members.as_deref();
+        if new {
+            *place = members.map(Arc::from);
+        }
+        new
+    }
 }
 
 impl Conditions {

@@ -4,6 +4,7 @@ pub mod compile;
 pub mod conditions;
 mod frames;
 pub mod health;
+pub mod hierarchy;
 pub mod icmp;
 pub mod neighbours;
 mod numbers;

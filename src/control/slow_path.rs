@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 mod checks;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use super::compile::{Compiled, Compiler, Configured, Reachability, TooManyTargets, recompile};
 use super::conditions::Conditions;
 use super::health::{self, Health};
+use super::hierarchy::Hierarchy;
 use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
 use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
@@ -141,6 +143,7 @@ pub struct SlowPath {
     health: Option<Health>,
     records: Records,
     news: HealthNews,
+    hierarchy: Option<Hierarchy>,
 }
 
 impl SlowPath {
@@ -176,6 +179,7 @@ impl SlowPath {
             health: None,
             records: Records::default(),
             news: HealthNews::default(),
+            hierarchy: None,
         }
     }
 
@@ -311,11 +315,15 @@ impl SlowPath {
         let health = self.health.as_ref().map(|health| health.reconfigured(now, &config));
         let mut conditions = self.conditions.clone();
         conditions.down = health.as_ref().map(Health::down).unwrap_or_default();
+        conditions.steering = self.hierarchy.as_ref().map(|known| known.steering(&config)).unwrap_or_default();
         let reachability = Configured { config: &config, neighbours: &neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = self.compiler.compile(&config, &conditions, &reachability, now)?;
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
         (self.conditions, self.health) = (conditions, health);
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.reconfigure(&self.config);
+        }
         self.records.store(Arc::new(self.health.as_ref().map(Health::records).unwrap_or_default()));
         self.publish(compiled, now);
         Ok(())
@@ -483,6 +491,7 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
         ("flows.capacity_v4 or flows.capacity_v6", flows(before) == flows(after)),
         ("metrics", before.metrics == after.metrics),
         ("control", before.control == after.control),
+        ("parents, control.listen or a certificate", before.sessions.same(&after.sessions)),
     ]
     .into_iter()
     .find_map(|(key, same)| (!same).then_some(key))

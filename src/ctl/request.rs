@@ -25,6 +25,8 @@ pub enum Request {
     Services,
     /// A list of [`ChildRow`](super::response::ChildRow).
     Children,
+    /// A list of [`ParentRow`](super::response::ParentRow).
+    Parents,
     /// A list of [`NeighbourRow`](super::response::NeighbourRow).
     Neighbours,
     /// [`Counters`](super::response::Counters).

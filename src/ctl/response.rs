@@ -1,6 +1,6 @@
 //! What a running router answers. Every type here is the JSON of an answer, field by field.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub struct Status {
     pub children: usize,
     /// Children that get no new flows because an operator said so.
     pub drained: Vec<String>,
+    /// Time until our certificate ends, where there is one.
+    pub certificate_seconds: Option<f64>,
     /// The forwarding snapshot.
     pub snapshot: Snapshot,
     /// What it has done since it started.
@@ -151,6 +153,63 @@ pub struct ChildRow {
     pub packets: u64,
     /// Bytes of IP packets as the clients sent them.
     pub bytes: u64,
+    /// What it says of itself, where it may.
+    pub tells: Option<Tells>,
+}
+
+/// What a child says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tells {
+    /// `connected`, `lost` (what it said last is still believed) or `silent`.
+    pub state: String,
+    /// Time since its last update.
+    pub age_seconds: Option<f64>,
+    /// Time to it and back.
+    pub round_trip_seconds: Option<f64>,
+    /// It wants no new flows.
+    pub draining: bool,
+    /// Virtual subnets in its last update that are in force.
+    pub records: usize,
+    /// Those that are not, as its certificate does not allow them.
+    pub records_refused: u32,
+    /// Time until its certificate ends.
+    pub certificate_seconds: Option<f64>,
+    /// Its virtual hosts, and what it says of each.
+    pub hosts: Vec<TellsOf>,
+}
+
+/// What a child says of a virtual host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TellsOf {
+    /// Name of the virtual host.
+    pub name: String,
+    /// `serving`, `draining`, `down`, or `not covered` where it does not speak of all of it.
+    pub state: String,
+    /// 1 where it does all that it can.
+    pub load: Option<f64>,
+    /// How much it can do, in the unit of weights.
+    pub capacity: Option<u32>,
+}
+
+/// A router above.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParentRow {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How far the session has come.
+    pub state: String,
+    /// Time to it and back.
+    pub round_trip_seconds: Option<f64>,
+    /// Updates sent.
+    pub updates: u64,
+    /// Updates acknowledged.
+    pub acknowledged: u64,
+    /// Connections that were tried.
+    pub attempts: u64,
+    /// Why it did not take us, or a part of what we said.
+    pub refusal: Option<String>,
 }
 
 /// A next hop.

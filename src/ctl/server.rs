@@ -96,7 +96,7 @@ impl Control {
                 Err(why) => to.finish(Err::<(), _>(why)),
             },
             Request::Capture(request) => self.captures.start(&request, router, now, self.desks.len(), to),
-            request => to.finish(self.answer(router, now.instant, &request)),
+            request => to.finish(self.answer(router, now, &request)),
         }
     }
 
@@ -104,12 +104,14 @@ impl Control {
     ///
     /// # Errors
     /// Why there is none, in one line.
-    pub fn answer(&mut self, router: &mut SlowPath, now: Instant, request: &Request) -> Result<Value, String> {
+    pub fn answer(&mut self, router: &mut SlowPath, at: Now, request: &Request) -> Result<Value, String> {
+        let now = at.instant;
         match request {
-            Request::Status => json(rows::status(&self.facts, &self.collector, router, now)),
+            Request::Status => json(rows::status(&self.facts, &self.collector, router, at)),
             Request::Ports => json(rows::ports(&self.facts, &self.collector, router)),
             Request::Services => json(rows::services(&self.collector.report(0.0), router)),
-            Request::Children => json(rows::children(&self.collector.report(0.0), router)),
+            Request::Children => json(rows::children(&self.collector.report(0.0), router, at)),
+            Request::Parents => json(rows::parents(router)),
             Request::Neighbours => json(rows::neighbours(router)),
             Request::Counters => json(Counters {
                 name: router.config().router.name.clone(),

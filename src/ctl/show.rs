@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::response::{ChildRow, FlowRow, NeighbourRow, PortRow, ServiceRow, Status, Trace};
+use super::response::{ChildRow, FlowRow, NeighbourRow, ParentRow, PortRow, ServiceRow, Status, Trace};
 use crate::metrics::report::PacketReport;
 
 /// A table: columns as wide as they need to be, numbers to the right.
@@ -100,6 +100,10 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     text += &table.to_string();
+    if let Some(seconds) = status.certificate_seconds {
+        let left = if seconds > 0.0 { format!("ends in {}", time(seconds)) } else { "is over".into() };
+        text += &format!("\nour certificate {left}\n");
+    }
     if !dropped.is_empty() {
         let mut table = Table::new(&["dropped for", ">packets"]);
         for (reason, count) in dropped {
@@ -202,6 +206,77 @@ pub fn children(children: &[ChildRow]) -> String {
             state,
             child.flows.to_string(),
             child.packets.to_string(),
+        ]);
+    }
+    let mut text = table.to_string();
+    let telling = || children.iter().filter_map(|child| Some((child, child.tells.as_ref()?)));
+    if telling().next().is_some() {
+        let mut table = Table::new(&[
+            "child",
+            "session",
+            ">said ago",
+            ">round trip",
+            ">subnets",
+            ">refused",
+            ">certificate",
+            "virtual host",
+            "state",
+            ">load",
+            ">capacity",
+        ]);
+        for (child, tells) in telling() {
+            let draining = if tells.draining { ", draining" } else { "" };
+            let its = [
+                child.name.clone(),
+                format!("{}{draining}", tells.state),
+                or_dash(tells.age_seconds.map(time)),
+                or_dash(tells.round_trip_seconds.map(milliseconds)),
+                tells.records.to_string(),
+                tells.records_refused.to_string(),
+                or_dash(tells.certificate_seconds.map(time)),
+            ];
+            let mut first = its.to_vec();
+            for host in &tells.hosts {
+                let load = host.load.map(|load| format!("{:.1} %", load * 100.0));
+                let its = std::mem::replace(&mut first, vec![String::new(); its.len()]);
+                let of = [host.name.clone(), host.state.clone(), or_dash(load), or_dash(host.capacity)];
+                table.row(its.into_iter().chain(of));
+            }
+            if tells.hosts.is_empty() {
+                table.row(first.into_iter().chain(["-"; 4].map(String::from)));
+            }
+        }
+        text += &format!("\n{table}");
+    }
+    text
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.2} ms", seconds * 1000.0)
+}
+
+/// `slrctl parents`.
+pub fn parents(parents: &[ParentRow]) -> String {
+    let mut table = Table::new(&[
+        "parent",
+        "address",
+        "session",
+        ">round trip",
+        ">updates",
+        ">acknowledged",
+        ">attempts",
+        "refusal",
+    ]);
+    for parent in parents {
+        table.row([
+            parent.name.clone(),
+            parent.address.to_string(),
+            parent.state.clone(),
+            or_dash(parent.round_trip_seconds.map(milliseconds)),
+            parent.updates.to_string(),
+            parent.acknowledged.to_string(),
+            parent.attempts.to_string(),
+            or_dash(parent.refusal.as_ref()),
         ]);
     }
     table.to_string()

@@ -6,7 +6,9 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use serde::{Deserialize, Serialize};
 
 use super::report::Report;
+use super::sessions;
 use crate::control::health::CheckResult;
+use crate::control::hierarchy::Look;
 use crate::control::icmp::{Kind, Suppressed};
 use crate::control::neighbours::State;
 use crate::control::path_mtu::Outcome;
@@ -48,6 +50,7 @@ pub struct ForwardCollector {
     ports: PortReader,
     slow_path: Arc<SlowPathCounters>,
     checks: Records,
+    sessions: Look,
 }
 
 impl ForwardCollector {
@@ -59,12 +62,18 @@ impl ForwardCollector {
         ports: PortReader,
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
-        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks: Records::default() }
+        let (checks, sessions) = (Records::default(), Look::default());
+        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks, sessions }
     }
 
     /// The same, over the checks of children too.
     pub fn with_checks(self, checks: Records) -> ForwardCollector {
         ForwardCollector { checks, ..self }
+    }
+
+    /// The same, over the sessions with children and parents too.
+    pub fn with_sessions(self, sessions: Look) -> ForwardCollector {
+        ForwardCollector { sessions, ..self }
     }
 
     /// Whether each child of a virtual host is up, and how its checks have ended.
@@ -133,7 +142,7 @@ impl ForwardCollector {
 }
 
 /// Labels in alphabetical order, and a value.
-type Sample = (Vec<(&'static str, String)>, f64);
+pub(super) type Sample = (Vec<(&'static str, String)>, f64);
 
 fn family(name: &str, help: &str, kind: MetricType, samples: Vec<Sample>) -> MetricFamily {
     let metrics = samples.into_iter().map(|(labels, value)| {
@@ -328,8 +337,10 @@ impl ForwardCollector {
             ("slr_port_transmit_errors_total", "Packets that the port failed to send.", COUNTER, port(|p| p.tx_errors)),
             ("slr_port_up", "1 while the port's link is up.", GAUGE, port(|p| u64::from(p.link_up))),
         ];
+        let sessions = sessions::families(&self.sessions.load());
         families
             .into_iter()
+            .chain(sessions)
             .filter(|(_, _, _, samples)| !samples.is_empty())
             .map(|(name, help, kind, samples)| family(name, help, kind, samples))
             .collect()

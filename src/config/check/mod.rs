@@ -4,6 +4,7 @@ mod health;
 mod links;
 mod overlap;
 mod services;
+mod sessions;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ use super::error::{Fault, quote};
 use super::raw::{self, Text, WordOr};
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
 use super::{
-    Child, Cluster, Config, Control, Dpdk, Flows, GueVariant, Hugepages, Metrics, Router, Timeouts, TunnelKind,
-    Workers, port_of,
+    Child, Cluster, Config, Control, Dpdk, Flows, GueVariant, Hugepages, Metrics, Register, Router, Timeouts,
+    TunnelKind, Workers, port_of,
 };
 
 /// The largest prime below 2^24: beyond it a selection table costs more memory than it gains in evenness.
@@ -52,10 +53,12 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         virtual_hosts: Vec::new(),
         metrics: metrics(raw.metrics.as_ref())?,
         control: control(raw.control.as_ref(), &raw.router.name.value)?,
+        sessions: sessions::sessions(raw)?,
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
     config.children = children(&raw.children, &config)?;
+    sessions::fit(raw, &config)?;
     config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts, &config)?;
     overlap::check(&raw.virtual_hosts, &config.virtual_hosts)?;
     Ok(config)
@@ -292,7 +295,8 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
             );
             return Err(Fault::at(tunnel, message));
         }
-        Ok(Child { name, address, tunnel })
+        let register = or(&child.register, Register::Off, sessions::register)?;
+        Ok(Child { name, address, tunnel, register })
     };
     raw.iter().map(child).collect()
 }

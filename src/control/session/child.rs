@@ -113,6 +113,7 @@ pub struct ChildEnd {
     sequence: Sequence,
     /// When the last update was asked for.
     asked: Instant,
+    unanswered: bool,
     acknowledged: Instant,
     draining: bool,
     wall: Option<(Instant, WallClock)>,
@@ -136,6 +137,7 @@ impl ChildEnd {
             inbox: Inbox::default(),
             sequence: Sequence(0),
             asked: now,
+            unanswered: false,
             acknowledged: now,
             draining: false,
             wall: None,
@@ -159,6 +161,11 @@ impl ChildEnd {
     /// How far the session has come.
     pub fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// Whether [`Output::Report`] has asked and has not been answered.
+    pub fn wants_report(&self) -> bool {
+        self.stage == Stage::Established && self.unanswered
     }
 
     /// Why the parent did not take us, or a part of what we said.
@@ -212,7 +219,7 @@ impl ChildEnd {
                 self.start_again(now);
             }
             (Input::Report(records), Stage::Established) => {
-                self.sequence = Sequence(self.sequence.0 + 1);
+                (self.sequence, self.unanswered) = (Sequence(self.sequence.0 + 1), false);
                 let update = Update { sequence: self.sequence, sent: Token(now.as_nanos()), records };
                 self.counters.updates.add(1);
                 self.send(Message::Update(update), &mut outputs);
@@ -350,7 +357,7 @@ impl ChildEnd {
                 self.give_up(now, why, outputs);
             }
             Stage::Established if self.at <= now => {
-                (self.asked, self.at) = (now, now + self.interval);
+                (self.asked, self.at, self.unanswered) = (now, now + self.interval, true);
                 outputs.push(Output::Report);
             }
             _ => {}

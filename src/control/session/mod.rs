@@ -25,30 +25,8 @@ mod tests;
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::wire::WallClock;
 use crate::clock::Instant;
-
-/// Who is at the other end of a session, by its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Its name.
-    pub name: String,
-    /// Its level; 0 is a host server.
-    pub level: u8,
-    /// Prefixes that its virtual subnets may lie in.
-    pub offers: Vec<IpNet>,
-    /// When the certificate ends.
-    pub not_after: WallClock,
-}
-
-impl Identity {
-    /// Whether it may say that it serves all of `prefix`.
-    pub fn may_offer(&self, prefix: IpNet) -> bool {
-        self.offers.iter().any(|offer| offer.contains(&prefix))
-    }
-}
+pub use crate::trust::Identity;
 
 /// A session among those of one carrier; no number comes twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

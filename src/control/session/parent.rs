@@ -196,6 +196,11 @@ impl ParentEnd {
         self.wall = (now, wall);
     }
 
+    /// Somebody was turned away before there was a session.
+    pub fn reject(&mut self) {
+        self.counters.refused(Reason::Certificate).add(1);
+    }
+
     /// Waits for other children from now on. Sessions of those that are none any more end.
     pub fn reconfigure(&mut self, children: BTreeSet<String>) -> Vec<Output> {
         self.expected = children;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::child::{self, ChildEnd, Stage, hello};
 use super::parent::{self, ParentEnd, Settings};
 use super::*;
+use crate::clock::WallClock;
 use crate::control::wire::{Hello, Load, Message, Reason, Record, Sequence, State, Token, Update};
 use crate::service::filter::Filter;
 

@@ -48,6 +48,7 @@ use bytes::{Reading, Writing};
 pub use inbox::Inbox;
 pub use record::{Load, Record, State};
 
+pub use crate::clock::WallClock;
 use crate::units::labelled;
 
 /// The newest version of the protocol that is spoken here, and the oldest.
@@ -80,10 +81,6 @@ pub struct Sequence(pub u64);
 /// A time of the sender's own clock, in nanoseconds, that only it can read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Token(pub u64);
-
-/// A time of the calendar: milliseconds since 1970 (UTC).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WallClock(pub u64);
 
 /// A way in which a child takes packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,29 @@
 //! What there is to tell about ports, services, children and neighbours.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::SystemTime;
 
-use crate::clock::Instant;
+use crate::clock::WallClock;
 use crate::config::Config;
+use crate::control::hierarchy::view::ChildView;
+use crate::control::session::child::ChildEnd;
+use crate::control::session::report::Serves;
 use crate::control::slow_path::SlowPath;
-use crate::ctl::response::{ChildRow, MemberRow, NeighbourRow, PortRow, ServiceRow, Snapshot, Status};
+use crate::control::wire::State;
+use crate::ctl::response::{
+    ChildRow, MemberRow, NeighbourRow, ParentRow, PortRow, ServiceRow, Snapshot, Status, Tells, TellsOf,
+};
 use crate::metrics::collector::ForwardCollector;
 use crate::metrics::report::{Report, Traffic};
 use crate::service::selection::{Granularity, Policy};
 use crate::units::PortIndex;
 
-use super::Facts;
+use super::{Facts, Now};
 
-pub fn status(facts: &Facts, collector: &ForwardCollector, router: &SlowPath, now: Instant) -> Status {
+pub fn status(facts: &Facts, collector: &ForwardCollector, router: &SlowPath, now: Now) -> Status {
+    let Now { instant: now, wall } = now;
+    let until = |end: WallClock| seconds_until(wall, end);
     let (config, publication) = (router.config(), router.publication());
     let uptime_seconds = (now - facts.started).as_secs_f64();
     Status {
@@ -25,6 +35,7 @@ pub fn status(facts: &Facts, collector: &ForwardCollector, router: &SlowPath, no
         virtual_hosts: config.virtual_hosts.len(),
         children: config.children.len(),
         drained: router.conditions().drained.iter().cloned().collect(),
+        certificate_seconds: config.sessions.credentials.as_ref().map(|of| until(of.identity.not_after)),
         snapshot: Snapshot { number: publication.number, age_seconds: (now - publication.at).as_secs_f64() },
         counters: collector.report(uptime_seconds),
     }
@@ -96,7 +107,10 @@ pub fn policy(policy: Policy) -> &'static str {
     }
 }
 
-pub fn children(report: &Report, router: &SlowPath) -> Vec<ChildRow> {
+pub fn children(report: &Report, router: &SlowPath, now: Now) -> Vec<ChildRow> {
+    let view = router.hierarchy().map(|hierarchy| hierarchy.view(now.instant, router.config()));
+    let views: HashMap<&str, &ChildView> =
+        view.iter().flat_map(|view| &view.children).map(|child| (child.name.as_str(), child)).collect();
     let (config, conditions) = (router.config(), router.conditions());
     let mut traffic: HashMap<&str, Traffic> = HashMap::new();
     for child in report.virtual_hosts.iter().flat_map(|host| &host.children) {
@@ -126,9 +140,60 @@ pub fn children(report: &Report, router: &SlowPath) -> Vec<ChildRow> {
             flows,
             packets,
             bytes,
+            tells: views.get(child.name.as_str()).map(|view| tells(view, now.wall)),
         }
     };
     config.children.iter().map(row).collect()
+}
+
+fn seconds_until(wall: SystemTime, WallClock(end): WallClock) -> f64 {
+    let now = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    end as f64 / 1000.0 - now.as_secs_f64()
+}
+
+fn tells(view: &ChildView, wall: SystemTime) -> Tells {
+    let said = view.said.as_ref();
+    let of = |(name, serves): &(String, Option<Serves>)| TellsOf {
+        name: name.clone(),
+        state: match serves.map(|serves| serves.state) {
+            Some(State::Serving) => "serving",
+            Some(State::Draining) => "draining",
+            Some(State::Down) => "down",
+            None => "not covered",
+        }
+        .to_owned(),
+        load: serves.map(|serves| serves.load.ratio()),
+        capacity: serves.map(|serves| serves.capacity),
+    };
+    let state = match (view.connected, said) {
+        (true, _) => "connected",
+        (false, Some(_)) => "lost",
+        (false, None) => "silent",
+    };
+    Tells {
+        state: state.to_owned(),
+        age_seconds: said.map(|said| said.age.as_secs_f64()),
+        round_trip_seconds: said.and_then(|said| said.round_trip).map(|time| time.as_secs_f64()),
+        draining: said.is_some_and(|said| said.draining),
+        records: said.map_or(0, |said| said.records.0),
+        records_refused: said.map_or(0, |said| said.records.1),
+        certificate_seconds: said.map(|said| seconds_until(wall, said.not_after)),
+        hosts: said.map(|said| said.hosts.iter().map(of).collect()).unwrap_or_default(),
+    }
+}
+
+pub fn parents(router: &SlowPath) -> Vec<ParentRow> {
+    let row = |(end, address): (&ChildEnd, SocketAddr)| ParentRow {
+        name: end.parent().to_owned(),
+        address,
+        state: end.stage().label().to_owned(),
+        round_trip_seconds: end.round_trip().map(|time| time.as_secs_f64()),
+        updates: end.counters().updates.get(),
+        acknowledged: end.counters().acknowledged.get(),
+        attempts: end.counters().attempts.get(),
+        refusal: end.refusal().map(str::to_owned),
+    };
+    router.hierarchy().map(|hierarchy| hierarchy.parents().map(row).collect()).unwrap_or_default()
 }
 
 pub fn port(config: &Config, port: PortIndex) -> String {

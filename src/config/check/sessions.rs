@@ -1,0 +1,144 @@
+//! Whether sessions with parents and children can be: addresses, names, and certificates that fit the router.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use rustls::sign::CertifiedKey;
+
+use super::or;
+use crate::config::error::{Fault, one_line, quote};
+use crate::config::raw::{self, Text};
+use crate::config::values::{Once, duration, example, name, word};
+use crate::config::{Config, Parent, Register, Sessions};
+use crate::trust::{Credentials, TrustError, read_authority, read_chain, read_key};
+
+/// From one update of a child to the next.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Shortest and longest interval: what is said is believed for three of them.
+const INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
+
+const EXAMPLE: &str =
+    "control: { certificate: /etc/slr/edge1.pem, key: /etc/slr/edge1.key, authority: /etc/slr/ca.pem }";
+
+pub(super) fn sessions(raw: &raw::Config) -> Result<Sessions, Fault> {
+    let mut once = Once::new("parent");
+    let parent = |raw: &raw::Parent| {
+        let name = name("name", &raw.name)?;
+        once.add(name.clone(), &raw.name)?;
+        Ok(Parent { name, address: address("address", "10.255.0.9:9478", &raw.address)? })
+    };
+    let parents = raw.parents.iter().map(parent).collect::<Result<Vec<_>, _>>()?;
+    let mut sessions = Sessions { listen: None, interval: INTERVAL, parents, credentials: None };
+    let control = raw.control.as_ref();
+    if let Some(control) = control {
+        sessions.listen = control.listen.as_ref().map(|text| address("listen", "10.255.0.1:9478", text)).transpose()?;
+        sessions.interval = or(&control.interval, INTERVAL, interval)?;
+    }
+    // What needs certificates, as it was written.
+    let listen = control.and_then(|control| control.listen.as_ref());
+    let reason = listen.or(raw.parents.first().map(|parent| &parent.name));
+    let files = control.map(|control| (&control.certificate, &control.key, &control.authority));
+    match (reason, files) {
+        (Some(_), Some((Some(certificate), Some(key), Some(authority)))) => {
+            sessions.credentials = Some(credentials(certificate, key, authority)?);
+        }
+        (Some(at), _) => {
+            let message = "sessions with children and parents need certificate, key and authority; add them to";
+            return Err(Fault::at(at, format!("{message} {EXAMPLE}")));
+        }
+        (None, Some((certificate, key, authority))) => {
+            let interval = control.and_then(|control| control.interval.as_ref());
+            if let Some(text) = [certificate, key, authority].into_iter().flatten().next().or(interval) {
+                let message = "this has no meaning without sessions; leave it out, or add control: listen or parents:";
+                return Err(Fault::at(text, message));
+            }
+        }
+        (None, None) => {}
+    }
+    Ok(sessions)
+}
+
+/// Whether sessions fit what else there is.
+pub(super) fn fit(raw: &raw::Config, config: &Config) -> Result<(), Fault> {
+    let (router, sessions) = (&config.router, &config.sessions);
+    if let (Some(credentials), Some(control)) = (&sessions.credentials, &raw.control)
+        && let Some(at) = &control.certificate
+    {
+        let of = &credentials.identity;
+        if (&of.name, of.level) != (&router.name, router.level) {
+            let message = format!(
+                "the certificate is of node \"{}\", level {}, but the router is \"{}\", level {}; \
+                 make one for it: slrctl ca issue {} --level {}",
+                of.name, of.level, router.name, router.level, router.name, router.level
+            );
+            return Err(Fault::at(at, message));
+        }
+    }
+    for (raw, child) in raw.children.iter().zip(&config.children) {
+        if let Some(text) = &raw.register
+            && child.register != Register::Off
+            && sessions.listen.is_none()
+        {
+            let message = format!(
+                "child \"{}\" can tell nothing, as we do not listen; add control: {{ listen: 10.255.0.1:9478, ... }}",
+                child.name
+            );
+            return Err(Fault::at(text, message));
+        }
+    }
+    for (raw, parent) in raw.parents.iter().zip(&sessions.parents) {
+        let who = match &parent.name {
+            name if *name == router.name => "the router itself",
+            name if config.children.iter().any(|child| child.name == *name) => "a child too",
+            _ => continue,
+        };
+        let message = format!("parent \"{}\" is {who}; packets would go round in circles, remove one", parent.name);
+        return Err(Fault::at(&raw.name, message));
+    }
+    Ok(())
+}
+
+pub(super) fn register(text: &Text) -> Result<Register, Fault> {
+    let words = [("off", Register::Off), ("optional", Register::Optional), ("required", Register::Required)];
+    word("register", text, &words)
+}
+
+fn address(key: &str, right: &str, text: &Text) -> Result<SocketAddr, Fault> {
+    text.value.parse().map_err(|_| {
+        let wrong = quote(&text.value);
+        Fault::at(text, format!("{key} {wrong} is no address with a port; write one like {key}: {right}"))
+    })
+}
+
+fn interval(text: &Text) -> Result<Duration, Fault> {
+    let time = duration("interval", text)?;
+    if (INTERVALS[0]..=INTERVALS[1]).contains(&time) {
+        return Ok(time);
+    }
+    let wrong = quote(&text.value);
+    Err(Fault::at(text, format!("interval {wrong} is out of range; write a time from 100ms to 60s: interval: 1s")))
+}
+
+fn credentials(certificate: &Text, key: &Text, authority: &Text) -> Result<Credentials, Fault> {
+    let fault = |name: &'static str, right: &'static str, text: &Text| {
+        let (at, shown) = (text.clone(), quote(&text.value));
+        move |error: TrustError| {
+            let why = one_line(&error.to_string());
+            Fault::at(&at, format!("{name} {shown} {why}: {right}"))
+        }
+    };
+    let (chain, identity) =
+        read_chain(Path::new(&certificate.value)).map_err(fault("certificate", example("certificate"), certificate))?;
+    let private = read_key(Path::new(&key.value)).map_err(fault("key", "key: /etc/slr/edge1.key", key))?;
+    let authority =
+        read_authority(Path::new(&authority.value)).map_err(fault("authority", example("authority"), authority))?;
+    if CertifiedKey::from_der(chain.clone(), private.clone_key(), &ring::default_provider()).is_err() {
+        let (key_file, file) = (quote(&key.value), quote(&certificate.value));
+        let message = format!("key {key_file} does not belong to certificate {file}; give the one made with it");
+        return Err(Fault::at(key, message));
+    }
+    Ok(Credentials { identity, chain, key: private, authority })
+}

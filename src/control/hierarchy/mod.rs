@@ -1,0 +1,330 @@
+//! What this router learns from its children and tells its parents.
+//!
+//! ```text
+//!   carrier ──► ParentEnd ──► News of each child ──► Steering: who takes new flows ──► compile
+//!                                       └──────────► aggregate ──► Records ──► ChildEnd ──► carrier
+//! ```
+
+pub mod view;
+
+mod aggregate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use super::conditions::{Conditions, Steer, Steering};
+use super::random::Random;
+use super::session::child::{self, ChildEnd};
+use super::session::parent::{self, News, ParentEnd, Settings};
+use super::session::{Carrier, Happening, SessionId};
+use super::wire::{OFFERS_MAX, RECORDS_MAX, State, WallClock};
+use crate::clock::Instant;
+use crate::config::{Config, Register, VirtualHost};
+pub use view::{Look, View};
+
+/// Sessions of children beyond one for each: those that are about to replace one.
+const SESSIONS_SPARE: usize = 64;
+
+/// Happenings that are taken in in a pass at most, so that no peer keeps the slow path from its other work.
+const HAPPENINGS_PER_PASS: usize = 256;
+
+/// From one view to the next, at least.
+const VIEWING: Duration = Duration::from_millis(500);
+
+struct Upward {
+    end: ChildEnd,
+    address: SocketAddr,
+    session: Option<SessionId>,
+}
+
+/// What a pass has brought.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Virtual hosts are to be steered in another way.
+    pub steered: bool,
+    /// To be told in the log.
+    pub told: Vec<String>,
+}
+
+/// The sessions of one router, and what comes of them.
+pub struct Hierarchy {
+    children: Option<ParentEnd>,
+    parents: Vec<Upward>,
+    /// Whose sessions these are, by their position among the parents.
+    dialled: HashMap<SessionId, usize>,
+    /// In which virtual hosts each child is, by its name.
+    hosts: HashMap<String, Vec<usize>>,
+    /// Children about which something is new.
+    changed: BTreeSet<String>,
+    /// What a new configuration wants done in the next pass.
+    pending: Vec<parent::Output>,
+    look: Look,
+    view_after: Instant,
+}
+
+impl Hierarchy {
+    /// The sessions that `config` asks for; it is `wall` now. `seed` spreads attempts. `None`: it asks for none.
+    pub fn new(now: Instant, wall: WallClock, config: &Config, seed: u64) -> Option<Hierarchy> {
+        let credentials = config.sessions.credentials.as_ref()?;
+        let router = &config.router;
+        let children = config.sessions.listen.map(|_| {
+            let settings = Settings {
+                name: router.name.clone(),
+                level: router.level,
+                interval: config.sessions.interval,
+                sessions_max: config.children.len() + SESSIONS_SPARE,
+                records_max: RECORDS_MAX,
+            };
+            ParentEnd::new(now, wall, settings, registering(config))
+        });
+        let mut random = Random::new(seed);
+        let parents = config.sessions.parents.iter().map(|parent| {
+            let mut hello = child::hello(router.name.clone(), router.level);
+            // What the certificate does not allow is refused record by record, with a reason.
+            let may = |prefix: &IpNet| credentials.identity.may_offer(*prefix);
+            let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
+            hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
+            hello.tunnels = aggregate::tunnel_ends(router);
+            let end = ChildEnd::new(now, hello, parent.name.clone(), random.next());
+            Upward { end, address: parent.address, session: None }
+        });
+        let mut hierarchy = Hierarchy {
+            children,
+            parents: parents.collect(),
+            dialled: HashMap::new(),
+            hosts: HashMap::new(),
+            changed: BTreeSet::new(),
+            pending: Vec::new(),
+            look: Arc::new(ArcSwap::from_pointee(View::default())),
+            view_after: now,
+        };
+        hierarchy.index(config);
+        Some(hierarchy)
+    }
+
+    /// Where others can read what is known.
+    pub fn look(&self) -> Look {
+        self.look.clone()
+    }
+
+    /// What is known about a child.
+    pub fn news(&self, child: &str) -> Option<&News> {
+        self.children.as_ref()?.news(child)
+    }
+
+    /// The sessions with the parents.
+    pub fn parents(&self) -> impl Iterator<Item = (&ChildEnd, SocketAddr)> {
+        self.parents.iter().map(|up| (&up.end, up.address))
+    }
+
+    /// Another configuration with the same sessions is in force.
+    pub fn reconfigure(&mut self, config: &Config) {
+        self.index(config);
+        if let Some(children) = &mut self.children {
+            self.pending.extend(children.reconfigure(registering(config)));
+        }
+    }
+
+    fn index(&mut self, config: &Config) {
+        self.hosts.clear();
+        for (position, host) in config.virtual_hosts.iter().enumerate() {
+            for member in &host.members {
+                let child = &config.children[member.child];
+                if child.register != Register::Off {
+                    self.hosts.entry(child.name.clone()).or_default().push(position);
+                }
+            }
+        }
+        self.changed.extend(registering(config));
+    }
+
+    /// Whether a pass has anything to do beside what the carrier brings.
+    fn is_due(&self, now: Instant) -> bool {
+        let children = self.children.iter().filter_map(ParentEnd::next_deadline);
+        let parents = self.parents.iter().filter_map(|up| up.end.next_deadline());
+        children.chain(parents).any(|deadline| deadline <= now)
+    }
+
+    /// When time alone brings something up.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let children = self.children.iter().filter_map(ParentEnd::next_deadline);
+        children.chain(self.parents.iter().filter_map(|up| up.end.next_deadline())).min()
+    }
+
+    /// Takes in what has happened, lets the machines go on, and steers.
+    pub fn pass<C>(&mut self, now: Instant, carrier: &mut C, config: &Config, conditions: &mut Conditions) -> Outcome
+    where
+        C: Carrier<Address = SocketAddr>,
+    {
+        let mut outcome = Outcome::default();
+        let pending = std::mem::take(&mut self.pending);
+        self.downward(pending, carrier, &mut outcome);
+        for _ in 0..HAPPENINGS_PER_PASS {
+            let Some(happening) = carrier.poll() else { break };
+            self.take_in(now, happening, carrier, &mut outcome);
+        }
+        if self.is_due(now) {
+            if let Some(children) = &mut self.children {
+                let outputs = children.handle(now, parent::Input::Tick);
+                self.downward(outputs, carrier, &mut outcome);
+            }
+            for position in 0..self.parents.len() {
+                self.upward(now, position, child::Input::Tick, carrier, &mut outcome);
+            }
+        }
+        let changed = std::mem::take(&mut self.changed);
+        let hosts: BTreeSet<usize> =
+            changed.iter().filter_map(|child| self.hosts.get(child)).flatten().copied().collect();
+        for host in hosts {
+            let steers = self.steer(config, &config.virtual_hosts[host]);
+            outcome.steered |= conditions.steering.set(host, steers);
+        }
+        if outcome.steered {
+            for position in 0..self.parents.len() {
+                self.upward(now, position, child::Input::Urgent, carrier, &mut outcome);
+            }
+        }
+        for position in 0..self.parents.len() {
+            if self.parents[position].end.wants_report() {
+                let records = aggregate::records(self, config, conditions);
+                self.upward(now, position, child::Input::Report(records), carrier, &mut outcome);
+            }
+        }
+        if now >= self.view_after || !changed.is_empty() {
+            self.view_after = now + VIEWING;
+            self.look.store(Arc::new(self.view(now, config)));
+        }
+        outcome
+    }
+
+    /// Says goodbye to the parents.
+    pub fn leave<C: Carrier<Address = SocketAddr>>(&mut self, now: Instant, carrier: &mut C) {
+        let mut outcome = Outcome::default();
+        for position in 0..self.parents.len() {
+            self.upward(now, position, child::Input::Leave("it stops"), carrier, &mut outcome);
+        }
+    }
+
+    fn take_in<C>(&mut self, now: Instant, happening: Happening, carrier: &mut C, outcome: &mut Outcome)
+    where
+        C: Carrier<Address = SocketAddr>,
+    {
+        let id = match &happening {
+            Happening::Opened(id, _) | Happening::Received(id, _) | Happening::Closed(id, _) => *id,
+            Happening::Rejected(why) => {
+                if let Some(children) = &mut self.children {
+                    children.reject();
+                }
+                return outcome.told.push(format!("session refused (certificate): {why}"));
+            }
+        };
+        let parent = self.dialled.get(&id).copied();
+        match (parent, &mut self.children) {
+            (Some(position), _) => {
+                let input = match &happening {
+                    Happening::Opened(_, identity) => child::Input::Opened(identity.clone()),
+                    Happening::Received(_, bytes) => child::Input::Received(bytes),
+                    Happening::Closed(_, why) | Happening::Rejected(why) => {
+                        self.dialled.remove(&id);
+                        self.parents[position].session = None;
+                        child::Input::Closed(why)
+                    }
+                };
+                self.upward(now, position, input, carrier, outcome);
+            }
+            (None, Some(children)) => {
+                let outputs = match happening {
+                    Happening::Opened(_, identity) => children.handle(now, parent::Input::Opened(id, identity)),
+                    Happening::Received(_, bytes) => children.handle(now, parent::Input::Received(id, &bytes)),
+                    Happening::Closed(_, why) | Happening::Rejected(why) => {
+                        children.handle(now, parent::Input::Closed(id, &why))
+                    }
+                };
+                self.downward(outputs, carrier, outcome);
+            }
+            // Of a session that we have closed.
+            (None, None) => {}
+        }
+    }
+
+    fn downward<C: Carrier>(&mut self, outputs: Vec<parent::Output>, carrier: &mut C, outcome: &mut Outcome) {
+        for output in outputs {
+            match output {
+                parent::Output::Send(id, bytes) => carrier.send(id, bytes),
+                parent::Output::Close(id) => carrier.close(id),
+                parent::Output::Changed(child) => drop(self.changed.insert(child)),
+                parent::Output::Told(line) => outcome.told.push(line),
+            }
+        }
+    }
+
+    fn upward<C: Carrier<Address = SocketAddr>>(
+        &mut self,
+        now: Instant,
+        position: usize,
+        input: child::Input<'_>,
+        carrier: &mut C,
+        outcome: &mut Outcome,
+    ) {
+        let up = &mut self.parents[position];
+        for output in up.end.handle(now, input) {
+            match output {
+                child::Output::Connect => {
+                    let session = carrier.connect(&up.address);
+                    up.session = Some(session);
+                    self.dialled.insert(session, position);
+                }
+                child::Output::Send(bytes) => up.session.iter().for_each(|id| carrier.send(*id, bytes.clone())),
+                child::Output::Close => {
+                    if let Some(id) = up.session.take() {
+                        self.dialled.remove(&id);
+                        carrier.close(id);
+                    }
+                }
+                // The pass gives it where steering is settled.
+                child::Output::Report => {}
+                child::Output::Told(line) => outcome.told.push(line),
+            }
+        }
+    }
+
+    /// What a virtual host's children say, for its new flows.
+    fn steer(&self, config: &Config, host: &VirtualHost) -> Vec<Steer> {
+        let steer = |member: &crate::config::Member| {
+            let child = &config.children[member.child];
+            match (child.register, self.news(&child.name)) {
+                (Register::Off, _) | (Register::Optional, None) => Steer::AsConfigured,
+                (Register::Required, None) => Steer::TakesNone,
+                (_, Some(news)) => match news.report.of(&host.addresses, &host.services) {
+                    None => Steer::TakesNone,
+                    Some(serves) if serves.state == State::Down => Steer::Down,
+                    Some(serves) if news.draining || serves.state == State::Draining => Steer::TakesNone,
+                    Some(_) => Steer::Takes { cost: None, weight: None },
+                },
+            }
+        };
+        host.members.iter().map(steer).collect()
+    }
+
+    /// How all virtual hosts are steered from the start.
+    pub fn steering(&self, config: &Config) -> Steering {
+        let mut steering = Steering::nothing(config.virtual_hosts.len());
+        for (position, host) in config.virtual_hosts.iter().enumerate() {
+            steering.set(position, self.steer(config, host));
+        }
+        steering
+    }
+}
+
+/// Names of the children that may tell us how they are.
+fn registering(config: &Config) -> BTreeSet<String> {
+    let children = config.children.iter().filter(|child| child.register != Register::Off);
+    children.map(|child| child.name.clone()).collect()
+}

@@ -1,0 +1,39 @@
+//! How what children say reaches the snapshot, and what this router says reaches its parents.
+
+use std::net::SocketAddr;
+
+use super::{Outdated, SlowPath};
+use crate::clock::Instant;
+use crate::control::hierarchy::{Hierarchy, Outcome};
+use crate::control::session::Carrier;
+
+impl SlowPath {
+    /// The same, with sessions. The snapshot that is published has been compiled with what this says about children.
+    pub fn speaking(mut self, hierarchy: Hierarchy) -> SlowPath {
+        self.conditions.steering = hierarchy.steering(&self.config);
+        self.hierarchy = Some(hierarchy);
+        self
+    }
+
+    /// The sessions, where there are any.
+    pub fn hierarchy(&self) -> Option<&Hierarchy> {
+        self.hierarchy.as_ref()
+    }
+
+    /// Lets the sessions go on over `carrier`, and returns what is to be told in the log.
+    pub fn converse<C: Carrier<Address = SocketAddr>>(&mut self, now: Instant, carrier: &mut C) -> Vec<String> {
+        let Some(hierarchy) = &mut self.hierarchy else { return Vec::new() };
+        let Outcome { steered, told } = hierarchy.pass(now, carrier, &self.config, &mut self.conditions);
+        if steered {
+            self.outdated = Outdated::Selection;
+        }
+        told
+    }
+
+    /// Says goodbye to the parents.
+    pub fn leave<C: Carrier<Address = SocketAddr>>(&mut self, now: Instant, carrier: &mut C) {
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.leave(now, carrier);
+        }
+    }
+}

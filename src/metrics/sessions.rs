@@ -1,0 +1,121 @@
+//! Metric families of the sessions with children and parents.
+
+use prometheus::proto::MetricType;
+
+use super::collector::Sample;
+use crate::control::hierarchy::View;
+use crate::control::hierarchy::view::{ChildView, ParentView, Said};
+use crate::control::wire::{Reason, State};
+use crate::forward::counters::Counter;
+
+/// Name, help, type and samples.
+type Family = (&'static str, &'static str, MetricType, Vec<Sample>);
+
+/// Everything about the sessions; empty where there are none.
+pub(super) fn families(view: &View) -> Vec<Family> {
+    use MetricType::{COUNTER, GAUGE};
+    let children = |value: &dyn Fn(&ChildView) -> Option<f64>| {
+        let sample = |child: &ChildView| Some((vec![("child", child.name.clone())], value(child)?));
+        view.children.iter().filter_map(sample).collect::<Vec<Sample>>()
+    };
+    let said = |value: &dyn Fn(&Said) -> Option<f64>| children(&|child| value(child.said.as_ref()?));
+    let parents = |value: &dyn Fn(&ParentView) -> f64| {
+        view.parents.iter().map(|parent| (vec![("parent", parent.name.clone())], value(parent))).collect()
+    };
+    let counted = |value: fn(&ParentView) -> &Counter| parents(&|parent| value(parent).get() as f64);
+    let (mut load, mut capacity, mut serving) = (Vec::new(), Vec::new(), Vec::new());
+    for child in &view.children {
+        for (host, serves) in child.said.iter().flat_map(|said| &said.hosts) {
+            let labels = vec![("child", child.name.clone()), ("virtual_host", host.clone())];
+            if let Some(serves) = serves {
+                load.push((labels.clone(), serves.load.ratio()));
+                capacity.push((labels.clone(), f64::from(serves.capacity)));
+            }
+            let takes = serves.is_some_and(|serves| serves.state == State::Serving);
+            serving.push((labels, f64::from(u8::from(takes))));
+        }
+    }
+    let own = |value: Option<f64>| value.map(|value| (Vec::new(), value)).into_iter().collect::<Vec<Sample>>();
+    let of = |value: &dyn Fn(&crate::control::session::parent::ParentCounters) -> u64| {
+        own(view.counters.as_ref().map(|counters| value(counters) as f64))
+    };
+    let refusals = view.counters.iter().flat_map(|counters| {
+        let sample =
+            |reason: &Reason| (vec![("reason", reason.label().to_owned())], counters.refused(*reason).get() as f64);
+        Reason::ALL.iter().map(sample)
+    });
+    vec![
+        ("slr_child_connected", "1 while the child has a session.", GAUGE, children(&|c| Some(c.connected.into()))),
+        (
+            "slr_child_update_age_seconds",
+            "Time since the child's last update.",
+            GAUGE,
+            said(&|said| Some(said.age.as_secs_f64())),
+        ),
+        (
+            "slr_child_round_trip_seconds",
+            "Time to the child and back, by its session.",
+            GAUGE,
+            said(&|said| said.round_trip.map(|time| time.as_secs_f64())),
+        ),
+        ("slr_child_load", "What the child says of its load; 1 is all that it can do.", GAUGE, load),
+        ("slr_child_capacity", "How much the child says it can do, in the unit of weights.", GAUGE, capacity),
+        ("slr_child_serving", "1 while the child says that it takes new flows.", GAUGE, serving),
+        (
+            "slr_child_certificate_end_timestamp_seconds",
+            "When the child's certificate ends.",
+            GAUGE,
+            said(&|said| Some(said.not_after.0 as f64 / 1000.0)),
+        ),
+        ("slr_sessions", "Sessions of children.", GAUGE, of(&|counters| counters.sessions.get())),
+        ("slr_session_updates_total", "Updates of children taken.", COUNTER, of(&|counters| counters.updates.get())),
+        (
+            "slr_session_stale_updates_total",
+            "Updates of children that came twice or out of order.",
+            COUNTER,
+            of(&|counters| counters.stale.get()),
+        ),
+        ("slr_session_bytes_total", "Bytes received from children.", COUNTER, of(&|counters| counters.bytes.get())),
+        (
+            "slr_session_records_refused_total",
+            "Virtual subnets in updates beyond the child's certificate.",
+            COUNTER,
+            of(&|counters| counters.records_refused.get()),
+        ),
+        (
+            "slr_children_expired_total",
+            "Times that a child's last update was too old.",
+            COUNTER,
+            of(&|counters| counters.expired.get()),
+        ),
+        ("slr_session_refusals_total", "Sessions refused or ended, by reason.", COUNTER, refusals.collect()),
+        ("slr_parent_connected", "1 while the parent is told how we are.", GAUGE, counted(|p| &p.counters.established)),
+        ("slr_parent_updates_total", "Updates sent to the parent.", COUNTER, counted(|p| &p.counters.updates)),
+        (
+            "slr_parent_acknowledged_total",
+            "Updates that the parent has acknowledged.",
+            COUNTER,
+            counted(|p| &p.counters.acknowledged),
+        ),
+        (
+            "slr_parent_records_refused_total",
+            "Virtual subnets that the parent has refused.",
+            COUNTER,
+            counted(|p| &p.counters.records_refused),
+        ),
+        ("slr_parent_refusals_total", "Refusals by the parent.", COUNTER, counted(|p| &p.counters.refusals)),
+        (
+            "slr_parent_attempts_total",
+            "Connections to the parent that were tried.",
+            COUNTER,
+            counted(|p| &p.counters.attempts),
+        ),
+        ("slr_parent_bytes_total", "Bytes sent to the parent.", COUNTER, counted(|p| &p.counters.bytes)),
+        (
+            "slr_certificate_end_timestamp_seconds",
+            "When our own certificate ends.",
+            GAUGE,
+            own(view.not_after.map(|end| end.0 as f64 / 1000.0)),
+        ),
+    ]
+}
