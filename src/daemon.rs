@@ -28,6 +28,7 @@ use crate::control::conditions::Conditions;
 use crate::control::health::Health;
 use crate::control::hierarchy::Hierarchy;
 use crate::control::neighbours::{Change, Neighbours};
+use crate::control::session::Nobody;
 use crate::control::slow_path::{HealthNews, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
 use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
@@ -290,8 +291,8 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());
-    let hierarchy = Hierarchy::new(clock.now(), wall_clock(), &config, dpdk::tsc::now());
-    let steering = hierarchy.as_ref().map(|hierarchy| hierarchy.steering(&config)).unwrap_or_default();
+    let mut hierarchy = Hierarchy::new(clock.now(), wall_clock(), &config, dpdk::tsc::now());
+    let steering = hierarchy.steering(clock.now(), &config);
     let conditions = Conditions { down: health.down(), steering, ..Conditions::default() };
     let compiled = compiler.compile(&config, &conditions, &reachability, clock.now())?;
     let published = Arc::new(ArcSwap::from_pointee(compiled.tables));
@@ -339,11 +340,9 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
         Box::new(move || names.iter().cloned().zip(ports.iter().map(port_statistics)).collect())
     };
     let hz = dpdk::tsc::hz() as f64;
-    let mut thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends).checking(health);
-    let look = hierarchy.as_ref().map(Hierarchy::look).unwrap_or_default();
-    if let Some(hierarchy) = hierarchy {
-        thinking = thinking.speaking(hierarchy);
-    }
+    let look = hierarchy.look();
+    let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
+    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy);
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
     let collector = Arc::new(collector.with_checks(thinking.records()).with_sessions(look));
@@ -513,9 +512,11 @@ fn slow_path(
                 _ = poll.tick() => {
                     neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
-                    if let Some(tls) = &mut tls {
-                        sessions.add(thinking.converse(clock.now(), tls).into_iter());
-                    }
+                    let told = match &mut tls {
+                        Some(tls) => thinking.converse(clock.now(), tls),
+                        None => thinking.converse(clock.now(), &mut Nobody),
+                    };
+                    sessions.add(told.into_iter());
                     runs.into_iter().for_each(|command| commands.start(command));
                     children.add(changes.iter().map(ToString::to_string));
                     answering.pass(&mut thinking, now());

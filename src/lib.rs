@@ -10,7 +10,7 @@
 //!      └────► forward ◄┘ ◄── dpdk                fast path: burst in, burst out (dpdk arrives as `PacketIo`)
 //!      │       │
 //!   config     ├──► flow  service  tunnel        tables and headers
-//!   trust      │                                 who a node is, by its certificate
+//!   trust cost │                                 who a node is, by its certificate; what a child costs
 //!              └──► packet                       bytes <-> meaning, no I/O
 //!                     └──► units  clock
 //! ```
@@ -20,6 +20,7 @@
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod cost;
 pub mod ctl;
 #[cfg(feature = "dpdk")]
 pub mod daemon;

@@ -12,6 +12,9 @@ use slr::config::{Config, Hugepages, Place};
 use slr::service::filter::Filter;
 use slr::service::selection::{Granularity, Policy};
 
+#[path = "config/sessions.rs"]
+mod sessions;
+
 #[path = "config/refusals.rs"]
 mod refusals;
 

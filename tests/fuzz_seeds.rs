@@ -13,6 +13,8 @@ mod config;
 mod parse;
 #[path = "fuzz/bodies/pipeline.rs"]
 mod pipeline;
+#[path = "fuzz/bodies/wire.rs"]
+mod wire;
 
 /// Frames taken from each capture, spread over it.
 const FRAMES_PER_CAPTURE: usize = 200;
@@ -142,4 +144,34 @@ fn the_configuration_is_taken_or_refused_in_one_line_around_every_sample() {
     let seeds: Vec<Vec<u8>> = files.map(|file| std::fs::read(file).expect("a sample")).collect();
     assert!(seeds.len() >= 3);
     run("config", &seeds, config::run);
+}
+
+#[test]
+fn messages_of_sessions_are_read_or_refused_around_every_seed() {
+    use slr::control::session::child::hello;
+    use slr::control::wire::{
+        Acknowledgement, Load, Message, Record, Refusal, Sequence, State, Token, Update, WallClock,
+    };
+    let record = |prefix: &str| Record {
+        prefix: prefix.parse().expect("a prefix"),
+        service: slr::service::filter::Filter::ANY,
+        state: State::Serving,
+        load: Load(1),
+        capacity: 2,
+    };
+    let (sequence, sent, wall) = (Sequence(1), Token(2), WallClock(3));
+    let mut first = hello("site1".into(), 1);
+    first.offers = vec!["192.0.2.0/24".parse().expect("a prefix"), "2001:db8::/32".parse().expect("a prefix")];
+    let messages = [
+        Message::Hello(first),
+        Message::Update(Update { sequence, sent, records: vec![record("192.0.2.0/24"), record("2001:db8::/64")] }),
+        Message::Drain(true),
+        Message::Goodbye("it stops".into()),
+        Message::Acknowledgement(Acknowledgement { sequence, sent, wall, taken: 1, refused: 1 }),
+        Message::Refusal(Refusal { reason: None, text: "no".into() }),
+        Message::Probe(sent),
+    ];
+    let mut seeds: Vec<Vec<u8>> = messages.iter().map(Message::to_bytes).collect();
+    seeds.push(seeds.concat());
+    run("wire", &seeds, wire::run);
 }

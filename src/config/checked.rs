@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustls::RootCertStore;
 
+use crate::cost::Expression;
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
@@ -207,6 +208,17 @@ pub struct Child {
     pub tunnel: TunnelKind,
     /// Whether it tells us how it is.
     pub register: Register,
+    /// How far it is, for cost functions.
+    pub route_cost: RouteCost,
+}
+
+/// How far a child is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RouteCost {
+    /// As the operator says, in any unit; finite, at least 0.
+    Given(f64),
+    /// By the round-trip time of its session, in milliseconds.
+    RoundTrip,
 }
 
 /// Whether a child tells us how it is.
@@ -233,6 +245,12 @@ pub struct VirtualHost {
     pub flow: Granularity,
     /// Who gets a new flow.
     pub policy: Policy,
+    /// Whether weights follow costs instead of being as configured.
+    pub shares: bool,
+    /// What a child costs; `None`: its configured cost.
+    pub cost_function: Option<Expression>,
+    /// What load parents are told; `None`: the mean of the children's, by capacity.
+    pub aggregate_function: Option<Expression>,
     /// Where its servers' ids lie in their QUIC connection ids, if they do.
     pub quic: Option<Layout>,
     /// What becomes of the MSS option of SYNs.

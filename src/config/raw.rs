@@ -105,6 +105,7 @@ raw! {
         address: Option<Text>,
         tunnel: Option<Spanned<WordOr<Tunnel>>>,
         register: Option<Text>,
+        route_cost: Option<Text>,
     }
     Tunnel {
         gue: Option<Gue>,
@@ -123,6 +124,8 @@ raw! {
         services: Option<Spanned<Vec<Text>>>,
         flow: Option<Spanned<WordOr<Source>>>,
         selection: Option<Text>,
+        cost_function: Option<Text>,
+        aggregate_function: Option<Text>,
         echo: Option<Text>,
         quic: Option<Spanned<Quic>>,
         mss_clamp: Option<Text>,
@@ -385,7 +388,9 @@ fn hint(text: &str, place: Place, otherwise: &str) -> String {
     let (before, with) = (upto(place.column as usize - 1), upto(place.column as usize));
     let before = before.trim_end().strip_suffix(':').or(with.strip_suffix(':')).unwrap_or_default();
     let key = before.rsplit([' ', '{', ',', '\t']).next().unwrap_or_default();
-    match (example(key), otherwise) {
+    // Its first character stands where the line starts.
+    let top = if line.starts_with(key) { 1 } else { place.column };
+    match (example_at(key, Place { column: top, ..place }), otherwise) {
         ("", "") => String::new(),
         ("", example) | (example, _) => format!(": {example}"),
     }

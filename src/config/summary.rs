@@ -112,9 +112,18 @@ impl Summary<'_> {
             Granularity::Source { v4, v6 } => writeln!(f, "    flow       source /{v4} (IPv4), /{v6} (IPv6)")?,
         }
         match host.policy {
+            Policy::ConsistentHash if host.shares => {
+                writeln!(f, "    selection  shares by cost, {} slots", host.table_size)?;
+            }
             Policy::ConsistentHash => writeln!(f, "    selection  consistent_hash, {} slots", host.table_size)?,
             Policy::LeastCost => writeln!(f, "    selection  least_cost, {} slots", host.table_size)?,
             Policy::RoundRobin => writeln!(f, "    selection  round_robin")?,
+        }
+        if let Some(function) = &host.cost_function {
+            writeln!(f, "    cost       {}", function.source())?;
+        }
+        if let Some(function) = &host.aggregate_function {
+            writeln!(f, "    upward     {}", function.source())?;
         }
         if let Some(Layout { length, offset, server_id_length }) = host.quic {
             writeln!(f, "    quic       ids of {length} bytes, of the server {server_id_length} from byte {offset}")?;

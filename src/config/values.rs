@@ -14,6 +14,7 @@ use super::raw::Text;
 pub(super) fn example(key: &str) -> &'static str {
     match key {
         "address" => "address: 10.0.1.1",
+        "aggregate_function" => "aggregate_function: \"mean(children.map(c, c.load))\"",
         "addresses" => "addresses: [192.0.2.80/32]",
         "authority" => "authority: /etc/slr/ca.pem",
         "buffers" => "buffers: 16384",
@@ -26,6 +27,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "control" => "control: { socket: /run/slr/edge1.sock }",
         "command" => "command: [/usr/local/bin/check-web, --quick]",
         "cost" => "cost: 1.5",
+        "cost_function" => "cost_function: \"load + 0.1 * route_cost\"",
         "count" => "count: 2",
         "cpus" => "cpus: [1, 2]",
         "device" => "device: \"0000:01:00.0\"",
@@ -73,6 +75,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "register" => "register: required",
         "rise" => "rise: 2",
         "router" => "router: { name: edge1, tunnel_addresses: [192.0.2.1] }",
+        "route_cost" => "route_cost: 10, or route_cost: rtt for the round-trip time in milliseconds",
         "routes" => "routes: [{ prefix: 0.0.0.0/0, via: 10.0.0.254 }]",
         "selection" => "selection: consistent_hash",
         "server_id" => "server_id: \"00a1\"",

@@ -315,10 +315,19 @@ impl SlowPath {
         let health = self.health.as_ref().map(|health| health.reconfigured(now, &config));
         let mut conditions = self.conditions.clone();
         conditions.down = health.as_ref().map(Health::down).unwrap_or_default();
-        conditions.steering = self.hierarchy.as_ref().map(|known| known.steering(&config)).unwrap_or_default();
+        // Until the sessions have gone over to it, by what children have said about what was there before.
+        conditions.steering = self.hierarchy.as_mut().map(|known| known.reconfigured(now, &config)).unwrap_or_default();
         let reachability = Configured { config: &config, neighbours: &neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
-        let compiled = self.compiler.compile(&config, &conditions, &reachability, now)?;
+        let compiled = match self.compiler.compile(&config, &conditions, &reachability, now) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                if let Some(hierarchy) = &mut self.hierarchy {
+                    self.conditions.steering = hierarchy.reconfigured(now, &self.config);
+                }
+                return Err(error.into());
+            }
+        };
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
         (self.conditions, self.health) = (conditions, health);
         if let Some(hierarchy) = &mut self.hierarchy {

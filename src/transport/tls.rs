@@ -65,7 +65,8 @@ pub enum TlsError {
 }
 
 enum Event {
-    Opened(SessionId, Identity, Sender<Vec<u8>>),
+    /// The flag says that we have dialled.
+    Opened(SessionId, Identity, Sender<Vec<u8>>, bool),
     Other(Happening),
 }
 
@@ -138,7 +139,7 @@ impl Carrier for Tls {
                 Err(_) => return closed(&sender, id, format!("no handshake with {to} in {HANDSHAKE:?}")).await,
             };
             match identity(stream.get_ref().1.peer_certificates()) {
-                Ok(identity) => carry(id, identity, stream, sender).await,
+                Ok(identity) => carry(id, identity, stream, sender, true).await,
                 Err(why) => closed(&sender, id, format!("the certificate of {to} {why}")).await,
             }
         });
@@ -168,8 +169,11 @@ impl Carrier for Tls {
         }
         loop {
             match self.events.try_recv().ok()? {
-                Event::Opened(id, identity, outbox) => {
-                    self.dials.remove(&id);
+                Event::Opened(id, identity, outbox, dialled) => {
+                    // It may have been closed meanwhile; the task ends when its outbox is dropped.
+                    if self.dials.remove(&id).is_none() && dialled {
+                        continue;
+                    }
                     self.sessions.insert(id, outbox);
                     return Some(Happening::Opened(id, identity));
                 }
@@ -266,7 +270,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, sender: Sender<Eve
                     match identity(stream.get_ref().1.peer_certificates()) {
                         Ok(identity) => {
                             let id = SessionId(numbers.fetch_add(1, Ordering::Relaxed));
-                            return carry(id, identity, stream, sender).await;
+                            return carry(id, identity, stream, sender, false).await;
                         }
                         Err(why) => format!("its certificate {why}"),
                     }
@@ -303,9 +307,10 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     identity: Identity,
     mut stream: S,
     sender: Sender<Event>,
+    dialled: bool,
 ) {
     let (outbox, mut waiting) = mpsc::channel::<Vec<u8>>(OUTBOX);
-    if sender.send(Event::Opened(id, identity, outbox)).await.is_err() {
+    if sender.send(Event::Opened(id, identity, outbox, dialled)).await.is_err() {
         return;
     }
     let mut buffer = vec![0; READ];

@@ -35,7 +35,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "metrics: {",
         "colour: {",
-        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics, control"#,
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents"#,
     ),
     (
         "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",
@@ -841,6 +841,77 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "addresses: [198.51.100.80]\n    services: [tcp/80]",
         "addresses: [0.0.0.0/0]\n    services: [tcp/80]\n    health: tcp",
         r#"23:13: the first address of virtual host "shop", 0.0.0.0, cannot be checked; name another one of it: health: { address: 192.0.2.80, tcp: {} }"#,
+    ),
+    // Sessions and costs.
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "control: { listen: 10.255.0.1 }",
+        r#"30:20: listen "10.255.0.1" is no address with a port; write one like listen: 10.255.0.1:9478"#,
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "control: { listen: 10.255.0.1:9478 }",
+        "30:20: sessions with children and parents need certificate, key and authority; add them to control: { certificate: /etc/slr/edge1.pem, key: /etc/slr/edge1.key, authority: /etc/slr/ca.pem }",
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "parents: [{ name: system1, address: 10.255.0.9:9478 }]",
+        "30:19: sessions with children and parents need certificate, key and authority; add them to control: { certificate: /etc/slr/edge1.pem, key: /etc/slr/edge1.key, authority: /etc/slr/ca.pem }",
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "parents: { name: system1 }",
+        "30:10: a list is expected here; write it in brackets or with one \"- \" a line: parents: [{ name: system1, address: 10.255.0.9:9478 }]",
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "parents: [{ name: system1, address: 10.255.0.9:9478 }, { name: system1, address: 10.255.0.8:9478 }]",
+        "30:64: parent system1 is already there (line 30); change or remove one of them",
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "control: { interval: 2s }",
+        "30:22: this has no meaning without sessions; leave it out, or add control: listen or parents:",
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
+        "control: { listen: 10.255.0.1:9478, interval: 2m }",
+        r#"30:47: interval "2m" is out of range; write a time from 100ms to 60s: interval: 1s"#,
+    ),
+    (
+        "address: 10.0.1.11 }",
+        "address: 10.0.1.11, register: required }",
+        r#"16:52: child "server1" can tell nothing, as we do not listen; add control: { listen: 10.255.0.1:9478, ... }"#,
+    ),
+    (
+        "address: 10.0.1.11 }",
+        "address: 10.0.1.11, register: yes }",
+        r#"16:52: register "yes" is not known; write one of off, optional, required: register: required"#,
+    ),
+    (
+        "address: 10.0.1.11 }",
+        "address: 10.0.1.11, route_cost: -1 }",
+        r#"16:54: route_cost "-1" is neither a number of at least 0 nor rtt; write route_cost: 10, or route_cost: rtt for the round-trip time in milliseconds"#,
+    ),
+    (
+        "address: 10.0.1.11 }",
+        "address: 10.0.1.11, route_cost: rtt }",
+        r#"16:54: the round-trip time to child "server1" is only known by its session; add register: optional"#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80]\n    cost_function: load",
+        "23:20: cost_function has no meaning without costs; add selection: least_cost or selection: shares",
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80]\n    selection: shares\n    cost_function: load + lod",
+        r#"24:20: cost_function "load + lod" names lod, which is not there; there are load, capacity, route_cost, rtt_ms, weight, cost, tier, child, level, hour, weekday (at its character 8); an example: cost_function: "load + 0.1 * route_cost""#,
+    ),
+    (
+        "services: [tcp/80]",
+        "services: [tcp/80]\n    aggregate_function: load",
+        r#"23:25: aggregate_function "load" names load, which is not there; there are children, level, hour, weekday (at its character 1); an example: aggregate_function: "mean(children.map(c, c.load))""#,
     ),
     (
         "services: [tcp/80]",

@@ -18,8 +18,8 @@ use super::error::{Fault, quote};
 use super::raw::{self, Text, WordOr};
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
 use super::{
-    Child, Cluster, Config, Control, Dpdk, Flows, GueVariant, Hugepages, Metrics, Register, Router, Timeouts,
-    TunnelKind, Workers, port_of,
+    Child, Cluster, Config, Control, Dpdk, Flows, GueVariant, Hugepages, Metrics, Register, RouteCost, Router,
+    Timeouts, TunnelKind, Workers, port_of,
 };
 
 /// The largest prime below 2^24: beyond it a selection table costs more memory than it gains in evenness.
@@ -296,7 +296,13 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
             return Err(Fault::at(tunnel, message));
         }
         let register = or(&child.register, Register::Off, sessions::register)?;
-        Ok(Child { name, address, tunnel, register })
+        let route_cost = or(&child.route_cost, RouteCost::Given(0.0), sessions::route_cost)?;
+        if let (Some(text), RouteCost::RoundTrip, Register::Off) = (&child.route_cost, route_cost, register) {
+            let message =
+                format!("the round-trip time to child \"{name}\" is only known by its session; add register: optional");
+            return Err(Fault::at(text, message));
+        }
+        Ok(Child { name, address, tunnel, register, route_cost })
     };
     raw.iter().map(child).collect()
 }

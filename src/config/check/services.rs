@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use serde_saphyr::Spanned;
 
-use super::{health, or, table_size};
+use super::{health, or, sessions, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::values::{Once, example, name, number, prefix, show, word};
 use crate::config::{Config, Member, OnFailure, VirtualHost};
+use crate::cost::Kind;
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
@@ -74,9 +75,20 @@ fn virtual_host(
         ("consistent_hash", Policy::ConsistentHash),
         ("least_cost", Policy::LeastCost),
         ("round_robin", Policy::RoundRobin),
+        ("shares", Policy::ConsistentHash),
     ];
     let flow = granularity(raw)?;
     let policy = or(&raw.selection, Policy::ConsistentHash, |text| word("selection", text, &policies))?;
+    let shares = raw.selection.as_ref().is_some_and(|text| text.value == "shares");
+    let expression = |key: &str, text: &Option<Text>, kind| {
+        text.as_ref().map(|text| sessions::expression(key, text, kind)).transpose()
+    };
+    let cost_function = expression("cost_function", &raw.cost_function, Kind::Child)?;
+    let aggregate_function = expression("aggregate_function", &raw.aggregate_function, Kind::Upward)?;
+    if let (Some(text), false) = (&raw.cost_function, shares || policy == Policy::LeastCost) {
+        let message = "cost_function has no meaning without costs; add selection: least_cost or selection: shares";
+        return Err(Fault::at(text, message));
+    }
     let table_size = or(&raw.table_size, config.cluster.table_size, table_size)?;
     let quic = quic(raw, &services)?;
     let mss_clamp = mss_clamp(raw, &services)?;
@@ -107,6 +119,9 @@ fn virtual_host(
         services,
         flow,
         policy,
+        shares,
+        cost_function,
+        aggregate_function,
         quic,
         mss_clamp,
         table_size,

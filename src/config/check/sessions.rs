@@ -11,7 +11,8 @@ use super::or;
 use crate::config::error::{Fault, one_line, quote};
 use crate::config::raw::{self, Text};
 use crate::config::values::{Once, duration, example, name, word};
-use crate::config::{Config, Parent, Register, Sessions};
+use crate::config::{Config, Parent, Register, RouteCost, Sessions};
+use crate::cost::{Expression, ExpressionError, Kind};
 use crate::trust::{Credentials, TrustError, read_authority, read_chain, read_key};
 
 /// From one update of a child to the next.
@@ -104,6 +105,28 @@ pub(super) fn fit(raw: &raw::Config, config: &Config) -> Result<(), Fault> {
 pub(super) fn register(text: &Text) -> Result<Register, Fault> {
     let words = [("off", Register::Off), ("optional", Register::Optional), ("required", Register::Required)];
     word("register", text, &words)
+}
+
+/// A number of at least 0, or that the round-trip time is to be taken.
+pub(super) fn route_cost(text: &Text) -> Result<RouteCost, Fault> {
+    if text.value == "rtt" {
+        return Ok(RouteCost::RoundTrip);
+    }
+    let number = text.value.parse().ok().filter(|cost: &f64| cost.is_finite() && *cost >= 0.0);
+    number.map(RouteCost::Given).ok_or_else(|| {
+        let wrong = quote(&text.value);
+        let message =
+            format!("route_cost {wrong} is neither a number of at least 0 nor rtt; write {}", example("route_cost"));
+        Fault::at(text, message)
+    })
+}
+
+/// An expression of a virtual host.
+pub(super) fn expression(key: &str, text: &Text, kind: Kind) -> Result<Expression, Fault> {
+    Expression::new(&text.value, kind).map_err(|ExpressionError { at, message }| {
+        let place = at.map(|at| format!(" (at its character {})", at + 1)).unwrap_or_default();
+        Fault::at(text, format!("{key} {} {message}{place}; an example: {}", quote(&text.value), example(key)))
+    })
 }
 
 fn address(key: &str, right: &str, text: &Text) -> Result<SocketAddr, Fault> {

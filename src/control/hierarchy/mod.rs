@@ -4,10 +4,15 @@
 //!   carrier ──► ParentEnd ──► News of each child ──► Steering: who takes new flows ──► compile
 //!                                       └──────────► aggregate ──► Records ──► ChildEnd ──► carrier
 //! ```
+//!
+//! Costs and shares of virtual hosts that have them are worked out anew every interval, and at once when a child begins or
+//! ceases to take flows.
 
+pub mod shares;
 pub mod view;
 
 mod aggregate;
+mod steering;
 #[cfg(test)]
 mod tests;
 
@@ -19,14 +24,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::conditions::{Conditions, Steer, Steering};
+use super::conditions::{Conditions, Steering};
 use super::random::Random;
 use super::session::child::{self, ChildEnd};
 use super::session::parent::{self, News, ParentEnd, Settings};
 use super::session::{Carrier, Happening, SessionId};
-use super::wire::{OFFERS_MAX, RECORDS_MAX, State, WallClock};
+use super::wire::{OFFERS_MAX, RECORDS_MAX, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
+use shares::Shares;
 pub use view::{Look, View};
 
 /// Sessions of children beyond one for each: those that are about to replace one.
@@ -67,12 +73,22 @@ pub struct Hierarchy {
     pending: Vec<parent::Output>,
     look: Look,
     view_after: Instant,
+    /// The calendar at a time.
+    wall: (Instant, WallClock),
+    /// Virtual hosts whose costs or shares change with time.
+    priced: Vec<usize>,
+    /// By the position of their virtual host.
+    shares: HashMap<usize, Shares>,
+    /// When shares move on.
+    step_at: Instant,
+    /// Why a cost is not known; one is enough for the log.
+    cost_error: Option<String>,
 }
 
 impl Hierarchy {
-    /// The sessions that `config` asks for; it is `wall` now. `seed` spreads attempts. `None`: it asks for none.
-    pub fn new(now: Instant, wall: WallClock, config: &Config, seed: u64) -> Option<Hierarchy> {
-        let credentials = config.sessions.credentials.as_ref()?;
+    /// The sessions that `config` asks for; it is `wall` now. `seed` spreads attempts.
+    pub fn new(now: Instant, wall: WallClock, config: &Config, seed: u64) -> Hierarchy {
+        let credentials = config.sessions.credentials.as_ref();
         let router = &config.router;
         let children = config.sessions.listen.map(|_| {
             let settings = Settings {
@@ -88,7 +104,7 @@ impl Hierarchy {
         let parents = config.sessions.parents.iter().map(|parent| {
             let mut hello = child::hello(router.name.clone(), router.level);
             // What the certificate does not allow is refused record by record, with a reason.
-            let may = |prefix: &IpNet| credentials.identity.may_offer(*prefix);
+            let may = |prefix: &IpNet| credentials.is_some_and(|of| of.identity.may_offer(*prefix));
             let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
             hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
             hello.tunnels = aggregate::tunnel_ends(router);
@@ -104,9 +120,14 @@ impl Hierarchy {
             pending: Vec::new(),
             look: Arc::new(ArcSwap::from_pointee(View::default())),
             view_after: now,
+            wall: (now, wall),
+            priced: Vec::new(),
+            shares: HashMap::new(),
+            step_at: now + config.sessions.interval,
+            cost_error: None,
         };
         hierarchy.index(config);
-        Some(hierarchy)
+        hierarchy
     }
 
     /// Where others can read what is known.
@@ -132,8 +153,18 @@ impl Hierarchy {
         }
     }
 
+    /// How all virtual hosts of another configuration are to be steered, which is about to take over.
+    pub fn reconfigured(&mut self, now: Instant, config: &Config) -> Steering {
+        self.index(config);
+        self.steering(now, config)
+    }
+
     fn index(&mut self, config: &Config) {
         self.hosts.clear();
+        // Positions have other meanings now.
+        self.shares.clear();
+        let hosts = config.virtual_hosts.iter().enumerate();
+        self.priced = hosts.filter(|(_, host)| is_priced(host)).map(|(position, _)| position).collect();
         for (position, host) in config.virtual_hosts.iter().enumerate() {
             for member in &host.members {
                 let child = &config.children[member.child];
@@ -155,7 +186,8 @@ impl Hierarchy {
     /// When time alone brings something up.
     pub fn next_deadline(&self) -> Option<Instant> {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
-        children.chain(self.parents.iter().filter_map(|up| up.end.next_deadline())).min()
+        let shares = (!self.priced.is_empty()).then_some(self.step_at);
+        children.chain(self.parents.iter().filter_map(|up| up.end.next_deadline())).chain(shares).min()
     }
 
     /// Takes in what has happened, lets the machines go on, and steers.
@@ -180,12 +212,18 @@ impl Hierarchy {
             }
         }
         let changed = std::mem::take(&mut self.changed);
-        let hosts: BTreeSet<usize> =
+        let mut hosts: BTreeSet<usize> =
             changed.iter().filter_map(|child| self.hosts.get(child)).flatten().copied().collect();
+        let steps = now >= self.step_at;
+        if steps {
+            self.step_at = now + config.sessions.interval;
+            hosts.extend(&self.priced);
+        }
         for host in hosts {
-            let steers = self.steer(config, &config.virtual_hosts[host]);
+            let steers = self.steer(now, config, conditions, host, steps);
             outcome.steered |= conditions.steering.set(host, steers);
         }
+        outcome.told.extend(self.cost_error.take());
         if outcome.steered {
             for position in 0..self.parents.len() {
                 self.upward(now, position, child::Input::Urgent, carrier, &mut outcome);
@@ -193,7 +231,7 @@ impl Hierarchy {
         }
         for position in 0..self.parents.len() {
             if self.parents[position].end.wants_report() {
-                let records = aggregate::records(self, config, conditions);
+                let records = aggregate::records(self, now, config, conditions);
                 self.upward(now, position, child::Input::Report(records), carrier, &mut outcome);
             }
         }
@@ -295,32 +333,19 @@ impl Hierarchy {
         }
     }
 
-    /// What a virtual host's children say, for its new flows.
-    fn steer(&self, config: &Config, host: &VirtualHost) -> Vec<Steer> {
-        let steer = |member: &crate::config::Member| {
-            let child = &config.children[member.child];
-            match (child.register, self.news(&child.name)) {
-                (Register::Off, _) | (Register::Optional, None) => Steer::AsConfigured,
-                (Register::Required, None) => Steer::TakesNone,
-                (_, Some(news)) => match news.report.of(&host.addresses, &host.services) {
-                    None => Steer::TakesNone,
-                    Some(serves) if serves.state == State::Down => Steer::Down,
-                    Some(serves) if news.draining || serves.state == State::Draining => Steer::TakesNone,
-                    Some(_) => Steer::Takes { cost: None, weight: None },
-                },
-            }
-        };
-        host.members.iter().map(steer).collect()
-    }
-
-    /// How all virtual hosts are steered from the start.
-    pub fn steering(&self, config: &Config) -> Steering {
+    /// How all virtual hosts of `config` are to be steered now, whatever was before.
+    pub fn steering(&mut self, now: Instant, config: &Config) -> Steering {
         let mut steering = Steering::nothing(config.virtual_hosts.len());
-        for (position, host) in config.virtual_hosts.iter().enumerate() {
-            steering.set(position, self.steer(config, host));
+        for position in 0..config.virtual_hosts.len() {
+            steering.set(position, self.steer(now, config, &Conditions::default(), position, false));
         }
         steering
     }
+}
+
+/// Whether its costs or shares change with time.
+fn is_priced(host: &VirtualHost) -> bool {
+    host.shares || host.cost_function.is_some()
 }
 
 /// Names of the children that may tell us how they are.

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::*;
+use crate::control::conditions::Steer;
 use crate::control::session::Identity;
+use crate::control::wire::State;
 use crate::trust::Credentials;
 use crate::units::Weight;
 
@@ -105,8 +107,8 @@ fn node(network: &Rc<RefCell<Network>>, text: &str, listen: Option<&str>, parent
         key: Arc::new(rustls::pki_types::PrivatePkcs8KeyDer::from(Vec::new()).into()),
         authority: Arc::new(rustls::RootCertStore::empty()),
     });
-    let hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, 7).unwrap();
-    let conditions = Conditions { steering: hierarchy.steering(&config), ..Conditions::default() };
+    let mut hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, 7);
+    let conditions = Conditions { steering: hierarchy.steering(Instant::ZERO, &config), ..Conditions::default() };
     Node { config, conditions, hierarchy, wire: Wire { node: name, network: network.clone() } }
 }
 
@@ -212,10 +214,91 @@ fn another_configuration_drops_the_children_that_it_does_not_have() {
     nodes[1].config.children[0].register = Register::Off;
     let config = nodes[1].config.clone();
     nodes[1].hierarchy.reconfigure(&config);
-    nodes[1].conditions.steering = nodes[1].hierarchy.steering(&config);
+    nodes[1].conditions.steering = nodes[1].hierarchy.steering(Instant::ZERO + Duration::from_millis(500), &config);
     run(&mut nodes[1..], 500, 700);
     assert_eq!(nodes[1].steers(), [Steer::AsConfigured, Steer::TakesNone]);
     assert!(nodes[1].hierarchy.news("site1").is_none());
     let refusal = nodes[2].hierarchy.parents().next().and_then(|(end, _)| end.refusal()).map(str::to_owned);
     assert!(refusal.is_some_and(|text| text.contains("no child of system1 any more")));
+}
+
+const SITE2: &str = "
+router: { name: site2, level: 1, tunnel_addresses: [10.0.0.3] }
+children:
+  - { name: server3, address: 10.0.0.13 }
+virtual_hosts: [{ name: web, addresses: [192.0.2.80], services: [tcp/80], children: [{ name: server3, weight: 150 }] }]
+";
+
+/// A system over two sites that report these loads, and its virtual host with these keys.
+fn priced(keys: &str, loads: [&str; 2]) -> [Node; 3] {
+    let network = Rc::default();
+    let system = SYSTEM.replace("services: [tcp/80],", &format!("services: [tcp/80], {keys},"));
+    let site = |text: &str, load: &str| {
+        text.replace("services: [tcp/80],", &format!("services: [tcp/80], aggregate_function: \"{load}\","))
+    };
+    [
+        node(&network, &system, Some("10.1.0.2:1"), &[]),
+        node(&network, &site(SITE, loads[0]), None, &[("system1", "10.1.0.2:1")]),
+        node(&network, &site(SITE2, loads[1]), None, &[("system1", "10.1.0.2:1")]),
+    ]
+}
+
+fn weights(node: &Node) -> Vec<u16> {
+    let weight = |steer: &Steer| match steer {
+        Steer::Takes { weight: Some(weight), .. } => weight.get(),
+        _ => 0,
+    };
+    node.steers().iter().map(weight).collect()
+}
+
+#[test]
+fn the_operators_function_is_the_cost_of_each_child() {
+    let keys = "selection: least_cost, cost_function: \"load + (child == 'site2' ? 1.0 : 0.0) + 0.001 * capacity\"";
+    let mut nodes = priced(keys, ["0.5", "0.25"]);
+    run(&mut nodes, 0, 500);
+    let costs: Vec<_> = nodes[0]
+        .steers()
+        .iter()
+        .map(|steer| match steer {
+            Steer::Takes { cost: Some(cost), weight: None } => (cost * 1000.0).round(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(costs, [650.0, 1400.0]);
+}
+
+#[test]
+fn shares_follow_costs_slowly_and_leave_at_once() {
+    let keys = "selection: shares, cost_function: \"load\"";
+    let mut nodes = priced(keys, ["0.9", "0.3"]);
+    run(&mut nodes, 0, 40_000);
+    let [one, other] = weights(&nodes[0])[..] else { panic!() };
+    assert!(other == 1000 && (300..=370).contains(&one), "{one}, {other}");
+
+    // The second site is drained, and later is there again.
+    nodes[2].conditions.drained.insert("server3".into());
+    run(&mut nodes, 40_000, 42_000);
+    assert_eq!(weights(&nodes[0]), [1000, 0]);
+    nodes[2].conditions.drained.clear();
+    run(&mut nodes, 42_000, 44_500);
+    let early = weights(&nodes[0])[1];
+    assert!(early > 0 && early < 900, "{early}");
+    run(&mut nodes, 44_500, 80_000);
+    assert_eq!(weights(&nodes[0])[1], 1000);
+}
+
+#[test]
+fn a_cost_that_cannot_be_known_is_told_and_counts_as_the_highest() {
+    // Whole numbers do not divide by 0, which no everyday value shows.
+    let keys = "selection: least_cost, cost_function: \"child == 'site1' ? double(1 / int(load * 4.0 - 1.0)) : 5.0\"";
+    let mut nodes = priced(keys, ["0.25", "0.5"]);
+    let mut told = Vec::new();
+    for ms in (0..500).step_by(5) {
+        for node in &mut nodes {
+            told.extend(node.pass(Instant::ZERO + Duration::from_millis(ms)).told);
+        }
+    }
+    assert!(told.iter().any(|line| line.contains("the cost of site1 for web is unknown")), "{told:?}");
+    let Steer::Takes { cost: Some(cost), .. } = nodes[0].steers()[0] else { panic!("{:?}", nodes[0].steers()) };
+    assert_eq!(cost, f64::INFINITY);
 }

@@ -63,6 +63,26 @@ pub trait Carrier {
     fn poll(&mut self) -> Option<Happening>;
 }
 
+/// A carrier of no sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nobody;
+
+impl Carrier for Nobody {
+    type Address = std::net::SocketAddr;
+
+    fn connect(&mut self, _to: &Self::Address) -> SessionId {
+        SessionId(0)
+    }
+
+    fn send(&mut self, _session: SessionId, _bytes: Vec<u8>) {}
+
+    fn close(&mut self, _session: SessionId) {}
+
+    fn poll(&mut self) -> Option<Happening> {
+        None
+    }
+}
+
 /// From one moment to the next, how many of something may come.
 #[derive(Clone, Copy, Debug)]
 struct Budget {

@@ -9,8 +9,8 @@ use crate::control::session::Carrier;
 
 impl SlowPath {
     /// The same, with sessions. The snapshot that is published has been compiled with what this says about children.
-    pub fn speaking(mut self, hierarchy: Hierarchy) -> SlowPath {
-        self.conditions.steering = hierarchy.steering(&self.config);
+    pub fn speaking(mut self, now: Instant, mut hierarchy: Hierarchy) -> SlowPath {
+        self.conditions.steering = hierarchy.steering(now, &self.config);
         self.hierarchy = Some(hierarchy);
         self
     }

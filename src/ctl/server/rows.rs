@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::clock::WallClock;
 use crate::config::Config;
+use crate::control::conditions::Steer;
 use crate::control::hierarchy::view::ChildView;
 use crate::control::session::child::ChildEnd;
 use crate::control::session::report::Serves;
@@ -17,7 +18,7 @@ use crate::ctl::response::{
 use crate::metrics::collector::ForwardCollector;
 use crate::metrics::report::{Report, Traffic};
 use crate::service::selection::{Granularity, Policy};
-use crate::units::PortIndex;
+use crate::units::{PortIndex, Weight};
 
 use super::{Facts, Now};
 
@@ -59,37 +60,45 @@ pub fn ports(facts: &Facts, collector: &ForwardCollector, router: &SlowPath) -> 
 pub fn services(report: &Report, router: &SlowPath) -> Vec<ServiceRow> {
     let (config, tables, conditions) = (router.config(), router.tables(), router.conditions());
     let hosts = config.virtual_hosts.iter().zip(tables.virtual_hosts.iter()).zip(&report.virtual_hosts);
-    let row =
-        |((host, compiled), counted): ((&crate::config::VirtualHost, &crate::forward::tables::VirtualHost), _)| {
-            let counted: &crate::metrics::report::VirtualHostReport = counted;
-            let shares = compiled.selector.shares();
-            let all: usize = shares.values().sum();
-            let members = host.members.iter().zip(&counted.children).enumerate();
-            let members = members.map(|(position, (member, counted))| {
-                let name = &config.children[member.child].name;
-                let Traffic { packets, bytes, flows } = counted.traffic;
-                MemberRow {
-                    name: name.clone(),
-                    weight: conditions.weight(name, member.weight).get(),
-                    tier: member.tier,
-                    cost: member.cost,
-                    share: shares.get(&position).copied().unwrap_or(0) as f64 / all.max(1) as f64,
-                    flows,
-                    packets,
-                    bytes,
-                    up: !conditions.is_down(&host.name, name),
-                }
-            });
-            ServiceRow {
-                name: host.name.clone(),
-                addresses: host.addresses.iter().map(ToString::to_string).collect(),
-                services: host.services.iter().map(ToString::to_string).collect(),
-                flow: granularity(host.flow),
-                selection: policy(host.policy).to_owned(),
-                children: members.collect(),
+    let row = |(at, ((host, compiled), counted)): (
+        usize,
+        ((&crate::config::VirtualHost, &crate::forward::tables::VirtualHost), _),
+    )| {
+        let counted: &crate::metrics::report::VirtualHostReport = counted;
+        let shares = compiled.selector.shares();
+        let all: usize = shares.values().sum();
+        let members = host.members.iter().zip(&counted.children).enumerate();
+        let members = members.map(|(position, (member, counted))| {
+            let name = &config.children[member.child].name;
+            let Traffic { packets, bytes, flows } = counted.traffic;
+            let (cost, weight) = match conditions.steering.of(at, position) {
+                Steer::Takes { cost, weight } => (cost.unwrap_or(member.cost), weight.unwrap_or(member.weight)),
+                Steer::AsConfigured => (member.cost, member.weight),
+                Steer::TakesNone | Steer::Down => (member.cost, Weight::DRAIN),
+            };
+            MemberRow {
+                name: name.clone(),
+                weight: conditions.weight(name, weight).get(),
+                tier: member.tier,
+                // JSON has no infinity.
+                cost: cost.min(f64::MAX),
+                share: shares.get(&position).copied().unwrap_or(0) as f64 / all.max(1) as f64,
+                flows,
+                packets,
+                bytes,
+                up: conditions.steering.of(at, position) != Steer::Down && !conditions.is_down(&host.name, name),
             }
-        };
-    hosts.map(row).collect()
+        });
+        ServiceRow {
+            name: host.name.clone(),
+            addresses: host.addresses.iter().map(ToString::to_string).collect(),
+            services: host.services.iter().map(ToString::to_string).collect(),
+            flow: granularity(host.flow),
+            selection: if host.shares { "shares" } else { policy(host.policy) }.to_owned(),
+            children: members.collect(),
+        }
+    };
+    hosts.enumerate().map(row).collect()
 }
 
 pub fn granularity(flow: Granularity) -> String {

@@ -1,0 +1,335 @@
+//! What a child costs and what a router is worth to its parent, as the operator's expressions (CEL) say.
+//!
+//! | variable     | in `F` (a child's cost)                                                        | in `G` (what is told upward)   |
+//! |--------------|--------------------------------------------------------------------------------|--------------------------------|
+//! | `load`       | what the child says, 1.0 is all that it can do; 0.0 while it says nothing      |                                |
+//! | `capacity`   | what the child says that it can do; its weight while it says nothing           |                                |
+//! | `route_cost` | the child's `route_cost`: a number, or its round-trip time in milliseconds     |                                |
+//! | `rtt_ms`     | round-trip time of its session in milliseconds, 0.0 while it is not known      |                                |
+//! | `weight`, `cost`, `tier` | as configured for the child in the virtual host                    |                                |
+//! | `child`      | its name                                                                       |                                |
+//! | `children`   |                                                                                | those that take flows, as maps of all of the above |
+//! | `level`      | level of this router                                                           | the same                       |
+//! | `hour`, `weekday` | by UTC; Monday is 1.0                                                     | the same                       |
+//!
+//! Numbers are all floating-point, and CEL does not mix them with whole ones: write `2.0 * load`. Beside what CEL has there
+//! are `sum`, `mean`, `least` and `most` of a list of numbers. `F` gives a cost, `G` a load (1.0 is all that it can do).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cel::{Context, ExecutionError, Program, Value};
+
+use crate::clock::WallClock;
+
+/// Longest expression, in characters: longer ones are nested beyond all measure.
+const LENGTH_MAX: usize = 1000;
+
+/// What an expression tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `F`: a child's cost.
+    Child,
+    /// `G`: what is told upward.
+    Upward,
+}
+
+impl Kind {
+    fn variables(self) -> &'static [&'static str] {
+        match self {
+            Kind::Child => &[
+                "load",
+                "capacity",
+                "route_cost",
+                "rtt_ms",
+                "weight",
+                "cost",
+                "tier",
+                "child",
+                "level",
+                "hour",
+                "weekday",
+            ],
+            Kind::Upward => &["children", "level", "hour", "weekday"],
+        }
+    }
+}
+
+/// Functions of a list that CEL does not have.
+const FUNCTIONS: [(&str, fn(&[f64]) -> f64); 4] = [
+    ("sum", |list| list.iter().sum()),
+    ("mean", |list| list.iter().sum::<f64>() / list.len().max(1) as f64),
+    ("least", |list| list.iter().copied().fold(f64::INFINITY, f64::min)),
+    ("most", |list| list.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+];
+
+/// What an expression may know of one child.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Its name.
+    pub name: String,
+    /// 1 where it does all that it can.
+    pub load: f64,
+    /// How much it can do, in the unit of weights.
+    pub capacity: f64,
+    /// Distance, in the operator's unit.
+    pub route_cost: f64,
+    /// Time to it and back, in milliseconds; 0 while it is not known.
+    pub rtt_ms: f64,
+    /// Configured.
+    pub weight: f64,
+    /// Configured.
+    pub cost: f64,
+    /// Configured.
+    pub tier: f64,
+}
+
+impl Child {
+    fn numbers(&self) -> [(&'static str, f64); 7] {
+        [
+            ("load", self.load),
+            ("capacity", self.capacity),
+            ("route_cost", self.route_cost),
+            ("rtt_ms", self.rtt_ms),
+            ("weight", self.weight),
+            ("cost", self.cost),
+            ("tier", self.tier),
+        ]
+    }
+}
+
+/// What an expression may know beside children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Level of this router.
+    pub level: u8,
+    /// The calendar.
+    pub wall: WallClock,
+}
+
+impl Here {
+    fn numbers(self) -> [(&'static str, f64); 3] {
+        let hours = self.wall.0 / 3_600_000;
+        // 1 January 1970 was a Thursday.
+        let weekday = (hours / 24 + 3) % 7 + 1;
+        [("level", f64::from(self.level)), ("hour", (hours % 24) as f64), ("weekday", weekday as f64)]
+    }
+}
+
+/// Why an expression is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ExpressionError {
+    /// Characters of the expression before what is wrong; `None` where it is the whole.
+    pub at: Option<usize>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// An expression that has been checked.
+#[derive(Clone)]
+pub struct Expression {
+    source: String,
+    program: Arc<Program>,
+    kind: Kind,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Expression) -> bool {
+        (&self.source, self.kind) == (&other.source, other.kind)
+    }
+}
+
+impl Expression {
+    /// Checks an expression: its grammar, its names, and what becomes of it with everyday values.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place where that is known.
+    pub fn new(source: &str, kind: Kind) -> Result<Expression, ExpressionError> {
+        let wrong = |at: Option<usize>, message: String| Err(ExpressionError { at, message });
+        if source.chars().count() > LENGTH_MAX {
+            return wrong(None, format!("has more than {LENGTH_MAX} characters; write a shorter one"));
+        }
+        if source.contains(['\n', '\r']) {
+            return wrong(None, "goes over more than one line; write it in one".into());
+        }
+        let program = match Program::compile(source) {
+            Ok(program) => program,
+            Err(errors) => {
+                let Some(first) = errors.errors.first() else { return wrong(None, "is none".into()) };
+                let at = usize::try_from(first.pos.1 - 1).unwrap_or(0);
+                let said: String = first.msg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                return wrong(Some(at), format!("is no expression here: {said}"));
+            }
+        };
+        let known = kind.variables();
+        // A macro's own variable counts as a reference; those of the children are what it is for.
+        let references = program.references();
+        for name in references.variables() {
+            let bound = source.contains(&format!("({name},")) || source.contains(&format!("({name} ,"));
+            if !known.contains(&name) && !bound {
+                let message = format!("names {name}, which is not there; there are {}", known.join(", "));
+                return wrong(source.find(name).map(|byte| source[..byte].chars().count()), message);
+            }
+        }
+        let expression = Expression { source: source.to_owned(), program: Arc::new(program), kind };
+        let busy = Child {
+            name: "server1".into(),
+            load: 0.5,
+            capacity: 100.0,
+            route_cost: 1.0,
+            rtt_ms: 1.5,
+            weight: 100.0,
+            cost: 1.0,
+            tier: 0.0,
+        };
+        let idle = Child { load: 0.0, rtt_ms: 0.0, route_cost: 0.0, ..busy.clone() };
+        let here = Here { level: 1, wall: WallClock(0) };
+        let tried = match kind {
+            Kind::Child => expression.of_child(&busy, here).and_then(|_| expression.of_child(&idle, here)),
+            Kind::Upward => expression.upward(&[busy, idle], here),
+        };
+        match tried {
+            Ok(_) => Ok(expression),
+            Err(error) => wrong(None, format!("does not work: {error}; numbers need a point, as in 2.0 * load")),
+        }
+    }
+
+    /// As it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// `F` of a child.
+    ///
+    /// # Errors
+    /// Why it has no value, in a sentence.
+    pub fn of_child(&self, child: &Child, here: Here) -> Result<f64, String> {
+        let mut context = context();
+        child.numbers().into_iter().chain(here.numbers()).for_each(|(name, number)| {
+            context.add_variable_from_value(name, number);
+        });
+        context.add_variable_from_value("child", child.name.as_str());
+        self.number(&context)
+    }
+
+    /// `G` of the children that take flows.
+    ///
+    /// # Errors
+    /// Why it has no value, in a sentence.
+    pub fn upward(&self, children: &[Child], here: Here) -> Result<f64, String> {
+        let mut context = context();
+        here.numbers().into_iter().for_each(|(name, number)| context.add_variable_from_value(name, number));
+        let children = children.iter().map(|child| {
+            let numbers = child.numbers().into_iter().map(|(name, number)| (name.to_owned(), Value::Float(number)));
+            let name = ("child".to_owned(), Value::String(Arc::new(child.name.clone())));
+            Value::from(numbers.chain([name]).collect::<HashMap<String, Value>>())
+        });
+        context.add_variable_from_value("children", children.collect::<Vec<Value>>());
+        self.number(&context)
+    }
+
+    fn number(&self, context: &Context<'_, '_>) -> Result<f64, String> {
+        let value = match self.program.execute(context) {
+            Ok(Value::Float(number)) => number,
+            Ok(Value::Int(number)) => number as f64,
+            Ok(Value::UInt(number)) => number as f64,
+            Ok(other) => return Err(format!("it gives {:?}, which is no number", other.type_of())),
+            Err(error) => {
+                let said = error.to_string();
+                return Err(said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect());
+            }
+        };
+        if value.is_nan() { Err("it gives what is not a number".into()) } else { Ok(value) }
+    }
+}
+
+fn context<'a>() -> Context<'a, 'a> {
+    let mut context = Context::default();
+    for (name, function) in FUNCTIONS {
+        let of = move |list: Arc<Vec<Value>>| {
+            let number = |value: &Value| match value {
+                Value::Float(number) => Ok(*number),
+                Value::Int(number) => Ok(*number as f64),
+                _ => Err(ExecutionError::function_error(name, "takes a list of numbers")),
+            };
+            list.iter().map(number).collect::<Result<Vec<f64>, _>>().map(|list| function(&list))
+        };
+        context.add_function(name, of).expect("CEL has no function of this name");
+    }
+    context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child(name: &str, load: f64, capacity: f64) -> Child {
+        let name = name.to_owned();
+        Child { name, load, capacity, route_cost: 2.0, rtt_ms: 8.0, weight: 100.0, cost: 1.0, tier: 0.0 }
+    }
+
+    /// A Saturday, 13 o'clock.
+    const HERE: Here = Here { level: 2, wall: WallClock((2 * 24 + 13) * 3_600_000) };
+
+    #[test]
+    fn costs_are_what_the_expression_says() {
+        for (source, expected) in [
+            ("load", 0.25),
+            ("load + 0.1 * route_cost", 0.45),
+            ("child == 'far' ? 100.0 : rtt_ms", 100.0),
+            ("hour >= 8.0 && hour < 18.0 && weekday <= 5.0 ? 1.0 : 7.0", 7.0),
+            ("hour + weekday * 100.0 + level * 1000.0", 2613.0),
+            ("most([load, 0.5, capacity / weight])", 3.0),
+            ("3", 3.0),
+            ("1.0 / (load - 0.25)", f64::INFINITY),
+        ] {
+            let expression = Expression::new(source, Kind::Child).unwrap_or_else(|error| panic!("{source}: {error}"));
+            assert_eq!(expression.of_child(&child("far", 0.25, 300.0), HERE), Ok(expected), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_upward_is_made_of_all_children() {
+        let children = [child("a", 0.2, 100.0), child("b", 0.8, 300.0)];
+        for (source, expected) in [
+            ("mean(children.map(c, c.load))", 0.5),
+            ("sum(children.map(c, c.load * c.capacity)) / sum(children.map(c, c.capacity))", 0.65),
+            ("least(children.map(c, c.load))", 0.2),
+            ("children.exists(c, c.child == 'b') ? 1.0 : 0.0", 1.0),
+        ] {
+            let expression = Expression::new(source, Kind::Upward).unwrap_or_else(|error| panic!("{source}: {error}"));
+            let value = expression.upward(&children, HERE).unwrap();
+            assert!((value - expected).abs() < 1e-9, "{source}: {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_at_once_with_its_place() {
+        for (source, kind, at, says) in [
+            ("load +", Kind::Child, Some(6), "is no expression here"),
+            ("load + lod", Kind::Child, Some(7), "names lod, which is not there; there are load, capacity"),
+            ("children", Kind::Child, Some(0), "names children, which is not there"),
+            ("load", Kind::Upward, Some(0), "names load, which is not there; there are children, level"),
+            ("2 * load", Kind::Child, None, "numbers need a point"),
+            ("child", Kind::Child, None, "which is no number"),
+            ("load > 0.5", Kind::Child, None, "which is no number"),
+            ("sum(['a'])", Kind::Child, None, "takes a list of numbers"),
+            ("load\n+ load", Kind::Child, None, "more than one line"),
+            ("0.0 / 0.0", Kind::Child, None, "not a number"),
+        ] {
+            let error = Expression::new(source, kind).expect_err(source);
+            assert!(error.message.contains(says) && !error.message.contains('\n'), "{source}: {error}");
+            assert_eq!(error.at, at, "{source}: {error}");
+        }
+        assert!(Expression::new(&"(".repeat(900), Kind::Child).is_err());
+        assert!(Expression::new(&format!("1.0{}", " ".repeat(1000)), Kind::Child).is_err());
+    }
+}
