@@ -34,6 +34,7 @@ pub mod packet;
 #[cfg(feature = "dpdk")]
 pub mod replay;
 pub mod service;
+pub mod sim;
 pub mod transport;
 pub mod trust;
 pub mod tunnel;

@@ -1,0 +1,445 @@
+//! All nodes of a topology, their flows, and what must hold of them at every step.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::network::{Faults, Network, NodeId};
+use super::topology::{Selection, Topology};
+use crate::clock::{Instant, WallClock};
+use crate::config::{Config, Parent, Register, Sessions};
+use crate::control::compile::{Compiler, Unconnected};
+use crate::control::conditions::Conditions;
+use crate::control::hierarchy::Hierarchy;
+use crate::control::random::Random;
+use crate::control::session::child::{self, ChildEnd, hello};
+use crate::control::session::parent::EXPIRY_INTERVALS;
+use crate::control::session::{Carrier, Happening, Identity, SessionId};
+use crate::control::wire::{Load, Record, State};
+use crate::service::filter::Filter;
+use crate::service::maglev::ClusterHash;
+use crate::service::selection::Selector;
+use crate::trust::Credentials;
+
+/// From one step to the next.
+pub const STEP: Duration = Duration::from_millis(10);
+
+/// What all nodes may serve.
+const SERVED: &str = "192.0.2.0/24";
+
+/// The virtual host.
+const VIRTUAL_HOST: &str = "192.0.2.80/32";
+
+/// Shape of the lengths of flows: smaller is wilder.
+const PARETO: f64 = 1.5;
+
+/// Slots of a table for each child, about.
+const SLOTS: usize = 100;
+
+struct Router {
+    node: NodeId,
+    config: Config,
+    conditions: Conditions,
+    hierarchy: Hierarchy,
+    compiler: Compiler,
+    selector: Arc<Selector>,
+    /// Children, in the order of the selector's candidates.
+    children: Vec<NodeId>,
+}
+
+struct Server {
+    node: NodeId,
+    end: ChildEnd,
+    parent: SocketAddr,
+    session: Option<SessionId>,
+    flows: u32,
+}
+
+enum Node {
+    Router(Box<Router>),
+    Server(Box<Server>),
+}
+
+/// What happened to new flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// Given to a server that works.
+    pub served: u64,
+    /// Given to a server or router that is dead.
+    pub lost: u64,
+    /// Refused by a router that has no child for them.
+    pub refused: u64,
+}
+
+/// The whole.
+pub struct World {
+    topology: Topology,
+    /// The network between the nodes; faults and cuts may be changed at any time.
+    pub network: Network,
+    nodes: Vec<Node>,
+    names: HashMap<String, NodeId>,
+    random: Random,
+    hash: ClusterHash,
+    /// When flows end, and on which server.
+    ends: BinaryHeap<Reverse<(Instant, NodeId)>>,
+    arrivals: f64,
+    flows: Flows,
+    given: u64,
+}
+
+/// Where the router with this number takes sessions.
+fn address(node: usize) -> SocketAddr {
+    let [_, a, b, c] = (node as u32).to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(10, a, b, c), 9478))
+}
+
+impl World {
+    /// The topology at its start. The same seed gives the same run.
+    ///
+    /// # Panics
+    /// A configuration that is made here is not let in, or a topology that has not been checked.
+    pub fn new(topology: &Topology, seed: u64) -> World {
+        let mut world = World {
+            topology: topology.clone(),
+            network: Network::new(seed ^ 0x5eed),
+            nodes: Vec::new(),
+            names: HashMap::new(),
+            random: Random::new(seed),
+            hash: ClusterHash::new(&[7; 16]),
+            ends: BinaryHeap::new(),
+            arrivals: 0.0,
+            flows: Flows::default(),
+            given: 0,
+        };
+        let most = Duration::from_secs_f64(topology.delay_ms / 1000.0);
+        world.network.faults = Faults { delay: (most / 10, most), loss: topology.loss, duplicates: 0.0 };
+        let systems: Vec<String> = (1..=topology.systems).map(|system| format!("system{system}")).collect();
+        world.router("network", 3, None, &systems);
+        for (system, name) in (1..).zip(&systems) {
+            let sites: Vec<String> = (1..=topology.sites).map(|site| format!("site{system}-{site}")).collect();
+            world.router(name, 2, Some("network"), &sites);
+            for (site, name) in (1..).zip(&sites) {
+                let servers: Vec<String> =
+                    (1..=topology.servers).map(|server| format!("server{system}-{site}-{server}")).collect();
+                world.router(name, 1, Some(&format!("system{system}")), &servers);
+                servers.iter().for_each(|server| world.server(server, name));
+            }
+        }
+        world.connect_children();
+        world
+    }
+
+    fn identity(name: &str, level: u8) -> Identity {
+        let offers = vec![SERVED.parse().expect("a constant prefix")];
+        Identity { name: name.to_owned(), level, offers, not_after: WallClock(u64::MAX) }
+    }
+
+    fn router(&mut self, name: &str, level: u8, parent: Option<&str>, children: &[String]) {
+        let own = address(self.nodes.len());
+        let node = self.network.add(World::identity(name, level), Some(own));
+        let selection = match self.topology.selection {
+            Selection::ConsistentHash => "consistent_hash".to_owned(),
+            Selection::LeastCost => format!("least_cost, cost_function: {:?}", self.topology.cost_function),
+            Selection::Shares => format!("shares, cost_function: {:?}", self.topology.cost_function),
+        };
+        let slots = (children.len() * SLOTS).max(251);
+        // A table's size must be a prime.
+        let prime = (slots..).find(|n| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d))).unwrap_or(251);
+        let mut text =
+            format!("router: {{ name: {name}, level: {level}, tunnel_addresses: [10.255.255.1] }}\nchildren:\n");
+        for (number, child) in children.iter().enumerate() {
+            let _ = writeln!(text, "  - {{ name: {child}, address: {} }}", address(number + 1).ip());
+        }
+        let list = children.join(", ");
+        let _ = write!(
+            text,
+            "virtual_hosts: [{{ name: web, addresses: [{VIRTUAL_HOST}], selection: {selection}, \
+             table_size: {prime}, children: [{list}] }}]"
+        );
+        let mut config = Config::parse(&text, "simulated").unwrap_or_else(|error| panic!("{error}\n{text}"));
+        config.children.iter_mut().for_each(|child| child.register = Register::Required);
+        let parents = parent.map(|parent| Parent { name: parent.to_owned(), address: address(self.names[parent].0) });
+        config.sessions = Sessions {
+            listen: Some(own),
+            interval: self.topology.interval(),
+            parents: parents.into_iter().collect(),
+            // Nobody signs here: the network says who is who.
+            credentials: Some(Credentials {
+                identity: World::identity(name, level),
+                chain: Vec::new(),
+                key: Arc::new(rustls::pki_types::PrivatePkcs8KeyDer::from(Vec::new()).into()),
+                authority: Arc::new(rustls::RootCertStore::empty()),
+            }),
+        };
+        let mut hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, self.random.next());
+        let conditions = Conditions { steering: hierarchy.steering(Instant::ZERO, &config), ..Conditions::default() };
+        let mut compiler = Compiler::new(children.len());
+        let selector = select(&mut compiler, &config, &conditions, Instant::ZERO);
+        let children = Vec::new();
+        let router = Router { node, config, conditions, hierarchy, compiler, selector, children };
+        self.nodes.push(Node::Router(Box::new(router)));
+        self.names.insert(name.to_owned(), node);
+    }
+
+    fn server(&mut self, name: &str, parent: &str) {
+        let node = self.network.add(World::identity(name, 0), None);
+        let end = ChildEnd::new(Instant::ZERO, hello(name.to_owned(), 0), parent.to_owned(), self.random.next());
+        let parent = address(self.names[parent].0);
+        let server = Server { node, end, parent, session: None, flows: 0 };
+        self.nodes.push(Node::Server(Box::new(server)));
+        self.names.insert(name.to_owned(), node);
+    }
+
+    fn connect_children(&mut self) {
+        for node in &mut self.nodes {
+            if let Node::Router(router) = node {
+                let children = router.config.children.iter();
+                router.children = children.map(|child| self.names[&child.name]).collect();
+            }
+        }
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<NodeId> {
+        self.names.get(name).copied()
+    }
+
+    /// Lets nothing pass between a node and its parent, or (`through`) everything again.
+    pub fn cut(&mut self, node: NodeId, through: bool) {
+        for other in (0..self.nodes.len()).map(NodeId).filter(|other| *other != node) {
+            let pair = (node.min(other), node.max(other));
+            if through {
+                self.network.cut.remove(&pair)
+            } else {
+                self.network.cut.insert(pair)
+            };
+        }
+    }
+
+    /// A node does nothing from now on; a server's flows are gone.
+    pub fn kill(&mut self, node: NodeId) {
+        self.network.dead.insert(node);
+    }
+
+    /// A node goes on.
+    pub fn revive(&mut self, node: NodeId) {
+        self.network.dead.remove(&node);
+    }
+
+    /// Time goes on by a [`STEP`].
+    pub fn step(&mut self) {
+        let now = self.network.now + STEP;
+        self.network.advance(now);
+        for node in &mut self.nodes {
+            match node {
+                Node::Router(router) => router.pass(now, &mut self.network),
+                Node::Server(server) => server.pass(now, &mut self.network, self.topology.capacity),
+            }
+        }
+        while let Some(&Reverse((at, node))) = self.ends.peek()
+            && at <= now
+        {
+            self.ends.pop();
+            if let Node::Server(server) = &mut self.nodes[node.0] {
+                server.flows -= 1;
+            }
+        }
+        let (topology, servers) = (&self.topology, self.topology.systems * self.topology.sites * self.topology.servers);
+        let at_a_time = topology.load * f64::from(servers) * f64::from(topology.capacity);
+        // As many end as begin.
+        self.arrivals += at_a_time / topology.flow_seconds * STEP.as_secs_f64();
+        while self.arrivals >= 1.0 {
+            self.arrivals -= 1.0;
+            self.begin_flow(now);
+        }
+    }
+
+    fn begin_flow(&mut self, now: Instant) {
+        self.given += 1;
+        let hash = self.hash.hash(&self.given.to_be_bytes());
+        let mut at = NodeId(0);
+        let mut levels = u8::MAX;
+        loop {
+            if self.network.dead.contains(&at) {
+                self.flows.lost += 1;
+                return;
+            }
+            match &mut self.nodes[at.0] {
+                Node::Router(router) => {
+                    // No loop: every router is below the one before it.
+                    let level = router.config.router.level;
+                    assert!(level < levels, "a flow goes up or sideways at {}", router.config.router.name);
+                    levels = level;
+                    // One child for a flow: whoever asks again is told the same.
+                    let child = router.selector.select(hash);
+                    assert_eq!(
+                        child,
+                        router.selector.select_again(hash),
+                        "{} has two minds",
+                        router.config.router.name
+                    );
+                    match child {
+                        Some(child) => at = router.children[child],
+                        None => {
+                            self.flows.refused += 1;
+                            return;
+                        }
+                    }
+                }
+                Node::Server(server) => {
+                    server.flows += 1;
+                    self.flows.served += 1;
+                    let least = self.topology.flow_seconds * (PARETO - 1.0) / PARETO;
+                    let lasts = least / (1.0 - self.random.fraction()).powf(1.0 / PARETO);
+                    let lasts = Duration::from_secs_f64(lasts.min(86_400.0));
+                    self.ends.push(Reverse((now + lasts, at)));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What became of new flows since this was asked last.
+    pub fn take_flows(&mut self) -> Flows {
+        std::mem::take(&mut self.flows)
+    }
+
+    /// The load of each server that works: 1 is its capacity.
+    pub fn loads(&self) -> Vec<f64> {
+        let alive = |node: &Node| match node {
+            Node::Server(server) if !self.network.dead.contains(&server.node) => {
+                Some(f64::from(server.flows) / f64::from(self.topology.capacity))
+            }
+            _ => None,
+        };
+        self.nodes.iter().filter_map(alive).collect()
+    }
+
+    /// Shares of new flows of a router's children, by name; empty for what is no router.
+    pub fn shares(&self, router: &str) -> Vec<(String, f64)> {
+        let Some(Node::Router(router)) = self.node(router).map(|node| &self.nodes[node.0]) else { return Vec::new() };
+        let shares = router.selector.shares();
+        let all: usize = shares.values().sum();
+        let share = |at: usize| shares.get(&at).copied().unwrap_or(0) as f64 / all.max(1) as f64;
+        router.config.children.iter().enumerate().map(|(at, child)| (child.name.clone(), share(at))).collect()
+    }
+
+    /// The oldest news of a child that any router goes by.
+    pub fn staleness(&self) -> Duration {
+        let routers = self.nodes.iter().filter_map(|node| match node {
+            Node::Router(router) if !self.network.dead.contains(&router.node) => Some(router),
+            _ => None,
+        });
+        let ages = routers.flat_map(|router| {
+            let names = router.config.children.iter();
+            names.filter_map(|child| Some(self.network.now - router.hierarchy.news(&child.name)?.received))
+        });
+        ages.max().unwrap_or_default()
+    }
+
+    /// Checks what must hold at every step.
+    ///
+    /// # Panics
+    /// It does not hold.
+    pub fn check(&self) {
+        let now = self.network.now;
+        let expiry = self.topology.interval() * EXPIRY_INTERVALS;
+        for node in &self.nodes {
+            let Node::Router(router) = node else { continue };
+            if self.network.dead.contains(&router.node) {
+                continue;
+            }
+            let name = &router.config.router.name;
+            for child in &router.config.children {
+                let Some(news) = router.hierarchy.news(&child.name) else { continue };
+                assert!(news.expires > now, "{name} keeps what {} said past its expiry", child.name);
+                assert!(now - news.received <= expiry, "{name} goes by old news of {}", child.name);
+                let identity = self.network.identity(self.names[&child.name]);
+                assert!(identity.level < router.config.router.level, "{name} has a child that is not below it");
+                for record in news.report.records() {
+                    assert!(
+                        identity.may_offer(record.prefix),
+                        "{name} lets {} serve {}, which its certificate does not allow",
+                        child.name,
+                        record.prefix
+                    );
+                }
+            }
+            for (at, child) in router.selector.shares().keys().map(|at| (at, &router.config.children[*at])) {
+                let known = router.hierarchy.news(&child.name).is_some();
+                assert!(known, "{name} gives flows to {} ({at}), of which it knows nothing", child.name);
+            }
+        }
+    }
+}
+
+fn select(compiler: &mut Compiler, config: &Config, conditions: &Conditions, now: Instant) -> Arc<Selector> {
+    let compiled = compiler.compile(config, conditions, &Unconnected, now);
+    let tables = compiled.expect("as many targets as there are children").tables;
+    tables.virtual_hosts[0].selector.clone()
+}
+
+impl Router {
+    fn pass(&mut self, now: Instant, network: &mut Network) {
+        if network.dead.contains(&self.node) {
+            return;
+        }
+        let due = self.hierarchy.next_deadline().is_some_and(|deadline| deadline <= now);
+        if !due && !network.has_arrived(self.node) {
+            return;
+        }
+        let mut end = network.at(self.node);
+        if self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions).steered {
+            self.selector = select(&mut self.compiler, &self.config, &self.conditions, now);
+        }
+    }
+}
+
+impl Server {
+    fn pass(&mut self, now: Instant, network: &mut Network, capacity: u32) {
+        if network.dead.contains(&self.node) {
+            return;
+        }
+        let due = self.end.next_deadline().is_some_and(|deadline| deadline <= now);
+        if !due && !network.has_arrived(self.node) {
+            return;
+        }
+        let mut carrier = network.at(self.node);
+        let mut outputs = Vec::new();
+        while let Some(happening) = carrier.poll() {
+            let (id, input) = match &happening {
+                Happening::Opened(id, identity) => (*id, child::Input::Opened(identity.clone())),
+                Happening::Received(id, bytes) => (*id, child::Input::Received(bytes)),
+                Happening::Closed(id, why) => (*id, child::Input::Closed(why)),
+                Happening::Rejected(_) => continue,
+            };
+            // Of a session that was given up, something may still be on its way.
+            if Some(id) == self.session {
+                outputs.extend(self.end.handle(now, input));
+            }
+            self.perform(&mut outputs, &mut carrier);
+        }
+        outputs.extend(self.end.handle(now, child::Input::Tick));
+        if self.end.wants_report() {
+            let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
+            let prefix = VIRTUAL_HOST.parse().expect("a constant prefix");
+            let record = Record { prefix, service: Filter::ANY, state: State::Serving, load, capacity };
+            outputs.extend(self.end.handle(now, child::Input::Report(vec![record])));
+        }
+        self.perform(&mut outputs, &mut carrier);
+    }
+
+    fn perform(&mut self, outputs: &mut Vec<child::Output>, carrier: &mut impl Carrier<Address = SocketAddr>) {
+        for output in outputs.drain(..) {
+            match output {
+                child::Output::Connect => self.session = Some(carrier.connect(&self.parent)),
+                child::Output::Send(bytes) => self.session.iter().for_each(|id| carrier.send(*id, bytes.clone())),
+                child::Output::Close => self.session.take().iter().for_each(|id| carrier.close(*id)),
+                child::Output::Report | child::Output::Told(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Simulated hierarchies: what must hold whatever the network does, and how shares and failures come out.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use slr::sim::network::Faults;
+use slr::sim::world::STEP;
+use slr::sim::{Study, Topology, World};
+
+/// Runs that are left to chance.
+const SEEDS: u64 = 200;
+
+fn topology(text: &str) -> Topology {
+    Topology::parse(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Numbers of a seed, for what is to happen.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+/// A small hierarchy under loss, delay, duplicates, cuts and deaths, and then in peace.
+fn one_run(seed: u64) {
+    let mut dice = Dice(seed);
+    let selection = ["shares", "least_cost", "consistent_hash"][dice.next(3) as usize];
+    let topology = topology(&format!(
+        "{{ systems: 2, sites: 2, servers: 2, capacity: 20, interval: 0.5, flow_seconds: 2.0, selection: {selection} }}"
+    ));
+    let names: Vec<String> = topology.names().collect();
+    let mut world = World::new(&topology, seed);
+    let milliseconds = |ms| Duration::from_millis(ms);
+    let mut hurt = Vec::new();
+    for step in 0..1000 {
+        if step % 50 == 0 {
+            let most = 1 + dice.next(400);
+            let (loss, duplicates) = (dice.next(30) as f64 / 100.0, dice.next(10) as f64 / 100.0);
+            world.network.faults = Faults { delay: (milliseconds(1), milliseconds(most)), loss, duplicates };
+            let node = world.node(&names[dice.next(names.len() as u64) as usize]).expect("a node");
+            match dice.next(4) {
+                0 => world.cut(node, false),
+                1 => world.kill(node),
+                _ => {}
+            }
+            hurt.push(node);
+            if dice.next(2) == 0 {
+                for node in hurt.drain(..) {
+                    world.cut(node, true);
+                    world.revive(node);
+                }
+            }
+        }
+        world.step();
+        world.check();
+    }
+    // In peace all that is there is found again: an attempt may wait for 20 s, and one that was under way for 10 s more.
+    for node in hurt {
+        world.cut(node, true);
+        world.revive(node);
+    }
+    world.network.faults = Faults::NONE;
+    for step in 0..4500 {
+        world.step();
+        if step % 10 == 0 {
+            world.check();
+        }
+    }
+    world.take_flows();
+    for _ in 0..100 {
+        world.step();
+    }
+    let flows = world.take_flows();
+    assert!(flows.served > 0 && flows.lost == 0 && flows.refused == 0, "{flows:?}");
+    if selection != "least_cost" {
+        for router in ["network", "system1", "system2", "site1-1", "site2-2"] {
+            let shares = world.shares(router);
+            assert!(shares.iter().all(|(_, share)| *share > 0.1), "{router}: {shares:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_the_network_does_nobody_goes_by_old_or_foreign_news_and_no_flow_goes_round() {
+    for seed in 0..SEEDS {
+        let outcome = std::panic::catch_unwind(|| one_run(seed));
+        assert!(outcome.is_ok(), "seed {seed} fails");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_same_seed_gives_the_same_run(seed in any::<u64>()) {
+        let topology = topology("{ seconds: 5.0, loss: 0.1, delay_ms: 300.0, events: [{ at: 2.0, kill: server1-1-1 }] }");
+        prop_assert_eq!(Study::run(&topology, seed), Study::run(&topology, seed));
+    }
+}
+
+#[test]
+fn shares_hold_servers_together_where_the_cheapest_one_swings() {
+    let text = |selection: &str| {
+        topology(&format!(
+            "{{ systems: 2, sites: 3, servers: 4, capacity: 1000, load: 0.8, flow_seconds: 10.0, seconds: 90.0, selection: {selection} }}"
+        ))
+    };
+    let shares = Study::run(&text("shares"), 1);
+    assert!(shares.imbalance <= 1.15, "{shares}");
+    let cheapest = Study::run(&text("least_cost"), 1);
+    assert!(cheapest.imbalance > 1.3, "{cheapest}");
+}
+
+#[test]
+fn a_site_that_dies_is_out_of_every_table_within_four_intervals_and_comes_back() {
+    let topology = topology("{ systems: 2, sites: 2, servers: 2, capacity: 100 }");
+    let mut world = World::new(&topology, 5);
+    let run = |world: &mut World, seconds: f64| {
+        for _ in 0..(seconds / STEP.as_secs_f64()) as u32 {
+            world.step();
+        }
+    };
+    run(&mut world, 20.0);
+    let share = |world: &World, router: &str, child: usize| world.shares(router)[child].1;
+    assert!(share(&world, "system1", 0) > 0.3);
+    let site = world.node("site1-1").expect("a site");
+    world.kill(site);
+    run(&mut world, 4.0);
+    assert_eq!(share(&world, "system1", 0), 0.0);
+    world.take_flows();
+    run(&mut world, 5.0);
+    assert_eq!(world.take_flows().lost, 0);
+    // A whole system, seen by the network's router.
+    let system = world.node("system2").expect("a system");
+    world.kill(system);
+    run(&mut world, 4.0);
+    assert_eq!((share(&world, "network", 0), share(&world, "network", 1)), (1.0, 0.0));
+    world.revive(system);
+    world.revive(site);
+    run(&mut world, 60.0);
+    assert!(share(&world, "network", 1) > 0.3 && share(&world, "system1", 0) > 0.3);
+}
+
+#[test]
+fn control_traffic_is_the_same_whether_children_fail_or_not() {
+    // Their agents do not answer: what the routers tell each other is a full snapshot in any case.
+    let study = |events: &str| {
+        let text = format!("{{ seconds: 30.0, load: 0.1, events: [{events}] }}");
+        let study = Study::run(&topology(&text), 3);
+        let late = &study.samples[15..];
+        late.iter().map(|sample| sample.control_bytes_per_second).sum::<f64>() / late.len() as f64
+    };
+    let (well, ill) = (study(""), study("{ at: 8.0, cut: server1-1-1 }, { at: 8.0, cut: server2-3-4 }"));
+    // Two of 24 servers' sessions are gone: their own bytes are missing, and no others are added.
+    assert!(ill <= well && ill >= well * 0.9, "{well} and {ill} bytes a second");
+}
+
+#[test]
+fn a_topology_that_makes_no_sense_is_refused_in_one_line() {
+    for (text, says) in [
+        ("{ systems: 0 }", "systems 0 is out of range; write one from 1 to 10000"),
+        ("{ sites: 10000, servers: 1000 }", "servers are more than 200000 in all; write fewer"),
+        ("{ loss: 2.0 }", "loss 2 is out of range; write one from 0 to 0.9"),
+        ("{ cost_function: lod }", "cost_function names lod, which is not there"),
+        (
+            "{ events: [{ at: 1.0, kill: site9-1 }] }",
+            "events name \"site9-1\", which is not there; write one like site1-2",
+        ),
+        ("{ colour: red }", "colour"),
+    ] {
+        let error = Topology::parse(text).expect_err(text).to_string();
+        assert!(error.contains(says) && error.lines().count() == 1, "{text}: {error}");
+    }
+}
