@@ -531,6 +531,7 @@ fn slow_path(
                     neighbours.tell();
                     children.tell();
                     sessions.tell();
+                    thinking.set_wall(clock.now(), wall_clock());
                 }
                 _ = expiring.tick() => tell_expiry(thinking.config()),
                 // A large file takes its time to read, which the slow path has not.

@@ -113,6 +113,8 @@ pub struct Compiler {
     selectors: HashMap<String, (SelectorInputs, Arc<Selector>)>,
     /// The child of each target, by its position in the configuration.
     children: Vec<Option<usize>>,
+    /// The tables of those selectors: equal children with equal shares have one between them.
+    tables: TableCache,
 }
 
 /// All that a selector depends on. Costs are compared by their bits.
@@ -121,7 +123,13 @@ type SelectorInputs = (Policy, u32, [u8; 16], Vec<(String, Weight, u64, u8, bool
 impl Compiler {
     /// A compiler of snapshots with `targets_max` targets at most.
     pub fn new(targets_max: usize) -> Compiler {
-        Compiler { numbers: Numbers::new(targets_max), selectors: HashMap::new(), children: Vec::new() }
+        let tables = TableCache::new([0; 16]);
+        Compiler { numbers: Numbers::new(targets_max), selectors: HashMap::new(), children: Vec::new(), tables }
+    }
+
+    /// Memory of the tables by which new flows find their child, in bytes.
+    pub fn table_bytes(&self) -> usize {
+        self.tables.bytes()
     }
 
     /// The child of a target in the last configuration, by its position there; `None` where no member has it.
@@ -141,7 +149,9 @@ impl Compiler {
         now: Instant,
     ) -> Result<Compiled, TooManyTargets> {
         let mut numbers = self.numbers.clone();
-        let mut tables = TableCache::new(config.cluster.key);
+        if *self.tables.key() != config.cluster.key {
+            self.tables = TableCache::new(config.cluster.key);
+        }
         let mut selectors = HashMap::new();
         let mut virtual_hosts = Vec::new();
         numbers.begin(longest(&config.flows.timeouts));
@@ -165,7 +175,7 @@ impl Compiler {
             let same = self.selectors.get(&host.name).filter(|(before, _)| *before == inputs);
             let selector = match same {
                 Some((_, selector)) => selector.clone(),
-                None => Arc::new(Selector::build(host.policy, &candidates, host.table_size, &mut tables)),
+                None => Arc::new(Selector::build(host.policy, &candidates, host.table_size, &mut self.tables)),
             };
             selectors.insert(host.name.clone(), (inputs, selector.clone()));
             let (name, granularity) = (host.name.clone(), host.flow);
@@ -187,6 +197,7 @@ impl Compiler {
             }
         }
         (self.numbers, self.selectors) = (numbers, selectors);
+        self.tables.drop_unused();
         let tables = ForwardTables {
             own: own_addresses(config),
             parents: config.router.parents.clone(),

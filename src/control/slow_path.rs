@@ -60,6 +60,8 @@ pub struct SlowPathCounters {
     /// Packets that wait for a next hop now.
     pub waiting: Counter,
     waiting_dropped: [Counter; WaitingDrop::ALL.len()],
+    /// Memory of the tables by which new flows find their child, in bytes.
+    pub table_bytes: Counter,
     /// What senders have been told about packets that could not be carried.
     pub icmp: Arc<IcmpCounters>,
     /// What came of errors about our own tunnel packets.
@@ -159,6 +161,7 @@ impl SlowPath {
         let (icmp, path_mtus) = (Icmp::default(), PathMtus::default());
         let (sent, learned) = (icmp.counters().clone(), path_mtus.counters().clone());
         let counters = Arc::new(SlowPathCounters { icmp: sent, path_mtu: learned, ..SlowPathCounters::default() });
+        counters.table_bytes.set(compiler.table_bytes() as u64);
         SlowPath {
             config,
             conditions: Conditions::default(),
@@ -443,6 +446,7 @@ impl SlowPath {
             renumbered.iter().for_each(|target| worker.counters.forget(*target));
         }
         tables.capture = self.capture.clone();
+        self.counters.table_bytes.set(self.compiler.table_bytes() as u64);
         self.publication = Publication { number: self.publication.number + 1, at: now };
         self.retired.push(self.published.swap(Arc::new(tables)));
         for address in std::mem::take(&mut self.found) {

@@ -262,6 +262,12 @@ impl ForwardCollector {
             ),
             ("slr_fragments_sent_total", "Those pieces.", COUNTER, self.per_worker(|w| &w.pieces)),
             (
+                "slr_selection_table_bytes",
+                "Memory of the tables by which new flows find their child.",
+                GAUGE,
+                vec![(Vec::new(), slow_path.table_bytes.get() as f64)],
+            ),
+            (
                 "slr_waiting_packets",
                 "Packets that wait until their next hop is found.",
                 GAUGE,

@@ -201,6 +201,11 @@ impl TableCache {
         TableCache { key, maglev: HashMap::new(), turns: HashMap::new() }
     }
 
+    /// The cluster's key that the tables are made with.
+    pub fn key(&self) -> &[u8; 16] {
+        &self.key
+    }
+
     /// Memory of all tables, in bytes.
     pub fn bytes(&self) -> usize {
         let maglev = self.maglev.values().map(Maglev::slots);

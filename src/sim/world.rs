@@ -33,6 +33,12 @@ const SERVED: &str = "192.0.2.0/24";
 /// The virtual host.
 const VIRTUAL_HOST: &str = "192.0.2.80/32";
 
+/// What servers also report that do not keep to their certificate.
+const FOREIGN: &str = "198.51.100.0/24";
+
+/// One server of so many does not.
+const ROGUES: usize = 5;
+
 /// Shape of the lengths of flows: smaller is wilder.
 const PARETO: f64 = 1.5;
 
@@ -425,9 +431,15 @@ impl Server {
         outputs.extend(self.end.handle(now, child::Input::Tick));
         if self.end.wants_report() {
             let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
-            let prefix = VIRTUAL_HOST.parse().expect("a constant prefix");
-            let record = Record { prefix, service: Filter::ANY, state: State::Serving, load, capacity };
-            outputs.extend(self.end.handle(now, child::Input::Report(vec![record])));
+            let record = |prefix: &str| {
+                let prefix = prefix.parse().expect("a constant prefix");
+                Record { prefix, service: Filter::ANY, state: State::Serving, load, capacity }
+            };
+            let mut records = vec![record(VIRTUAL_HOST)];
+            if self.node.0.is_multiple_of(ROGUES) {
+                records.push(record(FOREIGN));
+            }
+            outputs.extend(self.end.handle(now, child::Input::Report(records)));
         }
         self.perform(&mut outputs, &mut carrier);
     }

@@ -41,8 +41,9 @@ const SESSIONS_SPARE: usize = 64;
 /// Happenings that are taken in in a pass at most, so that no peer keeps the slow path from its other work.
 const HAPPENINGS_PER_PASS: usize = 256;
 
-/// From one view to the next, at least.
-const VIEWING: Duration = Duration::from_millis(500);
+/// From one view to the next, at least: in all, and for each virtual host of each child, so that a large one takes no large
+/// part of the slow path's time.
+const VIEWING: (Duration, Duration) = (Duration::from_millis(500), Duration::from_micros(20));
 
 struct Upward {
     end: ChildEnd,
@@ -128,6 +129,14 @@ impl Hierarchy {
         };
         hierarchy.index(config);
         hierarchy
+    }
+
+    /// The calendar is corrected: it is `wall` now.
+    pub fn set_wall(&mut self, now: Instant, wall: WallClock) {
+        self.wall = (now, wall);
+        if let Some(children) = &mut self.children {
+            children.set_wall(now, wall);
+        }
     }
 
     /// Where others can read what is known.
@@ -235,8 +244,10 @@ impl Hierarchy {
                 self.upward(now, position, child::Input::Report(records), carrier, &mut outcome);
             }
         }
-        if now >= self.view_after || !changed.is_empty() {
-            self.view_after = now + VIEWING;
+        if now >= self.view_after {
+            let entries: usize = self.hosts.values().map(Vec::len).sum();
+            let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+            self.view_after = now + VIEWING.0.max(VIEWING.1.saturating_mul(entries));
             self.look.store(Arc::new(self.view(now, config)));
         }
         outcome

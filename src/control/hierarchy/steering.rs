@@ -22,7 +22,7 @@ impl Hierarchy {
     /// What a child says of a virtual host, and what that means without any costs.
     fn said(&self, config: &Config, host: &VirtualHost, member: &Member) -> (Steer, Option<Serves>) {
         let child = &config.children[member.child];
-        match (child.register, self.news(&child.name)) {
+        match (child.register, self.news(&child.name).filter(|news| news.reported)) {
             (Register::Off, _) | (Register::Optional, None) => (Steer::AsConfigured, None),
             (Register::Required, None) => (Steer::TakesNone, None),
             (_, Some(news)) => match news.report.of(&host.addresses, &host.services) {

@@ -296,9 +296,8 @@ impl ChildEnd {
                 (self.sequence, self.acknowledged) = (Sequence(0), now);
                 self.interval = welcome.interval.clamp(INTERVALS.0, INTERVALS.1);
                 self.wall = Some((now, welcome.wall));
-                if self.draining {
-                    self.send(Message::Drain(true), outputs);
-                }
+                // The parent may remember otherwise from an earlier session.
+                self.send(Message::Drain(self.draining), outputs);
             }
             (Message::Acknowledgement(of), Stage::Established) => {
                 self.acknowledged = now;

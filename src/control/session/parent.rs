@@ -109,6 +109,8 @@ impl ParentCounters {
 pub struct News {
     /// Its last update.
     pub report: Arc<Report>,
+    /// Whether there has been one.
+    pub reported: bool,
     /// When that came.
     pub received: Instant,
     /// When that is not believed any more.
@@ -441,8 +443,8 @@ impl ParentEnd {
         let report = Report::new(records);
         let round_trip = session.round_trip.0;
         let news = self.children.entry(name.clone()).or_default();
-        let changed = *news.report != report;
-        (news.received, news.expires, news.refused) = (now, expires, refused);
+        let changed = !news.reported || *news.report != report;
+        (news.received, news.expires, news.refused, news.reported) = (now, expires, refused, true);
         (news.session, news.round_trip) = (Some(id), round_trip);
         if changed {
             news.report = Arc::new(report);

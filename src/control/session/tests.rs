@@ -188,6 +188,13 @@ fn a_session_that_drains_says_so_again_when_it_comes_back() {
     pair.child(at(0), child::Input::Drain(true));
     pair.run(at(0));
     assert!(pair.parent.news("site1").unwrap().draining);
+    // And that it does no more, if that has changed while it was away.
+    let session = pair.session.take().unwrap();
+    pair.parent.handle(at(100), parent::Input::Closed(session, "reset"));
+    pair.child(at(100), child::Input::Closed("reset"));
+    pair.child(at(100), child::Input::Drain(false));
+    pair.run(at(1000));
+    assert!(!pair.parent.news("site1").unwrap().draining);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Outdated, SlowPath};
-use crate::clock::Instant;
+use crate::clock::{Instant, WallClock};
 use crate::control::hierarchy::{Hierarchy, Outcome};
 use crate::control::session::Carrier;
 
@@ -28,6 +28,13 @@ impl SlowPath {
             self.outdated = Outdated::Selection;
         }
         told
+    }
+
+    /// The calendar is corrected: it is `wall` now.
+    pub fn set_wall(&mut self, now: Instant, wall: WallClock) {
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.set_wall(now, wall);
+        }
     }
 
     /// Says goodbye to the parents.
