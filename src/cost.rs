@@ -56,8 +56,11 @@ impl Kind {
     }
 }
 
-/// Functions of a list that CEL does not have.
-const FUNCTIONS: [(&str, fn(&[f64]) -> f64); 4] = [
+/// A function of a list, by its name.
+type OfList = (&'static str, fn(&[f64]) -> f64);
+
+/// Those that CEL does not have.
+const FUNCTIONS: [OfList; 4] = [
     ("sum", |list| list.iter().sum()),
     ("mean", |list| list.iter().sum::<f64>() / list.len().max(1) as f64),
     ("least", |list| list.iter().copied().fold(f64::INFINITY, f64::min)),

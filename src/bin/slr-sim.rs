@@ -16,7 +16,7 @@ use slr::sim::{Study, Topology};
     after_help = "A topology, with the defaults of what is left out:\n  \
     systems: 2\n  sites: 3            # of each system\n  servers: 4          # of each site\n  \
     capacity: 100       # flows that a server serves at a time\n  interval: 1.0       # seconds between updates\n  \
-    selection: shares   # or least_cost, consistent_hash\n  cost_function: load\n  load: 0.8           # of all capacities\n  \
+    slots: 1000         # of a table, for each child\n  selection: shares   # or least_cost, consistent_hash\n  cost_function: load\n  load: 0.8           # of all capacities\n  \
     flow_seconds: 10.0\n  seconds: 60.0\n  delay_ms: 10.0\n  loss: 0.0\n  \
     events: [{ at: 20, kill: site1-2 }, { at: 40, revive: site1-2 }]   # also cut, mend: its sessions\n\n\
     Example:\n  slr-sim --config topology.yaml --seed 7 --csv run.csv"

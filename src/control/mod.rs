@@ -9,7 +9,7 @@ pub mod icmp;
 pub mod neighbours;
 mod numbers;
 pub mod path_mtu;
-pub mod random;
+pub(crate) mod random;
 pub mod rate_limit;
 pub mod session;
 pub mod slow_path;

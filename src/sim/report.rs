@@ -37,7 +37,7 @@ pub struct Study {
     pub seed: u64,
     /// One for each interval.
     pub samples: Vec<Sample>,
-    /// Highest load over the mean, on average over the last half of the run.
+    /// Highest load over the mean, on average over the last quarter of the run.
     pub imbalance: f64,
 }
 
@@ -80,7 +80,7 @@ impl Study {
                 systems: world.shares("network").into_iter().map(|(_, share)| share).collect(),
             });
         }
-        let late = &samples[samples.len() / 2..];
+        let late = &samples[samples.len() * 3 / 4..];
         let ratio = |sample: &Sample| sample.load_max / sample.load_mean.max(1e-9);
         let imbalance = late.iter().map(ratio).sum::<f64>() / late.len().max(1) as f64;
         Study { seed, samples, imbalance }
@@ -125,7 +125,7 @@ impl fmt::Display for Study {
         }
         writeln!(
             f,
-            "seed {}: in the last half, the busiest server has {:.3} times the mean load",
+            "seed {}: in the last quarter, the busiest server has {:.3} times the mean load",
             self.seed, self.imbalance
         )
     }

@@ -51,6 +51,9 @@ pub struct Topology {
     pub capacity: u32,
     /// From one update to the next, in seconds.
     pub interval: f64,
+    /// Slots of a table for each child, about. With few of them the tables of two levels, which look at the same hash, fall
+    /// together unevenly.
+    pub slots: u32,
     /// How new flows are given out, at every level.
     pub selection: Selection,
     /// What a child costs; see [`crate::cost`].
@@ -77,6 +80,7 @@ impl Default for Topology {
             servers: 4,
             capacity: 100,
             interval: 1.0,
+            slots: 1000,
             selection: Selection::Shares,
             cost_function: "load".into(),
             load: 0.8,
@@ -126,6 +130,9 @@ impl Topology {
         }
         if u64::from(self.systems) * u64::from(self.sites) * u64::from(self.servers) > u64::from(SERVERS_MAX) {
             return wrong("servers", format!("are more than {SERVERS_MAX} in all; write fewer"));
+        }
+        if !(10..=10_000).contains(&self.slots) {
+            return wrong("slots", format!("{} is out of range; write one from 10 to 10000", self.slots));
         }
         if self.capacity == 0 {
             return wrong("capacity", "0 lets no server serve; write at least 1".into());

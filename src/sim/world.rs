@@ -42,8 +42,8 @@ const ROGUES: usize = 5;
 /// Shape of the lengths of flows: smaller is wilder.
 const PARETO: f64 = 1.5;
 
-/// Slots of a table for each child, about.
-const SLOTS: usize = 100;
+/// Slots of a table at most.
+const SLOTS_MAX: usize = 65_537;
 
 struct Router {
     node: NodeId,
@@ -151,7 +151,7 @@ impl World {
             Selection::LeastCost => format!("least_cost, cost_function: {:?}", self.topology.cost_function),
             Selection::Shares => format!("shares, cost_function: {:?}", self.topology.cost_function),
         };
-        let slots = (children.len() * SLOTS).max(251);
+        let slots = (children.len() * self.topology.slots as usize).clamp(251, SLOTS_MAX);
         // A table's size must be a prime.
         let prime = (slots..).find(|n| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d))).unwrap_or(251);
         let mut text =

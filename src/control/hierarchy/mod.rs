@@ -24,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::conditions::{Conditions, Steering};
+use super::conditions::{Conditions, Steer, Steering};
 use super::random::Random;
 use super::session::child::{self, ChildEnd};
 use super::session::parent::{self, News, ParentEnd, Settings};
@@ -228,12 +228,17 @@ impl Hierarchy {
             self.step_at = now + config.sessions.interval;
             hosts.extend(&self.priced);
         }
+        let mut urgent = false;
         for host in hosts {
             let steers = self.steer(now, config, conditions, host, steps);
+            let able = |steer: Steer| matches!(steer, Steer::AsConfigured | Steer::Takes { .. });
+            let before = (0..steers.len()).any(|member| able(conditions.steering.of(host, member)));
+            // Another load can wait for the end of the interval: traffic is the same whatever happens.
+            urgent |= before != steers.iter().copied().any(able);
             outcome.steered |= conditions.steering.set(host, steers);
         }
         outcome.told.extend(self.cost_error.take());
-        if outcome.steered {
+        if urgent {
             for position in 0..self.parents.len() {
                 self.upward(now, position, child::Input::Urgent, carrier, &mut outcome);
             }

@@ -3,6 +3,9 @@
 //! News are an interval old, and flows that have been given out come to weigh on a child only later. Whoever gives the
 //! cheapest child everything at once makes it the most expensive one. So a share goes a part of the way in an interval, by
 //! no more than a part of itself, and what workers select by changes only when it has moved noticeably.
+//!
+//! A router that starts hears from one child after the other, and of loads that mean nothing yet: for its first intervals
+//! shares go by capacity alone, and at once.
 
 use crate::units::Weight;
 
@@ -13,13 +16,16 @@ const PART: f64 = 0.3;
 const CHANGE_MAX: f64 = 0.25;
 
 /// Of a fair share, what a smaller one counts as when its change is bounded: who starts from nothing must get somewhere.
-const SMALL: f64 = 0.5;
+const SMALL: f64 = 1.0;
 
 /// By how much a share must have moved from what is in force, in parts of itself, until it takes effect.
 const NOTICEABLE: f64 = 0.03;
 
 /// A cost that is less than this part of the highest counts as this part, so that shares differ by no more than that.
-const COST_MIN: f64 = 0.02;
+const COST_MIN: f64 = 0.1;
+
+/// Intervals at the start in which costs do not count.
+const SETTLING: u8 = 5;
 
 /// Weight of the largest share: fine enough, and coarse enough that equal children are seen to be equal.
 const WEIGHT_MAX: f64 = 1000.0;
@@ -31,11 +37,27 @@ pub struct Shares {
     moving: Vec<f64>,
     /// What is in force.
     settled: Vec<f64>,
+    /// Intervals that have passed, up to [`SETTLING`].
+    age: u8,
 }
 
 impl Shares {
-    /// An interval has passed: goes towards `wanted`, one for each child in any unit, `None` for one that takes no flows.
-    pub fn step(&mut self, wanted: &[Option<f64>]) {
+    /// Goes towards what children with these costs and capacities want, `None` for one that takes no flows. `passed`: an
+    /// interval is over; else who takes flows has changed.
+    pub fn step(&mut self, children: &[Option<(f64, f64)>], passed: bool) {
+        let settling = self.age < SETTLING;
+        self.age = self.age.saturating_add(passed.into()).min(SETTLING);
+        let capacity = |(_, capacity): (f64, f64)| (1.0, capacity);
+        match settling {
+            true => {
+                self.moving.clear();
+                self.go(&wanted(&children.iter().map(|child| child.map(capacity)).collect::<Vec<_>>()));
+            }
+            false => self.go(&wanted(children)),
+        }
+    }
+
+    fn go(&mut self, wanted: &[Option<f64>]) {
         let sum: f64 = wanted.iter().flatten().sum();
         let takers = wanted.iter().flatten().count().max(1) as f64;
         let part = |want: &Option<f64>| match (want, sum > 0.0) {
@@ -86,7 +108,7 @@ impl Shares {
 }
 
 /// What children want that have these costs and capacities: in proportion to capacity, and against cost.
-pub fn wanted(children: &[Option<(f64, f64)>]) -> Vec<Option<f64>> {
+fn wanted(children: &[Option<(f64, f64)>]) -> Vec<Option<f64>> {
     let highest = children.iter().flatten().map(|(cost, _)| *cost).filter(|cost| cost.is_finite()).fold(0.0, f64::max);
     let floor = if highest > 0.0 { highest * COST_MIN } else { 1.0 };
     // A cost without measure is that of a child that is not to be chosen as long as there is another.
@@ -99,7 +121,7 @@ mod tests {
 
     fn shares(steps: &[&[Option<f64>]]) -> Shares {
         let mut shares = Shares::default();
-        steps.iter().for_each(|wanted| shares.step(wanted));
+        steps.iter().for_each(|wanted| shares.go(wanted));
         shares
     }
 
@@ -110,10 +132,10 @@ mod tests {
         assert_eq!([0, 1, 2].map(|at| shares.of(at)), [0.5, 0.5, 0.0]);
         let mut before = shares.clone();
         for step in 0..40 {
-            shares.step(&[Some(900.0), Some(100.0), None]);
+            shares.go(&[Some(900.0), Some(100.0), None]);
             for at in [0, 1] {
                 let (now, then) = (shares.moving[at], before.moving[at]);
-                assert!((now - then).abs() <= CHANGE_MAX * then.max(0.25) * 1.2, "step {step}: {then} to {now}");
+                assert!((now - then).abs() <= CHANGE_MAX * then.max(0.5) * 1.2, "step {step}: {then} to {now}");
             }
             assert!((shares.moving.iter().sum::<f64>() - 1.0).abs() < 1e-9);
             before = shares.clone();
@@ -130,7 +152,7 @@ mod tests {
         let before = shares.settled.clone();
         for step in 0..50 {
             let swing = if step % 2 == 0 { 1.0 } else { -1.0 };
-            shares.step(&[Some(100.0 + swing * 5.0), Some(100.0 - swing * 5.0)]);
+            shares.go(&[Some(100.0 + swing * 5.0), Some(100.0 - swing * 5.0)]);
             assert_eq!(shares.settled, before, "step {step}");
         }
     }
@@ -138,22 +160,36 @@ mod tests {
     #[test]
     fn who_takes_no_flows_has_no_share_at_once_and_who_comes_back_gets_it_slowly() {
         let mut shares = shares(&[&[Some(100.0), Some(100.0)]]);
-        shares.step(&[Some(100.0), None]);
+        shares.go(&[Some(100.0), None]);
         assert_eq!([shares.of(0), shares.of(1)], [1.0, 0.0]);
         let mut last = 0.0;
         let mut steps = 0;
         while shares.of(1) < 0.45 {
-            shares.step(&[Some(100.0), Some(100.0)]);
+            shares.go(&[Some(100.0), Some(100.0)]);
             assert!(shares.of(1) - last <= 0.15, "{last} to {}", shares.of(1));
             (last, steps) = (shares.of(1), steps + 1);
             assert!(steps < 30);
         }
         assert!(steps > 3, "{steps}");
         // Nobody takes any, and then one does.
-        shares.step(&[None, None]);
+        shares.go(&[None, None]);
         assert_eq!([shares.weight(0), shares.weight(1)], [Weight::DRAIN; 2]);
-        shares.step(&[None, Some(1.0)]);
+        shares.go(&[None, Some(1.0)]);
         assert_eq!([shares.of(0), shares.of(1)], [0.0, 1.0]);
+    }
+
+    #[test]
+    fn at_the_start_capacity_counts_alone_and_at_once() {
+        let (one, both) = ([Some((0.1, 100.0)), None], [Some((0.9, 100.0)), Some((0.1, 300.0))]);
+        let mut shares = Shares::default();
+        shares.step(&one, true);
+        assert_eq!([shares.of(0), shares.of(1)], [1.0, 0.0]);
+        for _ in 0..SETTLING - 1 {
+            shares.step(&both, true);
+            assert_eq!([shares.of(0), shares.of(1)], [0.25, 0.75]);
+        }
+        shares.step(&both, true);
+        assert!(shares.of(1) > 0.75 && shares.of(1) < 0.9, "{shares:?}");
     }
 
     #[test]
@@ -163,7 +199,7 @@ mod tests {
         assert_eq!(of(&[Some((0.5, 300.0)), None]), [Some(600.0), None]);
         // All for nothing: by capacity alone. One for nothing: cheap, but not infinitely so.
         assert_eq!(of(&[Some((0.0, 100.0)), Some((0.0, 300.0))]), [Some(100.0), Some(300.0)]);
-        assert_eq!(of(&[Some((1.0, 100.0)), Some((0.0, 100.0))]), [Some(100.0), Some(5000.0)]);
+        assert_eq!(of(&[Some((1.0, 100.0)), Some((0.0, 100.0))]), [Some(100.0), Some(1000.0)]);
         assert_eq!(of(&[Some((f64::INFINITY, 100.0)), Some((1.0, 100.0))]), [Some(0.0), Some(100.0)]);
     }
 
@@ -178,7 +214,7 @@ mod tests {
             let children: Vec<_> =
                 loads.iter().zip(capacities).map(|(load, capacity)| Some((*load, capacity))).collect();
             let before = shares.settled.clone();
-            shares.step(&wanted(&children));
+            shares.step(&children, true);
             changes += u32::from(step > 50 && shares.settled != before);
             for at in 0..4 {
                 // Flows last for some intervals: three quarters of the load is older.

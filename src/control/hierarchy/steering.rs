@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Hierarchy;
-use super::shares::wanted;
 use crate::clock::{Instant, WallClock};
 use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
 use crate::control::conditions::{Conditions, Steer};
@@ -94,7 +93,7 @@ impl Hierarchy {
         if host.shares {
             let shares = self.shares.entry(position).or_default();
             if steps || costs.iter().enumerate().any(|(at, cost)| cost.is_some() != (shares.of(at) > 0.0)) {
-                shares.step(&wanted(&costs));
+                shares.step(&costs, steps);
             }
             for (at, steer) in steers.iter_mut().enumerate() {
                 if let Steer::Takes { weight, .. } = steer {

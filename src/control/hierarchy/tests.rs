@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::*;
-use crate::control::conditions::Steer;
 use crate::control::session::Identity;
 use crate::control::wire::State;
 use crate::trust::Credentials;

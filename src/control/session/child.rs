@@ -226,7 +226,8 @@ impl ChildEnd {
             }
             (Input::Urgent, Stage::Established) => self.at = self.at.min(self.asked + URGENT).max(now),
             (Input::Drain(draining), stage) => {
-                if std::mem::replace(&mut self.draining, draining) != draining && stage == Stage::Established {
+                let new = std::mem::replace(&mut self.draining, draining) != draining;
+                if new && stage == Stage::Established {
                     self.send(Message::Drain(draining), &mut outputs);
                 }
             }

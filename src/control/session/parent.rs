@@ -1,6 +1,6 @@
 //! The parent's end of its children's sessions: who is let in, what of their news is taken, and for how long.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +150,8 @@ struct End(Reason, String);
 pub struct ParentEnd {
     settings: Settings,
     expected: BTreeSet<String>,
-    sessions: HashMap<SessionId, Session>,
+    /// In their order, so that the same inputs have the same outputs.
+    sessions: BTreeMap<SessionId, Session>,
     children: BTreeMap<String, News>,
     counters: Arc<ParentCounters>,
     /// The calendar at a time.
@@ -165,7 +166,7 @@ impl ParentEnd {
         ParentEnd {
             settings,
             expected: children,
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             children: BTreeMap::new(),
             counters: Arc::default(),
             wall: (now, wall),

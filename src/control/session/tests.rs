@@ -275,7 +275,9 @@ fn each_way_to_misbehave_ends_the_session_with_its_reason() {
     let future = Hello { version: 9, version_min: 9, ..hello("site1".into(), 1) };
     let newer = Hello { version: 9, version_min: 1, ..hello("site1".into(), 1) };
     let hello = || (0, greeting("site1", 1));
-    let table: Vec<(&str, Identity, Vec<(u64, Vec<u8>)>, Option<Reason>)> = vec![
+    /// What it is, its certificate, what it sends and when, and what becomes of it.
+    type Row = (&'static str, Identity, Vec<(u64, Vec<u8>)>, Option<Reason>);
+    let table: Vec<Row> = vec![
         ("an honest child", site1(), vec![hello(), (10, update(1, vec![record("192.0.2.1/32", 1)]))], None),
         ("a stranger", identity("site9", 1), vec![], Some(Reason::UnknownChild)),
         ("one of our level", identity("site1", 2), vec![], Some(Reason::Level)),
