@@ -11,7 +11,7 @@ use slr::sim::{Study, Topology, World};
 const SEEDS: u64 = 200;
 
 /// One in so many goes on in peace afterwards, which takes longer.
-const PEACEFUL: u64 = 5;
+const PEACEFUL: u64 = 10;
 
 fn topology(text: &str) -> Topology {
     Topology::parse(text).unwrap_or_else(|error| panic!("{error}"))
@@ -38,7 +38,7 @@ fn one_run(seed: u64) {
     let mut world = World::new(&topology, seed);
     let milliseconds = |ms| Duration::from_millis(ms);
     let mut hurt = Vec::new();
-    for step in 0..1000 {
+    for step in 0..600 {
         if step % 50 == 0 {
             let most = 1 + dice.next(400);
             let (loss, duplicates) = (dice.next(30) as f64 / 100.0, dice.next(10) as f64 / 100.0);
