@@ -1,0 +1,268 @@
+//! Tunnels taken off in this process: for tunnel packets that came in fragments, which only the system puts together, and
+//! for all of them where no eBPF program can be used.
+//!
+//! ```text
+//! raw sockets (IP in IP, GRE), UDP socket (GUE) ── whole tunnel packets ──► from a router? for us? ──► TUN device ──► stack
+//! ```
+//!
+//! A congestion mark on the outer header is seen and carried over where the outer packet is IPv4 and raw; sockets of the
+//! other kinds do not show it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use ipnet::IpNet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::ipproto::UDP;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{
+    AddressFamily, Protocol, RawProtocol, RecvFlags, SocketFlags, SocketType, bind, recvfrom, socket_with,
+};
+use tappers::{Interface, Tun};
+use tokio::sync::mpsc;
+
+use super::outcome::{Outcome, Outcomes, Traffic};
+use super::prefixes::Prefixes;
+use crate::config::host::Tunnels;
+use crate::packet::parse::parse_ip;
+use crate::packet::protocol;
+use crate::tunnel::decapsulate::mark;
+use crate::tunnel::shim;
+
+/// Room for the longest packet.
+const PACKET_MAX: usize = 64 << 10;
+
+/// Packets read from one socket before the others have their turn.
+const TURN: usize = 64;
+
+/// What a socket may hold while the process is busy, in bytes.
+const QUEUE: usize = 4 << 20;
+
+/// How often a quiet reader looks whether it is to end.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// A TUN device, up.
+pub struct Device {
+    /// The device; it goes with this.
+    pub tun: Tun,
+    /// Its name.
+    pub name: String,
+}
+
+impl Device {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The system has no TUN devices, or refuses.
+    pub fn new() -> io::Result<Device> {
+        let mut tun = Tun::new_named(Interface::new("slr%d")?)?;
+        let name = tun.name()?.name().to_string_lossy().into_owned();
+        // Packets come in here whose answers leave by another way.
+        let settings = format!("/proc/sys/net/ipv4/conf/{name}");
+        std::fs::write(format!("{settings}/rp_filter"), "2")?;
+        let quiet = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
+        // Without IPv6 there is no such file, and no address to keep from being made.
+        let _ = std::fs::write(quiet, "1");
+        tun.set_nonblocking(true)?;
+        tun.set_up()?;
+        Ok(Device { tun, name })
+    }
+}
+
+/// What decides over a packet.
+pub struct Rules {
+    /// Which tunnels end here.
+    pub tunnels: Tunnels,
+    /// Where.
+    pub ends: Vec<IpAddr>,
+    /// Outer sources that are let in.
+    pub routers: Vec<IpNet>,
+    /// What is served here.
+    pub virtual_hosts: Arc<Prefixes>,
+}
+
+/// Counters of one prefix, of what came in through the process.
+#[derive(Debug, Default)]
+struct Came {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What the reader has counted.
+#[derive(Debug)]
+pub struct Counted {
+    /// Packets by what became of them.
+    pub outcomes: Outcomes,
+    came: Vec<Came>,
+}
+
+impl Counted {
+    /// What came for a prefix.
+    pub fn traffic(&self, prefix: usize) -> Traffic {
+        let came = self.came.get(prefix);
+        let read = |counter: fn(&Came) -> &AtomicU64| came.map_or(0, |came| counter(came).load(Ordering::Relaxed));
+        Traffic { packets_in: read(|came| &came.packets), bytes_in: read(|came| &came.bytes), ..Traffic::default() }
+    }
+}
+
+/// What a socket's packets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Whole packets over IPv4, of this protocol.
+    RawV4(u8),
+    /// What is behind IPv6 headers, of this protocol.
+    RawV6(u8),
+    /// What is behind UDP.
+    Gue,
+}
+
+/// Reads tunnel packets, and what the system sends into the device, until it is dropped.
+pub struct Reader {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    /// What it has counted.
+    pub counted: Arc<Counted>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Reader {
+    /// Starts to read; what was in tunnels goes to `device`, and what comes from there to `answers`.
+    ///
+    /// # Errors
+    /// A socket cannot be had.
+    pub fn start(rules: Rules, device: Arc<Device>, answers: mpsc::Sender<Vec<u8>>) -> io::Result<Reader> {
+        let sockets = sockets(&rules)?;
+        let came = (0..rules.virtual_hosts.len()).map(|_| Came::default()).collect();
+        let counted = Arc::new(Counted { outcomes: Outcomes::default(), came });
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, counting) = (stop.clone(), counted.clone());
+        let thread = thread::Builder::new().name("tunnels".into()).stack_size(256 << 10).spawn(move || {
+            let mut packet = vec![0; PACKET_MAX];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok(ready) = wait(&sockets, &device) else { continue };
+                for ((socket, source), _) in sockets.iter().zip(&ready).filter(|(_, ready)| **ready) {
+                    read(socket, *source, &rules, &device, &counting, &mut packet);
+                }
+                for _ in 0..TURN {
+                    let Ok(length) = device.tun.recv(&mut packet) else { break };
+                    // An answer that nobody has time for is as good as lost.
+                    let _ = answers.try_send(packet[..length].to_vec());
+                }
+            }
+        })?;
+        Ok(Reader { stop, thread: Some(thread), counted })
+    }
+}
+
+/// Sockets for every kind of tunnel at every end.
+fn sockets(rules: &Rules) -> io::Result<Vec<(OwnedFd, Source)>> {
+    let mut sockets = Vec::new();
+    let mut add = |end: IpAddr, port: u16, kind: SocketType, protocol: Option<Protocol>, source| -> io::Result<()> {
+        let family = if end.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, protocol)?;
+        // As much as the system allows.
+        let _ = set_socket_recv_buffer_size(&socket, QUEUE);
+        bind(&socket, &SocketAddr::new(end, port))?;
+        sockets.push((socket, source));
+        Ok(())
+    };
+    for end in &rules.ends {
+        let raw = [
+            (protocol::IPV4, rules.tunnels.ipip),
+            (protocol::IPV6, rules.tunnels.ipip),
+            (protocol::GRE, rules.tunnels.gre),
+        ];
+        for (number, _) in raw.into_iter().filter(|(_, wanted)| *wanted) {
+            // The kernel's protocol numbers start at 1.
+            let kernel = RawProtocol::new(u32::from(number)).map(Protocol::from_raw);
+            let source = if end.is_ipv4() { Source::RawV4(number) } else { Source::RawV6(number) };
+            add(*end, 0, SocketType::RAW, kernel, source)?;
+        }
+        if let Some(port) = rules.tunnels.gue {
+            add(*end, port, SocketType::DGRAM, Some(UDP), Source::Gue)?;
+        }
+    }
+    Ok(sockets)
+}
+
+/// Waits for packets, or until it is time to look up; which sockets have some.
+fn wait(sockets: &[(OwnedFd, Source)], device: &Device) -> Result<Vec<bool>, Errno> {
+    let mut waiting: Vec<_> = sockets.iter().map(|(socket, _)| PollFd::new(socket, PollFlags::IN)).collect();
+    waiting.push(PollFd::new(&device.tun, PollFlags::IN));
+    poll(&mut waiting, Some(&LOOK))?;
+    Ok(waiting.iter().map(|socket| !socket.revents().is_empty()).collect())
+}
+
+/// Takes some packets in.
+fn read(socket: &OwnedFd, source: Source, rules: &Rules, device: &Device, counted: &Counted, bytes: &mut [u8]) {
+    for _ in 0..TURN {
+        let (length, from) = match recvfrom(socket, &mut *bytes, RecvFlags::empty()) {
+            Ok((length, _, from)) => (length, from.and_then(|from| SocketAddr::try_from(from).ok())),
+            Err(Errno::INTR) => continue,
+            Err(_) => break,
+        };
+        let Some(from) = from else { continue };
+        let mut packet = &mut bytes[..length];
+        let outcome = match rules.open(source, from.ip(), &mut packet) {
+            Ok((kind, prefix)) => match device.tun.send(packet) {
+                Ok(_) => {
+                    if let Some(came) = counted.came.get(prefix) {
+                        came.packets.fetch_add(1, Ordering::Relaxed);
+                        came.bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+                    }
+                    kind
+                }
+                Err(_) => Outcome::Failed,
+            },
+            Err(outcome) => outcome,
+        };
+        counted.outcomes.count(outcome);
+    }
+}
+
+impl Rules {
+    /// Cuts `packet` down to what is in the tunnel; its kind, and the prefix that it is for.
+    fn open(&self, source: Source, from: IpAddr, packet: &mut &mut [u8]) -> Result<(Outcome, usize), Outcome> {
+        if !self.routers.iter().any(|router| router.contains(&from)) {
+            return Err(Outcome::Stranger);
+        }
+        let (kind, number, start, class) = match source {
+            Source::RawV4(number) => {
+                let outer = parse_ip(packet, packet.len()).map_err(|_| Outcome::Header)?;
+                (Outcome::IpIp, number, usize::from(outer.l4_offset), packet.get(1).copied().unwrap_or_default())
+            }
+            Source::RawV6(number) => (Outcome::IpIp, number, 0, 0),
+            Source::Gue => (Outcome::Gue, protocol::UDP, 0, 0),
+        };
+        let behind = packet.get(start..).unwrap_or_default();
+        let (kind, (carried, offset)) = match (kind, number) {
+            (Outcome::Gue, _) => (Outcome::Gue, shim::read_gue(behind).ok_or(Outcome::Header)?),
+            (_, protocol::GRE) => (Outcome::Gre, shim::read_gre(behind).ok_or(Outcome::Header)?),
+            (kind, carried) => (kind, (carried, 0)),
+        };
+        let inner = std::mem::take(packet).get_mut(start + offset..).unwrap_or_default();
+        let parsed = parse_ip(inner, inner.len()).map_err(|_| Outcome::Inner)?;
+        let destination = parsed.destination(inner);
+        if destination.is_ipv6() != (carried == protocol::IPV6) {
+            return Err(Outcome::Inner);
+        }
+        let prefix = self.virtual_hosts.find(destination).ok_or(Outcome::NoVirtualHost)?;
+        mark(inner, parsed.family, class).ok_or(Outcome::Ecn)?;
+        *packet = inner.get_mut(..parsed.l3_len as usize).unwrap_or_default();
+        Ok((kind, prefix))
+    }
+}
