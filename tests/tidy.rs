@@ -17,7 +17,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("control", &["config", "forward", "flow", "service", "tunnel", "packet", "units", "clock"]),
     ("metrics", &["control", "forward", "units"]),
     ("ctl", &["clock", "config", "control", "flow", "forward", "metrics", "packet", "service", "tunnel", "units"]),
-    ("daemon", &["clock", "config", "control", "ctl", "dpdk", "forward", "metrics", "units"]),
+    ("commands", &["control"]),
+    ("agent", &["clock", "commands", "config", "control", "ctl", "metrics", "packet", "tunnel", "units"]),
+    ("daemon", &["clock", "commands", "config", "control", "ctl", "dpdk", "forward", "metrics", "units"]),
     (
         "replay",
         &["clock", "config", "control", "daemon", "dpdk", "forward", "metrics", "packet", "service", "tunnel", "units"],

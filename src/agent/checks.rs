@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::netlink::Netlink;
@@ -47,7 +48,8 @@ impl Checks {
             let (virtual_host, child) = (&*host.name, &*config.name);
             Some(Plan { host: at, member: 0, virtual_host, child, address: health.address, health, own })
         });
-        if let (Some(device), true) = (&device, config.checks_in_packets()) {
+        let over_v6 = config.virtual_hosts.iter().filter_map(|host| host.health.as_ref()).any(|it| it.address.is_ipv6());
+        if let (Some(device), true) = (&device, over_v6) {
             route_back(device)?;
         }
         let health = Health::of(Instant::ZERO, plans.collect(), seed);
@@ -111,28 +113,18 @@ impl Checks {
     }
 }
 
-/// Has answers go into the device. The routes go with it.
+/// Has answers over IPv6 go into the device, as those over IPv4 do by its address. The route goes with it.
 fn route_back(device: &Device) -> io::Result<()> {
-    let mut netlink = Netlink::route()?;
-    let index = netlink.links()?.into_iter().find(|link| link.name == device.name).map(|link| link.index);
-    let index = index.ok_or(io::ErrorKind::NotFound)?;
-    for asker in [IpAddr::from(ASKER_V4), IpAddr::from(ASKER_V6)] {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: if asker.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
-            destination_prefix_length: IpNet::from(asker).prefix_len(),
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Static,
-            scope: if asker.is_ipv4() { RouteScope::Link } else { RouteScope::Universe },
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
-        };
-        message.attributes = vec![RouteAttribute::Destination(asker.into()), RouteAttribute::Oif(index)];
-        match netlink.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL) {
-            // Without IPv6 in the kernel there is nothing to check over it.
-            Err(_) if asker.is_ipv6() => {}
-            made => made?,
-        }
-    }
-    Ok(())
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: AddressFamily::Inet6,
+        destination_prefix_length: 128,
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    let asker = RouteAddress::Inet6(ASKER_V6);
+    message.attributes = vec![RouteAttribute::Destination(asker), RouteAttribute::Oif(device.index)];
+    Netlink::route()?.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
 }

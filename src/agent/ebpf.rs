@@ -69,8 +69,10 @@ fn causes(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    // What the verifier says has many lines; the first ones are the least of use.
-    text.lines().next().unwrap_or_default().to_owned()
+    // What the verifier says has many lines, the last of which but for its statistics tells why.
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+    let first = lines.next().unwrap_or_default();
+    lines.last().map_or_else(|| first.to_owned(), |last| format!("{first} ... {last}"))
 }
 
 /// An address as the program's maps have it.

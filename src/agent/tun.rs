@@ -8,14 +8,18 @@
 //! A congestion mark on the outer header is seen and carried over where the outer packet is IPv4 and raw; sockets of the
 //! other kinds do not show it.
 
+use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::{self as route, RouteNetlinkMessage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::ipproto::UDP;
@@ -26,6 +30,7 @@ use rustix::net::{
 use tappers::{Interface, Tun};
 use tokio::sync::mpsc;
 
+use super::netlink::Netlink;
 use super::outcome::{Outcome, Outcomes, Traffic};
 use super::prefixes::Prefixes;
 use crate::config::host::Tunnels;
@@ -43,6 +48,10 @@ const TURN: usize = 64;
 /// What a socket may hold while the process is busy, in bytes.
 const QUEUE: usize = 4 << 20;
 
+/// The device's own address, which is nobody's outside of this machine; the other one of its two is that of who asks in
+/// checks.
+const OWN_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 83, 77), 31);
+
 /// How often a quiet reader looks whether it is to end.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -52,6 +61,8 @@ pub struct Device {
     pub tun: Tun,
     /// Its name.
     pub name: String,
+    /// Its index.
+    pub index: u32,
 }
 
 impl Device {
@@ -62,15 +73,24 @@ impl Device {
     pub fn new() -> io::Result<Device> {
         let mut tun = Tun::new_named(Interface::new("slr%d")?)?;
         let name = tun.name()?.name().to_string_lossy().into_owned();
-        // Packets come in here whose answers leave by another way.
-        let settings = format!("/proc/sys/net/ipv4/conf/{name}");
-        std::fs::write(format!("{settings}/rp_filter"), "2")?;
+        // Packets come in here whose answers leave by another way, which the kernel allows where there is an address.
+        fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "2")?;
         let quiet = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
         // Without IPv6 there is no such file, and no address to keep from being made.
-        let _ = std::fs::write(quiet, "1");
+        let _ = fs::write(quiet, "1");
         tun.set_nonblocking(true)?;
         tun.set_up()?;
-        Ok(Device { tun, name })
+        let mut netlink = Netlink::route()?;
+        let index = netlink.links()?.into_iter().find(|link| link.name == name).ok_or(io::ErrorKind::NotFound)?.index;
+        let mut address = AddressMessage::default();
+        address.header.family = route::AddressFamily::Inet;
+        address.header.prefix_len = OWN_V4.prefix_len();
+        address.header.scope = AddressScope::Link;
+        address.header.index = index;
+        let own = OWN_V4.addr().into();
+        address.attributes = vec![AddressAttribute::Local(own), AddressAttribute::Address(own)];
+        netlink.change(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_EXCL)?;
+        Ok(Device { tun, name, index })
     }
 }
 

@@ -105,6 +105,9 @@ impl Expression {
     /// Why there is none, to stand behind "expression ...".
     pub fn evaluate(&self, inputs: &Inputs) -> Result<f64, String> {
         let mut context = Context::default();
+        // Names that the language does not have; declaring them fails only where it has.
+        let _ = context.add_function("max", cel::functions::max);
+        let _ = context.add_function("min", cel::functions::min);
         for (name, value) in inputs.named() {
             context.add_variable_from_value(name, value);
         }
