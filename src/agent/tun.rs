@@ -2,7 +2,7 @@
 //! for all of them where no eBPF program can be used.
 //!
 //! ```text
-//! raw sockets (IP in IP, GRE), UDP socket (GUE) ── whole tunnel packets ──► from a router? for us? ──► TUN device ──► stack
+//! raw sockets (IP in IP, GRE; GUE over IPv6), UDP socket ── whole tunnel packets ──► from a router? for us? ──► TUN device ──► stack
 //! ```
 //!
 //! A congestion mark on the outer header is seen and carried over where the outer packet is IPv4 and raw; sockets of the
@@ -36,6 +36,7 @@ use super::prefixes::Prefixes;
 use crate::config::host::Tunnels;
 use crate::packet::parse::parse_ip;
 use crate::packet::protocol;
+use crate::packet::udp::UdpHeader;
 use crate::tunnel::decapsulate::mark;
 use crate::tunnel::shim;
 
@@ -165,7 +166,7 @@ impl Reader {
     /// # Errors
     /// A socket cannot be had.
     pub fn start(rules: Rules, device: Arc<Device>, answers: mpsc::Sender<Vec<u8>>) -> io::Result<Reader> {
-        let sockets = sockets(&rules)?;
+        let sockets = Sockets::new(&rules)?;
         let came = (0..rules.virtual_hosts.len()).map(|_| Came::default()).collect();
         let counted = Arc::new(Counted { outcomes: Outcomes::default(), came });
         let stop = Arc::new(AtomicBool::new(false));
@@ -173,8 +174,8 @@ impl Reader {
         let thread = thread::Builder::new().name("tunnels".into()).stack_size(256 << 10).spawn(move || {
             let mut packet = vec![0; PACKET_MAX];
             while !stopped.load(Ordering::Relaxed) {
-                let Ok(ready) = wait(&sockets, &device) else { continue };
-                for ((socket, source), _) in sockets.iter().zip(&ready).filter(|(_, ready)| **ready) {
+                let Ok(ready) = wait(&sockets.read, &device) else { continue };
+                for ((socket, source), _) in sockets.read.iter().zip(&ready).filter(|(_, ready)| **ready) {
                     read(socket, *source, &rules, &device, &counting, &mut packet);
                 }
                 for _ in 0..TURN {
@@ -188,35 +189,53 @@ impl Reader {
     }
 }
 
-/// Sockets for every kind of tunnel at every end.
-fn sockets(rules: &Rules) -> io::Result<Vec<(OwnedFd, Source)>> {
-    let mut sockets = Vec::new();
-    let mut add = |end: IpAddr, port: u16, kind: SocketType, protocol: Option<Protocol>, source| -> io::Result<()> {
-        let family = if end.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, protocol)?;
-        // As much as the system allows.
-        let _ = set_socket_recv_buffer_size(&socket, QUEUE);
-        bind(&socket, &SocketAddr::new(end, port))?;
-        sockets.push((socket, source));
-        Ok(())
-    };
-    for end in &rules.ends {
-        let raw = [
-            (protocol::IPV4, rules.tunnels.ipip),
-            (protocol::IPV6, rules.tunnels.ipip),
-            (protocol::GRE, rules.tunnels.gre),
-        ];
-        for (number, _) in raw.into_iter().filter(|(_, wanted)| *wanted) {
-            // The kernel's protocol numbers start at 1.
-            let kernel = RawProtocol::new(u32::from(number)).map(Protocol::from_raw);
-            let source = if end.is_ipv4() { Source::RawV4(number) } else { Source::RawV6(number) };
-            add(*end, 0, SocketType::RAW, kernel, source)?;
+/// What tunnel packets are read from.
+struct Sockets {
+    read: Vec<(OwnedFd, Source)>,
+    /// Never read: these keep the system from telling senders that the port is closed.
+    _held: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    /// For every kind of tunnel at every end.
+    fn new(rules: &Rules) -> io::Result<Sockets> {
+        let (mut read, mut held) = (Vec::new(), Vec::new());
+        for end in &rules.ends {
+            let raw = |number| if end.is_ipv4() { Source::RawV4(number) } else { Source::RawV6(number) };
+            if rules.tunnels.ipip {
+                read.push((raw_socket(*end, protocol::IPV4)?, raw(protocol::IPV4)));
+                read.push((raw_socket(*end, protocol::IPV6)?, raw(protocol::IPV6)));
+            }
+            if rules.tunnels.gre {
+                read.push((raw_socket(*end, protocol::GRE)?, raw(protocol::GRE)));
+            }
+            match (rules.tunnels.gue, end.is_ipv4()) {
+                (Some(port), true) => read.push((socket(*end, port, SocketType::DGRAM, UDP)?, Source::Gue)),
+                // Over IPv6 a tunnel's checksum may be zero (RFC 6935), which a UDP socket does not let in.
+                (Some(port), false) => {
+                    held.push(socket(*end, port, SocketType::DGRAM, UDP)?);
+                    read.push((socket(*end, 0, SocketType::RAW, UDP)?, raw(protocol::UDP)));
+                }
+                (None, _) => {}
+            }
         }
-        if let Some(port) = rules.tunnels.gue {
-            add(*end, port, SocketType::DGRAM, Some(UDP), Source::Gue)?;
-        }
+        Ok(Sockets { read, _held: held })
     }
-    Ok(sockets)
+}
+
+fn raw_socket(end: IpAddr, number: u8) -> io::Result<OwnedFd> {
+    // None of the numbers is 0.
+    let number = RawProtocol::new(u32::from(number)).ok_or(io::ErrorKind::InvalidInput)?;
+    socket(end, 0, SocketType::RAW, Protocol::from_raw(number))
+}
+
+fn socket(end: IpAddr, port: u16, kind: SocketType, protocol: Protocol) -> io::Result<OwnedFd> {
+    let family = if end.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(protocol))?;
+    // As much as the system allows.
+    let _ = set_socket_recv_buffer_size(&socket, QUEUE);
+    bind(&socket, &SocketAddr::new(end, port))?;
+    Ok(socket)
 }
 
 /// Waits for packets, or until it is time to look up; which sockets have some.
@@ -238,7 +257,8 @@ fn read(socket: &OwnedFd, source: Source, rules: &Rules, device: &Device, counte
         let Some(from) = from else { continue };
         let mut packet = &mut bytes[..length];
         let outcome = match rules.open(source, from.ip(), &mut packet) {
-            Ok((kind, prefix)) => match device.tun.send(packet) {
+            Ok(None) => continue,
+            Ok(Some((kind, prefix))) => match device.tun.send(packet) {
                 Ok(_) => {
                     if let Some(came) = counted.came.get(prefix) {
                         came.packets.fetch_add(1, Ordering::Relaxed);
@@ -255,19 +275,25 @@ fn read(socket: &OwnedFd, source: Source, rules: &Rules, device: &Device, counte
 }
 
 impl Rules {
-    /// Cuts `packet` down to what is in the tunnel; its kind, and the prefix that it is for.
-    fn open(&self, source: Source, from: IpAddr, packet: &mut &mut [u8]) -> Result<(Outcome, usize), Outcome> {
-        if !self.routers.iter().any(|router| router.contains(&from)) {
-            return Err(Outcome::Stranger);
-        }
+    /// Cuts `packet` down to what is in the tunnel; its kind, and the prefix that it is for. `None`: it is no tunnel packet.
+    fn open(&self, source: Source, from: IpAddr, packet: &mut &mut [u8]) -> Result<Option<(Outcome, usize)>, Outcome> {
         let (kind, number, start, class) = match source {
             Source::RawV4(number) => {
                 let outer = parse_ip(packet, packet.len()).map_err(|_| Outcome::Header)?;
                 (Outcome::IpIp, number, usize::from(outer.l4_offset), packet.get(1).copied().unwrap_or_default())
             }
+            Source::RawV6(protocol::UDP) => match **packet {
+                [_, _, high, low, _, _, _, _, ..] if Some(u16::from_be_bytes([high, low])) == self.tunnels.gue => {
+                    (Outcome::Gue, protocol::UDP, UdpHeader::LEN, 0)
+                }
+                _ => return Ok(None),
+            },
             Source::RawV6(number) => (Outcome::IpIp, number, 0, 0),
             Source::Gue => (Outcome::Gue, protocol::UDP, 0, 0),
         };
+        if !self.routers.iter().any(|router| router.contains(&from)) {
+            return Err(Outcome::Stranger);
+        }
         let behind = packet.get(start..).unwrap_or_default();
         let (kind, (carried, offset)) = match (kind, number) {
             (Outcome::Gue, _) => (Outcome::Gue, shim::read_gue(behind).ok_or(Outcome::Header)?),
@@ -283,6 +309,6 @@ impl Rules {
         let prefix = self.virtual_hosts.find(destination).ok_or(Outcome::NoVirtualHost)?;
         mark(inner, parsed.family, class).ok_or(Outcome::Ecn)?;
         *packet = inner.get_mut(..parsed.l3_len as usize).unwrap_or_default();
-        Ok((kind, prefix))
+        Ok(Some((kind, prefix)))
     }
 }
