@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
-};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::netlink::Netlink;
@@ -48,7 +46,8 @@ impl Checks {
             let (virtual_host, child) = (&*host.name, &*config.name);
             Some(Plan { host: at, member: 0, virtual_host, child, address: health.address, health, own })
         });
-        let over_v6 = config.virtual_hosts.iter().filter_map(|host| host.health.as_ref()).any(|it| it.address.is_ipv6());
+        let over_v6 =
+            config.virtual_hosts.iter().filter_map(|host| host.health.as_ref()).any(|it| it.address.is_ipv6());
         if let (Some(device), true) = (&device, over_v6) {
             route_back(device)?;
         }

@@ -1,10 +1,11 @@
 //! The eBPF program that takes tunnels off in the kernel: loaded, told what it may take, attached, and read.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{self, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
@@ -21,6 +22,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/de
 const TC: &str = "take_off_tc";
 const XDP: &str = "take_off_xdp";
 const LEAVING: &str = "count_leaving";
+
+/// What an address is used for; the numbers are those of the program.
+const END: u32 = 1;
+const ROUTER: u32 = 2;
+const HOST: u32 = 4;
 
 /// Why the program cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -108,17 +114,23 @@ impl Program {
         let Tunnels { gue, mpls, .. } = config.tunnels;
         let count = prefixes.len() as u32;
         let kinds = kinds(&config.tunnels);
+        let addresses = addresses(config, prefixes);
+        let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
+        let uses =
+            if has_prefix(&config.routers) { ROUTER } else { 0 } | if has_prefix(prefixes.all()) { HOST } else { 0 };
         let (port, label) = (gue.unwrap_or(0), mpls.unwrap_or(0));
         let mut loaded = EbpfLoader::new()
             .override_global("kinds", &kinds, true)
             .override_global("gue_port", &port, true)
             .override_global("mpls_label", &label, true)
+            .override_global("prefix_uses", &uses, true)
+            .map_max_entries("addresses", addresses.len() as u32)
             .map_max_entries("routers", config.routers.len() as u32)
             .map_max_entries("virtual_hosts", count)
             .map_max_entries("traffic", count)
             .load(OBJECT)
             .map_err(|error| EbpfError::Load(causes(&error)))?;
-        fill(&mut loaded, config, prefixes)?;
+        fill(&mut loaded, config, prefixes, &addresses)?;
 
         let mut place = String::new();
         for interface in &config.interfaces {
@@ -182,18 +194,42 @@ fn map_of<'a, T: TryFrom<&'a mut Map, Error = MapError>>(
     T::try_from(map).map_err(|source| EbpfError::Map { what: name, source })
 }
 
-fn fill(loaded: &mut Ebpf, config: &HostConfig, prefixes: &Prefixes) -> Result<(), EbpfError> {
+/// Single addresses, what each is used for, and the number of a virtual host's.
+fn addresses(config: &HostConfig, prefixes: &Prefixes) -> HashMap<[u8; 16], [u32; 2]> {
+    let mut addresses = HashMap::new();
+    let ends = config.tunnel_addresses.iter().map(|end| (*end, END, 0));
+    let single = |net: &&IpNet| is_single(net);
+    let routers = config.routers.iter().filter(single).map(|net| (net.addr(), ROUTER, 0));
+    let hosts = (0..).zip(prefixes.all()).filter(|(_, net)| is_single(net)).map(|(at, net)| (net.addr(), HOST, at));
+    for (address, usage, host) in ends.chain(routers).chain(hosts) {
+        let [uses, number] = addresses.entry(key(address)).or_default();
+        *uses |= usage;
+        *number |= host;
+    }
+    addresses
+}
+
+fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+fn fill(
+    loaded: &mut Ebpf,
+    config: &HostConfig,
+    prefixes: &Prefixes,
+    addresses: &HashMap<[u8; 16], [u32; 2]>,
+) -> Result<(), EbpfError> {
     let told = |what| move |source| EbpfError::Map { what, source };
-    let mut ends: HashMap<&mut MapData, [u8; 16], u8> = map_of(loaded, "ends")?;
-    for end in &config.tunnel_addresses {
-        ends.insert(key(*end), 1, 0).map_err(told("tunnel addresses"))?;
+    let mut table: maps::HashMap<&mut MapData, [u8; 16], [u32; 2]> = map_of(loaded, "addresses")?;
+    for (address, known) in addresses {
+        table.insert(address, known, 0).map_err(told("addresses"))?;
     }
     let mut routers: LpmTrie<&mut MapData, [u8; 16], u8> = map_of(loaded, "routers")?;
-    for router in &config.routers {
+    for router in config.routers.iter().filter(|net| !is_single(net)) {
         routers.insert(&prefix(*router), 1, 0).map_err(told("routers"))?;
     }
     let mut hosts: LpmTrie<&mut MapData, [u8; 16], u32> = map_of(loaded, "virtual_hosts")?;
-    for (number, net) in (0..).zip(prefixes.all()) {
+    for (number, net) in (0..).zip(prefixes.all()).filter(|(_, net)| !is_single(net)) {
         hosts.insert(&prefix(*net), number, 0).map_err(told("virtual hosts"))?;
     }
     Ok(())

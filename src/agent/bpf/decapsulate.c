@@ -61,7 +61,15 @@ struct bpf_map_def {
 #define MAP(name, kind, key, value, entries, flags) \
 	struct bpf_map_def SECTION("maps") name = { kind, sizeof(key), sizeof(value), entries, flags }
 
-MAP(ends, BPF_MAP_TYPE_HASH, struct address, __u8, 16, 0);
+/* Single addresses are in one table for all uses; prefixes, which take longer to find, have tables of their own. */
+struct known {
+	__u32 uses;
+	__u32 host;
+};
+
+enum { END = 1, ROUTER = 2, HOST = 4 };
+
+MAP(addresses, BPF_MAP_TYPE_HASH, struct address, struct known, 1, 0);
 MAP(routers, BPF_MAP_TYPE_LPM_TRIE, struct prefix, __u8, 1, BPF_F_NO_PREALLOC);
 MAP(virtual_hosts, BPF_MAP_TYPE_LPM_TRIE, struct prefix, __u32, 1, BPF_F_NO_PREALLOC);
 MAP(outcomes, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 16, 0);
@@ -71,6 +79,9 @@ MAP(traffic, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct traffic, 1, 0);
 volatile const __u32 kinds = 0;
 volatile const __u16 gue_port = 6080;
 volatile const __u32 mpls_label = 0;
+
+/* Uses that prefixes have: only those are looked for among prefixes. */
+volatile const __u32 prefix_uses = 0;
 
 enum outcome {
 	IPIP,
@@ -133,6 +144,32 @@ INLINE const void *behind(const void *packet, __u32 offset)
 	return packet + (offset & 63);
 }
 
+INLINE int is_end(const struct address *address)
+{
+	const struct known *known = lookup(&addresses, address);
+
+	return known && known->uses & END;
+}
+
+INLINE int is_router(const struct prefix *prefix)
+{
+	const struct known *known = lookup(&addresses, &prefix->address);
+
+	if (known && known->uses & ROUTER)
+		return 1;
+	return prefix_uses & ROUTER && lookup(&routers, prefix);
+}
+
+/* The number of the virtual host's prefix that an address lies in, if any. */
+INLINE const __u32 *host_of(const struct prefix *prefix)
+{
+	const struct known *known = lookup(&addresses, &prefix->address);
+
+	if (known && known->uses & HOST)
+		return &known->host;
+	return prefix_uses & HOST ? lookup(&virtual_hosts, prefix) : 0;
+}
+
 /* What is behind the outer IP header at `shim`: sets kind, inner and shim. */
 INLINE int shim_of(const void *shim, const void *end, __u8 protocol, struct tunnel *tunnel)
 {
@@ -183,7 +220,7 @@ INLINE int inner_of(const void *packet, const void *end, struct tunnel *tunnel)
 {
 	struct prefix prefix = { .length = 128 };
 	__u8 own, outer = tunnel->congestion;
-	__u32 *host;
+	const __u32 *host;
 
 	if (tunnel->inner == BE16(ETH_P_IP)) {
 		const struct iphdr *inner = packet;
@@ -202,7 +239,7 @@ INLINE int inner_of(const void *packet, const void *end, struct tunnel *tunnel)
 		tunnel->bytes = BE16(inner->payload_len) + sizeof(*inner);
 		own = inner->flow_lbl[0] >> 4 & 3;
 	}
-	host = lookup(&virtual_hosts, &prefix);
+	host = host_of(&prefix);
 	if (!host)
 		return NO_VIRTUAL_HOST;
 	tunnel->host = *host;
@@ -264,7 +301,7 @@ INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struc
 	if (protocol != IPPROTO_IPIP && protocol != IPPROTO_IPV6 && protocol != IPPROTO_GRE && protocol != IPPROTO_UDP &&
 	    protocol != IPPROTO_FRAGMENT)
 		return NONE;
-	if (!lookup(&ends, &destination))
+	if (!is_end(&destination))
 		return NONE;
 	/* Of what it is one, is told once it is whole. */
 	if (fragment)
@@ -273,7 +310,7 @@ INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struc
 	outcome = shim_of(packet, end, protocol, tunnel);
 	if (outcome == NONE)
 		return NONE;
-	if (!lookup(&routers, &source))
+	if (!is_router(&source))
 		return STRANGER;
 	if (outcome == HEADER)
 		return HEADER;
@@ -338,39 +375,51 @@ INLINE void mark(void *packet, const void *end, const struct tunnel *tunnel)
  */
 INLINE void mark_buffer(struct __sk_buff *skb, const struct tunnel *tunnel)
 {
-	struct ethhdr *frame = (void *)(long)skb->data;
-	const struct ipv6hdr *ip = (void *)(frame + 1);
+	const __u32 start = sizeof(struct ethhdr);
+	const void *packet = (void *)(long)skb->data + start;
 	const void *end = (void *)(long)skb->data_end;
+	struct iphdr v4;
 	__u8 byte;
 
+	/* Written by the helper: a program that writes by itself has to look first, at each packet, whether it may. */
 	if (tunnel->inner == BE16(ETH_P_IP)) {
-		mark(frame + 1, end, tunnel);
-	} else if ((const void *)(ip + 1) <= end) {
-		byte = class_byte(ip, tunnel);
-		store_bytes(skb, sizeof(*frame) + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM);
+		if (packet + sizeof(v4) > end)
+			return;
+		v4 = *(const struct iphdr *)packet;
+		mark(&v4, &v4 + 1, tunnel);
+		store_bytes(skb, start, &v4, sizeof(v4), 0);
+	} else if (packet + sizeof(struct ipv6hdr) <= end) {
+		byte = class_byte(packet, tunnel);
+		store_bytes(skb, start + 1, &byte, 1, BPF_F_RECOMPUTE_CSUM);
 	}
 }
 
 SECTION("classifier/tc") int take_off_tc(struct __sk_buff *skb)
 {
 	struct tunnel tunnel = {};
-	void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	const struct ethhdr *frame;
+	void *start, *end;
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO, l3;
 	__u16 ethertype = skb->protocol;
 	__s32 length;
-	int outcome;
+	int outcome = NONE, again;
 
-	if (start + HEADERS > end) {
-		pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+	/* What lies outside of the buffer's first piece is fetched where it is missed. */
+	for (again = 0; again < 2; again++) {
 		start = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
+		if (again || (start + HEADERS > end && skb->len >= HEADERS)) {
+			pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+			start = (void *)(long)skb->data;
+			end = (void *)(long)skb->data_end;
+		}
+		if (start + sizeof(struct ethhdr) > end)
+			return TC_ACT_UNSPEC;
+		outcome = tunnel_of(start + sizeof(struct ethhdr), end, ethertype, &tunnel);
+		if (outcome != HEADER && outcome != INNER)
+			break;
 	}
-	if (start + sizeof(*frame) > end)
-		return TC_ACT_UNSPEC;
-	outcome = tunnel_of(start + sizeof(*frame), end, ethertype, &tunnel);
 	if (outcome == NONE) {
-		if (plain(start + sizeof(*frame), end, ethertype, &tunnel) == NONE)
+		if (plain(start + sizeof(struct ethhdr), end, ethertype, &tunnel) == NONE)
 			return TC_ACT_UNSPEC;
 		outcome = MAC;
 	}
@@ -449,7 +498,7 @@ SECTION("classifier/leaving") int count_leaving(struct __sk_buff *skb)
 	struct prefix source = { .length = 128 };
 	const void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct traffic *of;
-	__u32 *host;
+	const __u32 *host;
 
 	start += sizeof(struct ethhdr);
 	if (skb->protocol == BE16(ETH_P_IP)) {
@@ -467,7 +516,7 @@ SECTION("classifier/leaving") int count_leaving(struct __sk_buff *skb)
 	} else {
 		return TC_ACT_UNSPEC;
 	}
-	host = lookup(&virtual_hosts, &source);
+	host = host_of(&source);
 	of = host ? lookup(&traffic, host) : 0;
 	if (of) {
 		of->packets_out += skb->gso_segs ? skb->gso_segs : 1;
