@@ -25,6 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::mtu::{TCP_V4, TCP_V6};
 use super::netlink::Netlink;
 
 /// The loopback interface's index, in every network namespace.
@@ -337,12 +338,23 @@ impl Journal {
     /// # Errors
     /// The kernel refuses.
     pub fn clamp(&mut self, v4: u32, v6: u32) -> Result<(), ChangeError> {
+        let refused = |what: &str| {
+            let what = what.to_owned();
+            move |source| ChangeError::Refused { what, source }
+        };
+        let links = self.netlink.links().map_err(refused("list interfaces"))?;
+        // What an interface announces by itself; of a route over several, nobody knows.
+        let usual = |route: &RouteMessage, headers: u32| {
+            let index = route.attributes.iter().find_map(|it| if let RouteAttribute::Oif(at) = it { Some(*at) } else { None });
+            let link = links.iter().find(|link| Some(link.index) == index);
+            link.map_or(u32::MAX, |link| link.mtu.saturating_sub(headers))
+        };
         let mut changes = Vec::new();
-        for (ipv4, after) in [(true, v4), (false, v6)] {
+        for (ipv4, after, headers) in [(true, v4, TCP_V4), (false, v6, TCP_V6)] {
             let routes = gateway_routes(&mut self.netlink, ipv4);
-            for route in routes.map_err(|source| ChangeError::Refused { what: "list routes".into(), source })? {
+            for route in routes.map_err(refused("list routes"))? {
                 let before = advmss_of(&route);
-                if before.is_none_or(|before| before > after) {
+                if before.unwrap_or_else(|| usual(&route, headers)) > after {
                     let (destination, priority) = (destination_of(&route), priority_of(&route));
                     changes.push(Change::Advmss { destination, priority, before, after });
                 }

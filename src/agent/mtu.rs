@@ -16,8 +16,8 @@ const USUAL: u32 = 1500;
 const LEAST: u32 = 1280;
 
 /// IP and TCP headers without options, in bytes.
-const TCP_V4: u32 = 40;
-const TCP_V6: u32 = 60;
+pub(super) const TCP_V4: u32 = 40;
+pub(super) const TCP_V6: u32 = 60;
 
 /// What fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,6 +112,9 @@ struct Hosts {
 }
 
 async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentError> {
+    // From here on a signal ends nothing in the middle.
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
     let (prefixes, numbers) = Prefixes::new(&config.virtual_hosts);
     let names = config.virtual_hosts.iter().map(|host| (host.name.as_str().into(), host.addresses.as_slice().into()));
     let hosts = Hosts { prefixes: Arc::new(prefixes), numbers, names: names.collect() };
@@ -159,8 +162,6 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
         Checks::new(config, decapsulator.device.clone(), seed).map_err(system("have answers to checks come back"))?;
     let (commands, mut done) = Commands::new();
     let mut sampling = Sampling::new(config, &hosts).map_err(system("list sockets"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
     let mut tick = tokio::time::interval(config.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut routes = tokio::time::interval_at(tokio::time::Instant::now() + ROUTES, ROUTES);
