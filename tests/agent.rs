@@ -66,6 +66,8 @@ impl Pair {
         for line in [
             format!("netns add {host}"),
             format!("netns add {router}"),
+            // Addresses that are being tried out change by themselves.
+            format!("netns exec {host} sysctl -q -w net.ipv6.conf.default.accept_dad=0"),
             format!("link add eth0 netns {host} mtu 1600 type veth peer name eth0 netns {router} mtu 1600"),
             format!("-n {host} link set lo up"),
             format!("-n {host} link set eth0 address 02:00:00:00:00:01"),
@@ -181,7 +183,10 @@ impl Pair {
         .map(|words| {
             let text = self.run("h", words);
             let lines = text.lines().filter(|line| !line.contains("valid_lft"));
-            lines.map(str::trim).collect::<Vec<_>>().join("\n")
+            // A route that was replaced stands elsewhere in the list.
+            let mut lines: Vec<_> = lines.map(str::trim).collect();
+            lines.sort_unstable();
+            lines.join("\n")
         })
         .join("\n")
     }

@@ -26,7 +26,7 @@ drain: { timeout: 60s }
 /// A fragment of the good configuration, what stands in its place, and what is said after `h.yaml:`.
 const REFUSALS: &[(&str, &str, &str)] = &[
     ("interfaces:", "interface:", r#"2:1: unknown key "interface"; did you mean "interfaces"? (interfaces: [eth0])"#),
-    ("routers: [10.0.2.1]\n", "", r#"12:1: missing key "routers"; add it: routers: [10.0.1.254]"#),
+    ("routers: [10.0.2.1]\n", "", r#"13:1: missing key "routers"; add it: routers: [10.0.1.254]"#),
     (
         "routers: [10.0.2.1]",
         "routers: [10.0.2.1]\nparents: [{ address: 10.0.2.1 }]",

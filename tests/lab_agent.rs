@@ -87,7 +87,8 @@ fn iperf3_and_packets_in_fragments_pass() {
             let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().expect("a rate");
             assert!(bits > 1e6, "{words}: {bits} bit/s");
         }
-        let pings = lab.on("client", &format!("ping -c 3 -i 0.2 -W 2 -s 3000 {vip}"));
+        // The router's driver puts fragments of IPv4 together, up to 2048 bytes; in its tunnel the whole is sent in pieces.
+        let pings = lab.on("client", &format!("ping -c 3 -i 0.3 -W 3 -s 1600 {vip}"));
         assert!(pings.contains(" 0% packet loss"), "{pings}");
     }
 }
