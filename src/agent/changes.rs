@@ -345,7 +345,8 @@ impl Journal {
         let links = self.netlink.links().map_err(refused("list interfaces"))?;
         // What an interface announces by itself; of a route over several, nobody knows.
         let usual = |route: &RouteMessage, headers: u32| {
-            let index = route.attributes.iter().find_map(|it| if let RouteAttribute::Oif(at) = it { Some(*at) } else { None });
+            let index =
+                route.attributes.iter().find_map(|it| if let RouteAttribute::Oif(at) = it { Some(*at) } else { None });
             let link = links.iter().find(|link| Some(link.index) == index);
             link.map_or(u32::MAX, |link| link.mtu.saturating_sub(headers))
         };

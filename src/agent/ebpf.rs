@@ -24,9 +24,11 @@ const XDP: &str = "take_off_xdp";
 const LEAVING: &str = "count_leaving";
 
 /// What an address is used for; the numbers are those of the program.
-const END: u32 = 1;
-const ROUTER: u32 = 2;
-const HOST: u32 = 4;
+const ROUTER: u32 = 1;
+const HOST: u32 = 2;
+
+/// Places for tunnel addresses in the program.
+const ENDS_MAX: usize = 16;
 
 /// Why the program cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +80,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     // What the verifier says has many lines, the last of which but for its statistics tells why.
     let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("processed "));
     let first = lines.next().unwrap_or_default();
-    lines.last().map_or_else(|| first.to_owned(), |last| format!("{first} ... {last}"))
+    lines.next_back().map_or_else(|| first.to_owned(), |last| format!("{first} ... {last}"))
 }
 
 /// An address as the program's maps have it.
@@ -114,6 +116,10 @@ impl Program {
         let Tunnels { gue, mpls, .. } = config.tunnels;
         let count = prefixes.len() as u32;
         let kinds = kinds(&config.tunnels);
+        let mut ends = [[0_u8; 16]; ENDS_MAX];
+        // The configuration has no more of them than there are places.
+        ends.iter_mut().zip(&config.tunnel_addresses).for_each(|(place, end)| *place = key(*end));
+        let count_of_ends = config.tunnel_addresses.len().min(ENDS_MAX) as u32;
         let addresses = addresses(config, prefixes);
         let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
         let uses =
@@ -123,8 +129,10 @@ impl Program {
             .override_global("kinds", &kinds, true)
             .override_global("gue_port", &port, true)
             .override_global("mpls_label", &label, true)
+            .override_global("end_count", &count_of_ends, true)
+            .override_global("ends", &ends, true)
             .override_global("prefix_uses", &uses, true)
-            .map_max_entries("addresses", addresses.len() as u32)
+            .map_max_entries("addresses", addresses.len().max(1) as u32)
             .map_max_entries("routers", config.routers.len() as u32)
             .map_max_entries("virtual_hosts", count)
             .map_max_entries("traffic", count)
@@ -197,11 +205,10 @@ fn map_of<'a, T: TryFrom<&'a mut Map, Error = MapError>>(
 /// Single addresses, what each is used for, and the number of a virtual host's.
 fn addresses(config: &HostConfig, prefixes: &Prefixes) -> HashMap<[u8; 16], [u32; 2]> {
     let mut addresses = HashMap::new();
-    let ends = config.tunnel_addresses.iter().map(|end| (*end, END, 0));
     let single = |net: &&IpNet| is_single(net);
     let routers = config.routers.iter().filter(single).map(|net| (net.addr(), ROUTER, 0));
     let hosts = (0..).zip(prefixes.all()).filter(|(_, net)| is_single(net)).map(|(at, net)| (net.addr(), HOST, at));
-    for (address, usage, host) in ends.chain(routers).chain(hosts) {
+    for (address, usage, host) in routers.chain(hosts) {
         let [uses, number] = addresses.entry(key(address)).or_default();
         *uses |= usage;
         *number |= host;
