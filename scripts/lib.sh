@@ -20,7 +20,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump
         tshark)
     SOAK_PACKAGES=(jq mawk python3 wrk)
-    TUNNEL_PACKAGES=(iproute2 nftables python3)
+    TUNNEL_PACKAGES=(iproute2 mawk python3 util-linux)
     TEST_PACKAGES=(jq prometheus python3-scapy shellcheck socat wrk)
 }
 
