@@ -99,7 +99,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "timeout: 60s",
         "timeout: soon",
-        r#"14:19: timeout "soon" is not a time; write a whole number with its unit ms, s, m or h: timeout: 250ms"#,
+        r#"14:19: timeout "soon" is not a time; write a whole number with its unit ms, s, m or h: timeout: 200ms"#,
     ),
     ("drain: { timeout: 60s }", "state: run", r#"14:8: state "run" is not a whole path; write state: /run/slr-host"#),
     (
