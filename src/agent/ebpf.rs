@@ -27,8 +27,8 @@ const LEAVING: &str = "count_leaving";
 const ROUTER: u32 = 1;
 const HOST: u32 = 2;
 
-/// Places for tunnel addresses in the program.
-const ENDS_MAX: usize = 16;
+/// Places for tunnel addresses in the program, and for routers.
+const LIST_MAX: usize = 16;
 
 /// Why the program cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,16 @@ fn key(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// A list of the program's, as far as there are places, and its length.
+fn list(addresses: impl Iterator<Item = IpAddr>) -> ([[u8; 16]; LIST_MAX], u32) {
+    let (mut list, mut count) = ([[0; 16]; LIST_MAX], 0);
+    for (place, address) in list.iter_mut().zip(addresses) {
+        *place = key(address);
+        count += 1;
+    }
+    (list, count)
+}
+
 fn prefix(net: IpNet) -> Key<[u8; 16]> {
     let mapped = if net.addr().is_ipv4() { 96 } else { 0 };
     Key::new(u32::from(net.prefix_len()) + mapped, key(net.network()))
@@ -116,10 +126,9 @@ impl Program {
         let Tunnels { gue, mpls, .. } = config.tunnels;
         let count = prefixes.len() as u32;
         let kinds = kinds(&config.tunnels);
-        let mut ends = [[0_u8; 16]; ENDS_MAX];
-        // The configuration has no more of them than there are places.
-        ends.iter_mut().zip(&config.tunnel_addresses).for_each(|(place, end)| *place = key(*end));
-        let count_of_ends = config.tunnel_addresses.len().min(ENDS_MAX) as u32;
+        // The configuration has no more tunnel addresses than there are places.
+        let (ends, end_count) = list(config.tunnel_addresses.iter().copied());
+        let (senders, sender_count) = list(config.routers.iter().filter(|net| is_single(net)).map(IpNet::addr));
         let addresses = addresses(config, prefixes);
         let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
         let uses =
@@ -129,8 +138,10 @@ impl Program {
             .override_global("kinds", &kinds, true)
             .override_global("gue_port", &port, true)
             .override_global("mpls_label", &label, true)
-            .override_global("end_count", &count_of_ends, true)
+            .override_global("end_count", &end_count, true)
             .override_global("ends", &ends, true)
+            .override_global("sender_count", &sender_count, true)
+            .override_global("senders", &senders, true)
             .override_global("prefix_uses", &uses, true)
             .map_max_entries("addresses", addresses.len().max(1) as u32)
             .map_max_entries("routers", config.routers.len() as u32)

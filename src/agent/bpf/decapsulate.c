@@ -80,10 +80,14 @@ volatile const __u32 kinds = 0;
 volatile const __u16 gue_port = 6080;
 volatile const __u32 mpls_label = 0;
 
-/* Where tunnels end. What is known when the program is loaded costs it a comparison and no look into a table. */
-#define ENDS_MAX 16
+/* Where tunnels end, and the first of their senders. What is known when the program is loaded costs it a comparison, and
+ * no look into a table.
+ */
+#define LIST_MAX 16
 volatile const __u32 end_count = 0;
-volatile const struct address ends[ENDS_MAX] = {};
+volatile const struct address ends[LIST_MAX] = {};
+volatile const __u32 sender_count = 0;
+volatile const struct address senders[LIST_MAX] = {};
 
 /* Uses that prefixes have: only those are looked for among prefixes. */
 volatile const __u32 prefix_uses = 0;
@@ -149,12 +153,12 @@ INLINE const void *behind(const void *packet, __u32 offset)
 	return packet + (offset & 63);
 }
 
-INLINE int is_end(const struct address *address)
+INLINE int is_in(const struct address *address, const volatile struct address *list, __u32 count)
 {
 #pragma unroll
-	for (__u32 at = 0; at < ENDS_MAX; at++) {
-		if (at < end_count && address->word[3] == ends[at].word[3] && address->word[2] == ends[at].word[2] &&
-		    address->word[1] == ends[at].word[1] && address->word[0] == ends[at].word[0])
+	for (__u32 at = 0; at < LIST_MAX; at++) {
+		if (at < count && address->word[3] == list[at].word[3] && address->word[2] == list[at].word[2] &&
+		    address->word[1] == list[at].word[1] && address->word[0] == list[at].word[0])
 			return 1;
 	}
 	return 0;
@@ -162,8 +166,11 @@ INLINE int is_end(const struct address *address)
 
 INLINE int is_router(const struct prefix *prefix)
 {
-	const struct known *known = lookup(&addresses, &prefix->address);
+	const struct known *known;
 
+	if (is_in(&prefix->address, senders, sender_count))
+		return 1;
+	known = lookup(&addresses, &prefix->address);
 	if (known && known->uses & ROUTER)
 		return 1;
 	return prefix_uses & ROUTER && lookup(&routers, prefix);
@@ -310,7 +317,7 @@ INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struc
 	if (protocol != IPPROTO_IPIP && protocol != IPPROTO_IPV6 && protocol != IPPROTO_GRE && protocol != IPPROTO_UDP &&
 	    protocol != IPPROTO_FRAGMENT)
 		return NONE;
-	if (!is_end(&destination))
+	if (!is_in(&destination, ends, end_count))
 		return NONE;
 	/* Of what it is one, is told once it is whole. */
 	if (fragment)
