@@ -1,11 +1,42 @@
-//! Binds the installed DPDK for `src/dpdk`; without the feature `dpdk` there is nothing to do.
+//! Compiles the host agent's eBPF program and, with the feature `dpdk`, binds the installed DPDK for `src/dpdk`.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, exit};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    let done = compile_ebpf();
     #[cfg(feature = "dpdk")]
-    if let Err(message) = dpdk::bind() {
+    let done = done.and_then(|()| dpdk::bind());
+    if let Err(message) = done {
         println!("cargo::error={message}");
-        std::process::exit(1);
+        exit(1);
+    }
+}
+
+/// For the kernel of the machine that will run it, which is of this one's architecture.
+fn compile_ebpf() -> Result<(), String> {
+    let source = "src/agent/bpf/decapsulate.c";
+    println!("cargo::rerun-if-changed={source}");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    let variable = |name| env::var(name).map_err(|e| format!("{name}: {e}"));
+    let object = Path::new(&variable("OUT_DIR")?).join("decapsulate.o");
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let mut command = Command::new(&clang);
+    command.args(["-O2", "-target", "bpf", "-Wall", "-Wextra", "-Werror", "-c", source, "-o"]).arg(object);
+    // Where Debian keeps the kernel's <asm/types.h>.
+    command.arg(format!("-I/usr/include/{}-linux-gnu", variable("CARGO_CFG_TARGET_ARCH")?));
+    let help = "On Debian: apt-get install clang linux-libc-dev. CLANG names another compiler";
+    let output = command.output().map_err(|error| {
+        format!("{clang}, which compiles the host agent's eBPF program ({source}), does not run: {error}. {help}")
+    })?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).replace('\n', "; ");
+            Err(format!("{clang} does not compile {source} for eBPF: {said}. {help}"))
+        }
     }
 }
 

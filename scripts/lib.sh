@@ -15,10 +15,12 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
     BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev libpcap-dev pkg-config)
     BENCH_PACKAGES=(jq valgrind)
     DEMO_PACKAGES=(tshark)
-    LAB_PACKAGES=(curl ethtool iproute2 iputils-ping iputils-tracepath nginx-light openssl procps socat tcpdump)
+    LAB_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping iputils-tracepath nginx-light
+        openssl procps tcpdump)
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump
         tshark)
     SOAK_PACKAGES=(jq mawk python3 wrk)
+    TUNNEL_PACKAGES=(iproute2 mawk python3 util-linux)
     TEST_PACKAGES=(jq prometheus python3-scapy shellcheck socat wrk)
 }
 

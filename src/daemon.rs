@@ -5,8 +5,6 @@
 //!                └──── punted frames ──────►
 //! ```
 
-mod commands;
-
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
@@ -22,6 +20,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::WallClock;
+use crate::commands::Commands;
 use crate::config::{Config, ConfigError};
 use crate::control::compile::{Compiler, Configured, TooManyTargets};
 use crate::control::conditions::Conditions;
@@ -49,7 +48,6 @@ use crate::metrics::report::Report;
 use crate::metrics::server;
 use crate::transport::tls::{Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, WorkerId};
-use commands::Commands;
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
 pub const DATA_ROOM: u16 = 2048;
@@ -503,7 +501,7 @@ fn slow_path(
         if let Some(listener) = listeners.metrics {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             eprintln!("slr: metrics at http://{}/metrics", listener.local_addr()?);
-            tokio::spawn(server::serve(listener, collector));
+            tokio::spawn(server::serve(listener, move || collector.gather()));
         }
         loop {
             tokio::select! {

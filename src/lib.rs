@@ -2,7 +2,7 @@
 //! packets to the host server that serves it best.
 //!
 //! ```text
-//!            daemon  replay                      composers: wire rooms together
+//!            daemon  replay   agent              composers: wire rooms together; the agent is a host server's
 //!              │       │
 //!      ├───── ctl ───┐ │   transport             asked and steered while it runs; sessions over TLS
 //!   control  metrics   │                         slow path: compile, publish, count
@@ -17,7 +17,9 @@
 //!
 //! Arrows point down only; `tests/tidy.rs` holds them. `dpdk` is the one room that may contain `unsafe`.
 
+pub mod agent;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod cost;

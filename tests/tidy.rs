@@ -21,7 +21,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sim", &["clock", "config", "control", "cost", "service", "trust"]),
     ("metrics", &["control", "forward", "units"]),
     ("ctl", &["clock", "config", "control", "flow", "forward", "metrics", "packet", "service", "tunnel", "units"]),
-    ("daemon", &["clock", "config", "control", "ctl", "dpdk", "forward", "metrics", "transport", "units"]),
+    ("commands", &["control"]),
+    ("agent", &["clock", "commands", "config", "control", "ctl", "metrics", "packet", "tunnel", "units"]),
+    ("daemon", &["clock", "commands", "config", "control", "ctl", "dpdk", "forward", "metrics", "transport", "units"]),
     (
         "replay",
         &["clock", "config", "control", "daemon", "dpdk", "forward", "metrics", "packet", "service", "tunnel", "units"],

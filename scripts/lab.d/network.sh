@@ -89,10 +89,6 @@ make_server() {
     local node=server$1
     link "$node" eth0 "$2" "$node" "$FABRIC_MTU"
     ip -n "$NAME-$2" link set "$node" master br0
-    # The virtual host's addresses are every server's; none answers for them on the link.
-    on "$node" sysctl -q -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-    ip -n "$NAME-$node" address add "$VIP/32" dev lo
-    ip -n "$NAME-$node" address add "$VIP6/128" dev lo nodad
     address "$node" eth0 "$3" $((10 + $1))
     route "$node" default "$3" 254
 }

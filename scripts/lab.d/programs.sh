@@ -25,6 +25,8 @@ find_slrd() {
         SLRD=$newest
     fi
     [[ -x $SLRD ]] || die 2 "$SLRD is no program"
+    AGENT=$(dirname "$SLRD")/slr-host
+    [[ -x $AGENT ]] || die 2 "there is no slr-host beside $SLRD; build it with cargo build --bins"
 }
 
 # Files of pseudo-random bytes, alike in every lab. On the disk, because /run is memory on most machines.
@@ -42,30 +44,73 @@ make_files() {
 
 start_servers() {
     local server
-    clang -O2 -target bpf "-I/usr/include/$(gcc -print-multiarch)" -c "$ROOT/scripts/lab.d/decapsulate.c" \
-        -o "$DIR/decapsulate.o"
     for ((server = 1; server <= SERVERS; server++)); do
-        start_decapsulator "server$server"
+        mkdir "$DIR/server$server"
+        start_agent "$server"
         start_nginx "server$server"
+        start_names "server$server"
+        start "server$server" "server$server-iperf3" iperf3 --server
+    done
+    for ((server = 1; server <= SERVERS; server++)); do
+        until_true 20 "slr-host on server$server" agent_serves "server$server"
+        [[ -e $DIR/server$server/agent.sock ]] ||
+            die 1 "slr-host did not start: $(tail -n 1 "$DIR/server$server-agent.log")"
     done
 }
 
-# start_decapsulator NODE: whole packets in the kernel, those that came in fragments by socat.
-start_decapsulator() {
-    local family protocol
-    ip -n "$NAME-$1" link set dev eth0 xdpgeneric obj "$DIR/decapsulate.o" sec xdp
-    for family in 4 6; do
-        for protocol in 4 41; do
-            start "$1" "$1-socat" socat -u "IP$family-RECV:$protocol" \
-                "TUN:169.254.$family.$protocol/32,tun-name=in$family-$protocol,iff-no-pi,iff-up"
-        done
-    done
+# start_agent NUMBER: slr-host.
+start_agent() {
+    local node=server$1
+    agent_configuration "$1" >"$DIR/$node/agent.yaml"
+    start "$node" "$node-agent" "$AGENT" --config "$DIR/$node/agent.yaml"
+    echo $! >"$DIR/$node/agent.pid"
+}
+
+# True as well when slr-host has ended: there is nothing to wait for.
+agent_serves() {
+    grep -q 'slr-host: .* serves ' "$DIR/$1-agent.log" || ! kill -0 "$(<"$DIR/$1/agent.pid")"
+}
+
+# How tunnels are taken off on the first server.
+agent_way() { sed -n 's/^slr-host: decapsulation by \([a-z]*\):.*/\1/p' "$DIR/server1-agent.log"; }
+
+# agent_configuration NUMBER
+agent_configuration() {
+    local net=2
+    if [[ -n $NARROW ]]; then net=3; fi
+    cat <<END
+# The agent of server$1 of lab $NAME, made by scripts/lab. dpdk-config/host.yaml explains the keys.
+agent: { name: server$1, tunnel_addresses: [10.0.$net.$((10 + $1)), "2001:db8:$net::$((10 + $1))"] }
+interfaces: [eth0]
+routers: [10.0.2.1, "2001:db8:2::1"]
+decapsulation: $WAY
+tunnels: [$(tunnel)]
+virtual_hosts:
+  - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
+drain: { timeout: ${DRAIN}s }
+control: { socket: $DIR/server$1/agent.sock }
+state: $DIR/server$1/state
+END
+}
+
+# The kind of tunnel, as configurations name it.
+tunnel() {
+    case $TUNNEL in
+    gue1) printf '{ gue: { variant: 1 } }' ;;
+    mpls) printf '{ mpls: { label: 1000 } }' ;;
+    *) printf '%s' "$TUNNEL" ;;
+    esac
+}
+
+# start_names NODE: a name server, over UDP, that knows who.lab.
+start_names() {
+    start "$1" "$1-dnsmasq" dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --pid-file \
+        --user=root --log-facility=- --txt-record=who.lab,"$1"
 }
 
 # start_nginx NODE
 start_nginx() {
     local own=$DIR/$1
-    mkdir "$own"
     cat >"$own/nginx.conf" <<END
 user root;
 worker_processes 1;
@@ -155,9 +200,10 @@ END
     for ((server = 1; server <= SERVERS; server++)); do
         names+="${names:+, }server$server"
         if ((server % 2)); then
-            printf '  - { name: server%d, address: 10.0.%d.%d }\n' "$server" $net $((10 + server))
+            printf '  - { name: server%d, address: 10.0.%d.%d, tunnel: %s }\n' "$server" $net $((10 + server)) "$(tunnel)"
         else
-            printf '  - { name: server%d, address: "2001:db8:%d::%d" }\n' "$server" $net $((10 + server))
+            printf '  - { name: server%d, address: "2001:db8:%d::%d", tunnel: %s }\n' "$server" $net $((10 + server)) \
+                "$(tunnel)"
         fi
     done
     cat <<END

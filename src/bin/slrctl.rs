@@ -18,18 +18,24 @@ use slr::ctl::client::{AskError, Client};
 use slr::ctl::recording::{CompileError, Recording, compile};
 use slr::ctl::request::{CaptureRequest, FilterError, FlowFilter, Request, TraceRequest, protocol};
 use slr::ctl::response::{CaptureEnd, CaptureItem, Done, FlowRow, FlowsEnd};
-use slr::ctl::{SOCKET_DIRECTORY, show, top};
+use slr::ctl::{AGENT_DIRECTORY, SOCKET_DIRECTORY, show, top};
 use slr::trust::authority::{self, AuthorityError, Node};
 
 /// Ask and steer a running router.
 ///
 /// Exit status: 0 done, 1 the router refused or does not run, 2 usage.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  slrctl status\n  slrctl --json children\n  slrctl drain server1")]
+#[command(
+    version,
+    after_help = "Examples:\n  slrctl status\n  slrctl --json children\n  slrctl drain server1\n  slrctl --agent status"
+)]
 struct Arguments {
-    /// Control socket of the router, where more than one runs: /run/slr/NAME.sock
+    /// Control socket of the router, where more than one runs: /run/slr/NAME.sock; with --agent, of the host agent
     #[arg(long, global = true, value_name = "PATH", env = "SLRCTL_SOCKET")]
     socket: Option<PathBuf>,
+    /// Ask the host agent of this machine, which answers `status`
+    #[arg(long, global = true)]
+    agent: bool,
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
@@ -245,6 +251,8 @@ fn shell(text: &str) -> Result<Shell, String> {
 enum Failure {
     #[error(transparent)]
     Ask(#[from] AskError),
+    #[error("no agent answers at {0}; start slr-host, or name its control socket with --socket")]
+    NoAgent(PathBuf),
     #[error(transparent)]
     Words(#[from] FilterError),
     #[error(transparent)]
@@ -278,14 +286,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Arguments { socket, json, command }: Arguments) -> Result<(), Failure> {
+fn run(Arguments { socket, agent, json, command }: Arguments) -> Result<(), Failure> {
     let connect = || match &socket {
         Some(path) => Client::connect(path),
-        None => Client::find(Path::new(SOCKET_DIRECTORY)),
+        None => Client::find(Path::new(if agent { AGENT_DIRECTORY } else { SOCKET_DIRECTORY })),
     };
     let ask = |request: Request| -> Result<Value, Failure> { Ok(connect()?.ask_value(&request)?) };
     let done = |request| print(json, ask(request)?, |done: &Done| format!("{}\n", done.done));
     match command {
+        Command::Status if agent => {
+            let answer = ask(Request::Status).map_err(|failure| match failure {
+                Failure::Ask(AskError::NotRunning(path)) => Failure::NoAgent(path),
+                other => other,
+            });
+            print(json, answer?, show::agent)
+        }
         Command::Status => print(json, ask(Request::Status)?, show::status),
         Command::Ports => print(json, ask(Request::Ports)?, |ports: &Vec<_>| show::ports(ports)),
         Command::Services => print(json, ask(Request::Services)?, |services: &Vec<_>| show::services(services)),

@@ -10,6 +10,7 @@
 mod check;
 mod checked;
 mod error;
+pub mod host;
 mod raw;
 mod summary;
 mod values;
@@ -25,11 +26,34 @@ use crate::units::PortIndex;
 pub use checked::*;
 pub use error::{ConfigError, Place};
 pub use summary::Summary;
+pub(crate) use values::show;
 
 use error::Fault;
 
 /// Largest configuration that is read, in bytes.
 const FILE_SIZE_MAX: u64 = 256 << 20;
+
+/// Reads the text of a file.
+fn read_file(path: &Path, sample: &str) -> Result<String, Fault> {
+    let unreadable =
+        |error| Fault::whole(format!("cannot read the configuration: {error}; give the path of a readable file"));
+    if path.metadata().map_err(unreadable)?.is_dir() {
+        return Err(Fault::whole(format!("is a directory; give the path of a file, for example {sample}")));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_SIZE_MAX {
+        return Err(Fault::whole("is larger than 256 MiB; give the path of a configuration file"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let (good, bad) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let place = Place::after(&String::from_utf8_lossy(good));
+        let byte = bad.first().copied().unwrap_or_default();
+        let what = format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8 text");
+        Fault { place: Some(place), message: what }
+    })
+}
 
 impl Config {
     /// Reads and checks a file.
@@ -38,30 +62,8 @@ impl Config {
     /// The file cannot be read, is not UTF-8 or larger than 256 MiB, or what [`Config::parse`] refuses.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let name = path.display().to_string();
-        let refuse = |fault: Fault| fault.in_file(&name);
-        let unreadable =
-            |error| Fault::whole(format!("cannot read the configuration: {error}; give the path of a readable file"));
-        let is_directory = |meta: std::fs::Metadata| meta.is_dir();
-        if path.metadata().map(is_directory).map_err(unreadable).map_err(refuse)? {
-            let what = "is a directory; give the path of a file, for example dpdk-config/replay.yaml";
-            return Err(refuse(Fault::whole(what)));
-        }
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(unreadable).map_err(refuse)?;
-        file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable).map_err(refuse)?;
-        if bytes.len() as u64 > FILE_SIZE_MAX {
-            return Err(refuse(Fault::whole("is larger than 256 MiB; give the path of a configuration file")));
-        }
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Config::parse(text, &name),
-            Err(error) => {
-                let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let place = Place::after(&good);
-                let byte = bytes[error.valid_up_to()];
-                let what = format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8 text");
-                Err(refuse(Fault { place: Some(place), message: what }))
-            }
-        }
+        let text = read_file(path, "dpdk-config/replay.yaml").map_err(|fault| fault.in_file(&name))?;
+        Config::parse(&text, &name)
     }
 
     /// Checks a configuration given as YAML text; `file_name` is what errors call it.
@@ -69,7 +71,7 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
-        raw::read(text).and_then(|raw| check::check(&raw)).map_err(|fault| fault.in_file(file_name))
+        raw::read(text, &raw::ROUTER).and_then(|raw| check::check(&raw)).map_err(|fault| fault.in_file(file_name))
     }
 
     /// The port and neighbour by which an address is reached, by the longest prefix around it: directly where that is

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 
 use super::error::{Fault, Place, nearest, one_line, quote};
@@ -24,6 +24,7 @@ macro_rules! raw {
         pub(super) struct $name { $($(#[$attribute])* pub $field: $type,)* }
     )*};
 }
+pub(super) use raw;
 
 raw! {
     Config {
@@ -270,8 +271,36 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
     }
 }
 
+/// What differs in the errors of one program's configuration from another's.
+pub(super) struct Dialect {
+    /// A file to compare with.
+    pub sample: &'static str,
+    /// How the shortest file starts.
+    pub start: &'static str,
+    /// A right use of keys that mean something else here than [`example`] shows, at a depth: 1 is the first column.
+    pub examples: &'static [(&'static str, bool, &'static str)],
+}
+
+/// That of the router.
+pub(super) const ROUTER: Dialect = Dialect {
+    sample: "dpdk-config/lab.yaml",
+    start: "dpdk-config/*.yaml, or with router: { name: edge1 }",
+    examples: &[
+        ("children", true, "children: [{ name: server1, address: 10.0.1.1 }]"),
+        ("parents", true, "parents: [{ name: system1, address: 10.255.0.9:9478 }]"),
+    ],
+};
+
+impl Dialect {
+    /// An example of a key in the map that `place` is in; a key of two meanings is told by its depth.
+    fn example_at(&self, key: &str, place: Place) -> &'static str {
+        let own = self.examples.iter().find(|(name, first, _)| *name == key && (!first || place.column == 1));
+        own.map_or_else(|| example(key), |(_, _, example)| example)
+    }
+}
+
 /// Reads the keys; what the values mean is not looked at.
-pub(super) fn read(text: &str) -> Result<Config, Fault> {
+pub(super) fn read<T: DeserializeOwned>(text: &str, dialect: &Dialect) -> Result<T, Fault> {
     let options = serde_saphyr::options! {
         // Room for 100,000 virtual hosts and more, but an end to what a hostile file makes of a few bytes.
         budget: serde_saphyr::budget! {
@@ -295,41 +324,41 @@ pub(super) fn read(text: &str) -> Result<Config, Fault> {
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
-        Fault { place: Some(place), message: explain(&error, text, place) }
+        Fault { place: Some(place), message: explain(&error, text, place, dialect) }
     })
 }
 
 /// Says what the parser found in the words of this configuration.
-fn explain(error: &Error, text: &str, place: Place) -> String {
+fn explain(error: &Error, text: &str, place: Place, dialect: &Dialect) -> String {
     match error {
-        Error::AliasError { error, .. } => explain(error, text, place),
+        Error::AliasError { error, .. } => explain(error, text, place, dialect),
         Error::SerdeUnknownField { field, expected, .. } => match nearest(field, expected.iter().copied()) {
             Some(near) => {
-                format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), example_at(near, place))
+                format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), dialect.example_at(near, place))
             }
             None if expected.is_empty() => format!("unknown key {}; nothing stands in these braces: {{}}", quote(field)),
             None => format!("unknown key {}; the keys here are {}", quote(field), expected.join(", ")),
         },
         Error::SerdeMissingField { field, .. } => {
-            format!("missing key \"{field}\"; add it: {}", example_at(field, place))
+            format!("missing key \"{field}\"; add it: {}", dialect.example_at(field, place))
         }
         Error::DuplicateMappingKey { key, .. } => {
             format!("key {} is given twice in one map; keep one of them", quote(key.as_deref().unwrap_or("?")))
         }
         Error::Unexpected { expected: "string scalar", .. } => {
-            format!("a single value is expected here, not a list or a map{}", hint(text, place, ""))
+            format!("a single value is expected here, not a list or a map{}", hint(text, place, dialect, ""))
         }
         Error::Unexpected { expected: "sequence start", .. } => {
-            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(text, place, ""))
+            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(text, place, dialect, ""))
         }
         Error::Unexpected { expected: "mapping start", .. } => {
             format!(
                 "a map is expected here; write it in braces or with one key a line{}",
-                hint(text, place, "{ name: server1 }")
+                hint(text, place, dialect, "{ name: server1 }")
             )
         }
         Error::NullIntoString { .. } => {
-            format!("the value is missing; write one{}", hint(text, place, ""))
+            format!("the value is missing; write one{}", hint(text, place, dialect, ""))
         }
         Error::SerdeInvalidType { unexpected, expected, .. } => {
             let found = if unexpected == "sequence" { "a list" } else { "nothing" };
@@ -337,8 +366,7 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
             format!("{expected} is expected here, not {found}; write it like {example}")
         }
         Error::Eof { .. } => {
-            "the file holds no configuration; start from one of dpdk-config/*.yaml, or with router: { name: edge1 }"
-                .into()
+            format!("the file holds no configuration; start from one of {}", dialect.start)
         }
         Error::MultipleDocuments { .. } => {
             "a second YAML document starts here; keep one document: remove the line \"---\" and what is not wanted"
@@ -366,23 +394,14 @@ fn explain(error: &Error, text: &str, place: Place) -> String {
         other => {
             let said = one_line(&other.to_string());
             let said = said.split(" at line ").next().unwrap_or_default();
-            format!("not a configuration: {said}; compare with dpdk-config/lab.yaml")
+            format!("not a configuration: {said}; compare with {}", dialect.sample)
         }
-    }
-}
-
-/// An example of a key in the map that `place` is in; the one key of two meanings is told by its depth.
-fn example_at(key: &str, place: Place) -> &'static str {
-    match key {
-        "parents" if place.column == 1 => "parents: [{ name: system1, address: 10.255.0.9:9478 }]",
-        "children" if place.column == 1 => "children: [{ name: server1, address: 10.0.1.1 }]",
-        _ => example(key),
     }
 }
 
 /// An example of the key whose value starts (or, left out, should start) at `place`, as far as the line shows the
 /// key; `otherwise` where it does not.
-fn hint(text: &str, place: Place, otherwise: &str) -> String {
+fn hint(text: &str, place: Place, dialect: &Dialect, otherwise: &str) -> String {
     let line = text.lines().nth(place.line as usize - 1).unwrap_or_default();
     let upto = |column| line.chars().take(column).collect::<String>();
     let (before, with) = (upto(place.column as usize - 1), upto(place.column as usize));
@@ -390,7 +409,7 @@ fn hint(text: &str, place: Place, otherwise: &str) -> String {
     let key = before.rsplit([' ', '{', ',', '\t']).next().unwrap_or_default();
     // Its first character stands where the line starts.
     let top = if line.starts_with(key) { 1 } else { place.column };
-    match (example_at(key, Place { column: top, ..place }), otherwise) {
+    match (dialect.example_at(key, Place { column: top, ..place }), otherwise) {
         ("", "") => String::new(),
         ("", example) | (example, _) => format!(": {example}"),
     }

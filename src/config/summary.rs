@@ -169,7 +169,7 @@ impl fmt::Display for TunnelKind {
 }
 
 /// What is asked.
-fn checks(health: &Health) -> String {
+pub(super) fn checks(health: &Health) -> String {
     let to = health.address;
     let get = |request: &Request| {
         let Request { port, path, host, expect } = request;
@@ -194,7 +194,7 @@ fn checks(health: &Health) -> String {
 }
 
 /// When it is asked, and what follows.
-fn rhythm(rhythm: &Rhythm) -> String {
+pub(super) fn rhythm(rhythm: &Rhythm) -> String {
     let Rhythm { interval, timeout, jitter_percent, rise, fall, initially_up } = rhythm;
     let state = if *initially_up { "up" } else { "down" };
     let detection = rhythm.detection_max();
@@ -204,7 +204,7 @@ fn rhythm(rhythm: &Rhythm) -> String {
     )
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = items.collect();
     if items.is_empty() { "none".into() } else { items.join(", ") }
 }

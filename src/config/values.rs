@@ -16,6 +16,8 @@ pub(super) fn example(key: &str) -> &'static str {
         "address" => "address: 10.0.1.1",
         "aggregate_function" => "aggregate_function: \"mean(children.map(c, c.load))\"",
         "addresses" => "addresses: [192.0.2.80/32]",
+        "agent" => "agent: { name: server1, tunnel_addresses: [10.0.1.1] }",
+        "application" => "application: { http: \"http://127.0.0.1:8080/load\" }",
         "authority" => "authority: /etc/slr/ca.pem",
         "buffers" => "buffers: 16384",
         "ca" => "ca: /etc/ssl/certs/ca-certificates.crt",
@@ -30,12 +32,16 @@ pub(super) fn example(key: &str) -> &'static str {
         "cost_function" => "cost_function: \"load + 0.1 * route_cost\"",
         "count" => "count: 2",
         "cpus" => "cpus: [1, 2]",
+        "decapsulation" => "decapsulation: auto",
         "device" => "device: \"0000:01:00.0\"",
         "dns" => "dns: { name: example.org }",
         "dpdk" => "dpdk: { hugepages: auto }",
+        "drain" => "drain: { timeout: 60s }",
         "echo" => "echo: router",
         "expect" => "expect: 200 or expect: 200-299",
+        "expression" => "expression: max(cpu, queue)",
         "fall" => "fall: 3",
+        "file" => "file: /run/web/load",
         "file_prefix" => "file_prefix: slr",
         "flow" => "flow: 5-tuple, flow: source or flow: { source: { v4: 24, v6: 56 } }",
         "flows" => "flows: { capacity_v4: 1000000 }",
@@ -49,6 +55,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "hugepages" => "hugepages: auto",
         "icmp" => "icmp: {}",
         "initial" => "initial: up",
+        "interfaces" => "interfaces: [eth0]",
         "interval" => "interval: 200ms",
         "jitter" => "jitter: 10%",
         "key" => "key: 000102030405060708090a0b0c0d0e0f",
@@ -56,6 +63,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "length" => "length: 8",
         "level" => "level: site",
         "listen" => "listen: 127.0.0.1:9477",
+        "load" => "load: max(cpu, queue)",
         "mac" => "mac: \"02:00:5e:10:00:01\"",
         "memory" => "memory: 512MiB",
         "metrics" => "metrics: { listen: 127.0.0.1:9477 }",
@@ -76,6 +84,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "rise" => "rise: 2",
         "router" => "router: { name: edge1, tunnel_addresses: [192.0.2.1] }",
         "route_cost" => "route_cost: 10, or route_cost: rtt for the round-trip time in milliseconds",
+        "routers" => "routers: [10.0.1.254]",
         "routes" => "routes: [{ prefix: 0.0.0.0/0, via: 10.0.0.254 }]",
         "selection" => "selection: consistent_hash",
         "server_id" => "server_id: \"00a1\"",
@@ -84,6 +93,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "services" => "services: [tcp/80, tcp/8000-8999, udp]",
         "socket" => "socket: /run/slr/edge1.sock",
         "source" => "source: { v4: 24, v6: 56 }",
+        "state" => "state: /run/slr-host",
         "table_size" => "table_size: 65537",
         "tcp" => "tcp: { port: 80 }",
         "tcp_established" => "tcp_established: 15m",
@@ -97,6 +107,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "tunnel" => "tunnel: ipip, tunnel: gue or tunnel: { mpls: { label: 1000 } }",
         "tunnel_addresses" => "tunnel_addresses: [192.0.2.1]",
         "tunnel_source_prefixes" => "tunnel_source_prefixes: [192.0.2.64/26]",
+        "tunnels" => "tunnels: [ipip, gue, gre]",
         "type" => "type: A",
         "udp" => "udp: 60s",
         "v4" => "v4: 24",
@@ -240,7 +251,7 @@ pub(super) fn prefix(key: &str, text: &Text) -> Result<IpNet, Fault> {
 }
 
 /// A prefix as people write it: without its length where it is one address.
-pub(super) fn show(prefix: IpNet) -> String {
+pub(crate) fn show(prefix: IpNet) -> String {
     if prefix.prefix_len() == prefix.max_prefix_len() { prefix.addr().to_string() } else { prefix.to_string() }
 }
 

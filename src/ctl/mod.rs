@@ -24,3 +24,6 @@ pub mod top;
 
 /// Where slrctl looks for a router.
 pub const SOCKET_DIRECTORY: &str = crate::config::SOCKET_DIRECTORY;
+
+/// Where slrctl looks for a host agent.
+pub const AGENT_DIRECTORY: &str = crate::config::host::DIRECTORY;

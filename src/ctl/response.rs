@@ -1,5 +1,6 @@
 //! What a running router answers. Every type here is the JSON of an answer, field by field.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,62 @@ pub struct Status {
     pub snapshot: Snapshot,
     /// What it has done since it started.
     pub counters: Report,
+}
+
+/// How a host agent is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its name.
+    pub name: String,
+    /// Version of slr.
+    pub version: String,
+    /// Time that it has been running.
+    pub uptime_seconds: f64,
+    /// Whether it is about to stop, and waits for connections to end.
+    pub draining: bool,
+    /// How tunnels are taken off.
+    pub decapsulation: String,
+    /// Where, and why so.
+    pub why: String,
+    /// Longest packet that fits into every kind of tunnel, in bytes.
+    pub inner_mtu: u32,
+    /// Changes that it has made to the system, and will undo.
+    pub changes: usize,
+    /// Packets by what became of them.
+    pub packets: BTreeMap<String, u64>,
+    /// Share of the processors' time in use, 0 to 1.
+    pub cpu: f64,
+    /// Share of the time in which something waited for a processor, 0 to 1.
+    pub cpu_pressure: f64,
+    /// Share of the memory in use, 0 to 1.
+    pub memory: f64,
+    /// Share of the time in which something waited for memory, 0 to 1.
+    pub memory_pressure: f64,
+    /// What it serves.
+    pub virtual_hosts: Vec<HostedRow>,
+}
+
+/// A virtual host on its host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostedRow {
+    /// Its name.
+    pub name: String,
+    /// Addresses and prefixes.
+    pub addresses: Vec<String>,
+    /// Why it does not work; `None`: it does.
+    pub failure: Option<String>,
+    /// The load that is reported.
+    pub load: f64,
+    /// Established TCP connections.
+    pub established: u64,
+    /// The fullest accept queue, 0 to 1.
+    pub queue: f64,
+    /// Bytes a second to it.
+    pub bytes_in: f64,
+    /// Bytes a second from it.
+    pub bytes_out: f64,
+    /// What its application says.
+    pub application: Option<f64>,
 }
 
 /// A forwarding snapshot.

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::response::{ChildRow, FlowRow, NeighbourRow, ParentRow, PortRow, ServiceRow, Status, Trace};
+use super::response::{AgentStatus, ChildRow, FlowRow, NeighbourRow, ParentRow, PortRow, ServiceRow, Status, Trace};
 use crate::metrics::report::PacketReport;
 
 /// A table: columns as wide as they need to be, numbers to the right.
@@ -112,6 +112,45 @@ pub fn status(status: &Status) -> String {
         text += &format!("\n{table}");
     }
     text
+}
+
+/// `slrctl --agent status`.
+pub fn agent(status: &AgentStatus) -> String {
+    let AgentStatus { name, version, decapsulation, why, inner_mtu, changes, .. } = status;
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let mut text = format!(
+        "host           {name}, slr {version}, up {}{}\n\
+         decapsulation  {decapsulation}: {why}\n\
+         in a tunnel    packets of up to {inner_mtu} bytes\n\
+         changes        {changes}, undone at the end\n\
+         machine        cpu {}, pressure {}; memory {}, pressure {}\n\n",
+        time(status.uptime_seconds),
+        if status.draining { ", draining" } else { "" },
+        percent(status.cpu),
+        percent(status.cpu_pressure),
+        percent(status.memory),
+        percent(status.memory_pressure),
+    );
+    let head = ["virtual host", "state", ">load", ">established", ">queue", ">bytes/s in", ">out", ">application"];
+    let mut table = Table::new(&head);
+    for host in &status.virtual_hosts {
+        table.row([
+            host.name.clone(),
+            if host.failure.is_some() { "down" } else { "up" }.into(),
+            format!("{:.3}", host.load),
+            host.established.to_string(),
+            percent(host.queue),
+            format!("{:.0}", host.bytes_in),
+            format!("{:.0}", host.bytes_out),
+            or_dash(host.application),
+        ]);
+    }
+    text += &table.to_string();
+    let mut table = Table::new(&["packets that came", ">number"]);
+    for (outcome, count) in status.packets.iter().filter(|(_, count)| **count > 0) {
+        table.row([outcome.clone(), count.to_string()]);
+    }
+    text + &format!("\n{table}")
 }
 
 /// `slrctl ports`.

@@ -142,9 +142,10 @@ impl ForwardCollector {
 }
 
 /// Labels in alphabetical order, and a value.
-pub(super) type Sample = (Vec<(&'static str, String)>, f64);
+pub type Sample = (Vec<(&'static str, String)>, f64);
 
-fn family(name: &str, help: &str, kind: MetricType, samples: Vec<Sample>) -> MetricFamily {
+/// A metric family of counters or gauges.
+pub fn family(name: &str, help: &str, kind: MetricType, samples: Vec<Sample>) -> MetricFamily {
     let metrics = samples.into_iter().map(|(labels, value)| {
         let mut metric = Metric::default();
         metric.set_label(labels.into_iter().map(|(name, value)| label(name, value)).collect());

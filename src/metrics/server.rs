@@ -1,20 +1,20 @@
 //! Serves the metrics over HTTP at `/metrics`.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
 
-use super::collector::ForwardCollector;
-
-/// Answers requests on `listener` for as long as the future is polled.
-pub async fn serve(listener: TcpListener, collector: Arc<ForwardCollector>) -> std::io::Result<()> {
+/// Answers requests on `listener` with what `gather` finds, for as long as the future is polled.
+pub async fn serve<G>(listener: TcpListener, gather: G) -> std::io::Result<()>
+where
+    G: Fn() -> Vec<MetricFamily> + Clone + Send + Sync + 'static,
+{
     let metrics = move || {
-        let text = TextEncoder::new().encode_to_string(&collector.gather());
+        let text = TextEncoder::new().encode_to_string(&gather());
         async move {
             match text {
                 Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

@@ -108,7 +108,7 @@ fn is_intact(ip: &[u8], family: Family, datagram: &[u8]) -> bool {
 }
 
 /// Carries the outer header's congestion mark over to the inner header at the start of `ip`.
-fn mark(ip: &mut [u8], family: Family, outer_class: u8) -> Option<()> {
+pub fn mark(ip: &mut [u8], family: Family, outer_class: u8) -> Option<()> {
     match (family, ip) {
         (Family::V4, [version, tos, rest @ ..]) => {
             let marked = *tos & !ecn::MASK | ecn::on_decapsulation(*tos, outer_class)?;

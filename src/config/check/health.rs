@@ -15,7 +15,7 @@ use super::{family, or};
 use crate::config::error::{Fault, nearest, one_line, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::values::{duration, example, host as usable, number, word};
-use crate::config::{Config, Health, Probe, Request, Rhythm, Tls};
+use crate::config::{Health, Probe, Request, Rhythm, Tls};
 use crate::service::filter::Filter;
 
 const TCP: u8 = 6;
@@ -51,10 +51,9 @@ struct Host<'a> {
     services: &'a [Filter],
 }
 
-pub(super) fn health(
+pub(in crate::config) fn health(
     raw: &Spanned<WordOr<raw::Health>>,
     name: &str,
-    config: &Config,
     addresses: &[IpNet],
     services: &[Filter],
 ) -> Result<Health, Fault> {
@@ -68,15 +67,16 @@ pub(super) fn health(
         WordOr::Word(word) => host.probe_of_word(raw, word, address)?,
         WordOr::Map(map) => host.probe(raw, map, address)?,
     };
-    if !matches!(probe, Probe::Command(_)) && config.source_of_checks(address, None).is_none() {
-        let (is, example) = family(address.is_ipv4(), ("IPv4", "[192.0.2.1]"), ("IPv6", "[\"2001:db8::1\"]"));
-        let message = format!(
-            "checks of virtual host \"{name}\" go to the {is} address {address}, but the router has no {is} address that \
-             answers could come to; add one to router: tunnel_addresses: {example}"
-        );
-        return Err(Fault::at(raw, message));
-    }
     Ok(Health { probe, address, rhythm: map.map_or(Ok(RHYTHM), rhythm)? })
+}
+
+/// What is wrong where answers to checks of `address` cannot come back.
+pub(super) fn no_source(name: &str, address: IpAddr) -> String {
+    let (is, example) = family(address.is_ipv4(), ("IPv4", "[192.0.2.1]"), ("IPv6", "[\"2001:db8::1\"]"));
+    format!(
+        "checks of virtual host \"{name}\" go to the {is} address {address}, but the router has no {is} address that \
+         answers could come to; add one to router: tunnel_addresses: {example}"
+    )
 }
 
 fn rhythm(raw: &raw::Health) -> Result<Rhythm, Fault> {
@@ -92,7 +92,7 @@ fn rhythm(raw: &raw::Health) -> Result<Rhythm, Fault> {
     })
 }
 
-fn time(key: &str, text: &Text) -> Result<Duration, Fault> {
+pub(in crate::config) fn time(key: &str, text: &Text) -> Result<Duration, Fault> {
     let time = duration(key, text)?;
     if time >= TIME_MIN {
         return Ok(time);
@@ -205,7 +205,7 @@ impl Host<'_> {
                 record: or(record, 1, |text| word("type", text, &RECORDS))?,
             });
         }
-        command.as_ref().map_or(Ok(Probe::Icmp), command_line)
+        command.as_ref().map_or(Ok(Probe::Icmp), |list| command_line(list).map(Probe::Command))
     }
 
     /// The port that is given, the one port of the virtual host's services with this protocol, or the usual one.
@@ -315,10 +315,10 @@ fn domain(text: &Text) -> Result<String, Fault> {
     Err(Fault::at(text, message))
 }
 
-fn command_line(list: &Spanned<Vec<Text>>) -> Result<Probe, Fault> {
+pub(in crate::config) fn command_line(list: &Spanned<Vec<Text>>) -> Result<Vec<String>, Fault> {
     match list.value.as_slice() {
         [program, ..] if program.value.starts_with('/') => {
-            Ok(Probe::Command(list.value.iter().map(|word| word.value.clone()).collect()))
+            Ok(list.value.iter().map(|word| word.value.clone()).collect())
         }
         [program, ..] => {
             let wrong = quote(&program.value);

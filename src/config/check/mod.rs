@@ -1,9 +1,9 @@
 //! Whether what was written holds together: ranges, families, names that resolve.
 
-mod health;
+pub(super) mod health;
 mod links;
 mod overlap;
-mod services;
+pub(super) mod services;
 mod sessions;
 
 use std::net::SocketAddr;
@@ -28,6 +28,9 @@ const TABLE_SIZE_MAX: u32 = 16_777_213;
 /// UDP port of GUE, by IANA.
 const GUE_PORT: u16 = 6080;
 
+/// TCP port of the router's metrics.
+const METRICS_PORT: u16 = 9477;
+
 /// Smallest room that a packet buffer takes in its pool, in bytes: its header, headroom and 2 KiB of data.
 const BUFFER_SIZE_MIN: u64 = 2304;
 
@@ -51,8 +54,8 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         cluster: cluster(raw.cluster.as_ref())?,
         children: Vec::new(),
         virtual_hosts: Vec::new(),
-        metrics: metrics(raw.metrics.as_ref())?,
-        control: control(raw.control.as_ref(), &raw.router.name.value)?,
+        metrics: metrics(raw.metrics.as_ref(), METRICS_PORT)?,
+        control: control(raw.control.as_ref(), SOCKET_DIRECTORY, &raw.router.name.value)?,
         sessions: sessions::sessions(raw)?,
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
@@ -65,12 +68,12 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
 }
 
 /// What was written, read, or the default.
-fn or<T>(text: &Option<Text>, default: T, read: impl FnOnce(&Text) -> Result<T, Fault>) -> Result<T, Fault> {
+pub(super) fn or<T>(text: &Option<Text>, default: T, read: impl FnOnce(&Text) -> Result<T, Fault>) -> Result<T, Fault> {
     text.as_ref().map_or(Ok(default), read)
 }
 
 /// `v4` or `v6`, whichever is of the family.
-fn family<T>(ipv4: bool, v4: T, v6: T) -> T {
+pub(super) fn family<T>(ipv4: bool, v4: T, v6: T) -> T {
     if ipv4 { v4 } else { v6 }
 }
 
@@ -307,7 +310,7 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
     raw.iter().map(child).collect()
 }
 
-fn tunnel(raw: &Spanned<WordOr<raw::Tunnel>>) -> Result<TunnelKind, Fault> {
+pub(super) fn tunnel(raw: &Spanned<WordOr<raw::Tunnel>>) -> Result<TunnelKind, Fault> {
     let default = TunnelKind::Gue { port: GUE_PORT, variant: GueVariant::Header };
     let map = match &raw.value {
         WordOr::Word(kind) if kind == "mpls" => {
@@ -336,8 +339,8 @@ fn tunnel(raw: &Spanned<WordOr<raw::Tunnel>>) -> Result<TunnelKind, Fault> {
     }
 }
 
-fn metrics(raw: Option<&raw::Metrics>) -> Result<Metrics, Fault> {
-    let default = SocketAddr::from(([127, 0, 0, 1], 9477));
+pub(super) fn metrics(raw: Option<&raw::Metrics>, port: u16) -> Result<Metrics, Fault> {
+    let default = SocketAddr::from(([127, 0, 0, 1], port));
     let Some(text) = raw.and_then(|raw| raw.listen.as_ref()) else { return Ok(Metrics { listen: Some(default) }) };
     if text.value == "off" {
         return Ok(Metrics { listen: None });
@@ -352,9 +355,9 @@ fn metrics(raw: Option<&raw::Metrics>) -> Result<Metrics, Fault> {
     text.value.parse().map(|listen| Metrics { listen: Some(listen) }).map_err(wrong)
 }
 
-fn control(raw: Option<&raw::Control>, router: &str) -> Result<Control, Fault> {
+pub(super) fn control(raw: Option<&raw::Control>, directory: &str, name: &str) -> Result<Control, Fault> {
     let Some(text) = raw.and_then(|raw| raw.socket.as_ref()) else {
-        return Ok(Control { socket: Some(PathBuf::from(SOCKET_DIRECTORY).join(format!("{router}.sock"))) });
+        return Ok(Control { socket: Some(PathBuf::from(directory).join(format!("{name}.sock"))) });
     };
     if text.value == "off" {
         return Ok(Control { socket: None });

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde_saphyr::Spanned;
 
 use super::{health, or, sessions, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::values::{Once, example, name, number, prefix, show, word};
-use crate::config::{Config, Member, OnFailure, VirtualHost};
+use crate::config::{Config, Member, OnFailure, Probe, VirtualHost};
 use crate::cost::Kind;
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
@@ -44,33 +45,16 @@ fn virtual_host(
     children: &HashMap<&str, usize>,
 ) -> Result<VirtualHost, Fault> {
     let name = name("name", &raw.name)?;
-    let (mut addresses, mut once) = (Vec::new(), Once::new("address"));
-    for text in &raw.addresses.value {
-        let net = prefix("address", text)?;
-        once.add(show(net), text)?;
+    let addresses = addresses(&name, &raw.addresses)?;
+    for (net, text) in addresses.iter().zip(&raw.addresses.value) {
         if net.prefix_len() == net.max_prefix_len() && config.owns(net.addr()) {
             let own = net.addr();
             let message =
                 format!("virtual host \"{name}\" has the router's own address {own}; give the service one of its own");
             return Err(Fault::at(text, message));
         }
-        addresses.push(net);
     }
-    if addresses.is_empty() {
-        let message = format!("virtual host \"{name}\" has no address; write at least one: {}", example("addresses"));
-        return Err(Fault::at(&raw.addresses, message));
-    }
-    let services = match &raw.services {
-        None => vec![Filter::ANY],
-        Some(list) if list.value.is_empty() => {
-            let message = format!(
-                "virtual host \"{name}\" has an empty list of services; leave the key out for any, or write {}",
-                example("services")
-            );
-            return Err(Fault::at(list, message));
-        }
-        Some(list) => list.value.iter().map(service).collect::<Result<_, _>>()?,
-    };
+    let services = services(&name, &raw.services)?;
     let policies = [
         ("consistent_hash", Policy::ConsistentHash),
         ("least_cost", Policy::LeastCost),
@@ -108,7 +92,13 @@ fn virtual_host(
     let echo = [("children", false), ("router", true)];
     let answers_echo = or(&raw.echo, false, |text| word("echo", text, &echo))?;
     let health = match &raw.health {
-        Some(health) => Some(health::health(health, &name, config, &addresses, &services)?),
+        Some(raw) => {
+            let health = health::health(raw, &name, &addresses, &services)?;
+            if !matches!(health.probe, Probe::Command(_)) && config.source_of_checks(health.address, None).is_none() {
+                return Err(Fault::at(raw, health::no_source(&name, health.address)));
+            }
+            Some(health)
+        }
         None => None,
     };
     let outcomes = [("keep", OnFailure::Keep), ("reselect", OnFailure::Reselect)];
@@ -130,6 +120,36 @@ fn virtual_host(
         health,
         on_failure,
     })
+}
+
+/// The addresses of a virtual host.
+pub(in crate::config) fn addresses(name: &str, raw: &Spanned<Vec<Text>>) -> Result<Vec<IpNet>, Fault> {
+    let (mut addresses, mut once) = (Vec::new(), Once::new("address"));
+    for text in &raw.value {
+        let net = prefix("address", text)?;
+        once.add(show(net), text)?;
+        addresses.push(net);
+    }
+    if addresses.is_empty() {
+        let message = format!("virtual host \"{name}\" has no address; write at least one: {}", example("addresses"));
+        return Err(Fault::at(raw, message));
+    }
+    Ok(addresses)
+}
+
+/// The services of a virtual host; any, where none are named.
+pub(in crate::config) fn services(name: &str, raw: &Option<Spanned<Vec<Text>>>) -> Result<Vec<Filter>, Fault> {
+    match raw {
+        None => Ok(vec![Filter::ANY]),
+        Some(list) if list.value.is_empty() => {
+            let message = format!(
+                "virtual host \"{name}\" has an empty list of services; leave the key out for any, or write {}",
+                example("services")
+            );
+            Err(Fault::at(list, message))
+        }
+        Some(list) => list.value.iter().map(service).collect(),
+    }
 }
 
 /// `tcp/80`, `tcp/8000-8999`, `udp`, `47`, `any`.

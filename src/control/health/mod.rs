@@ -161,16 +161,21 @@ impl Health {
     /// The checks that `config` asks for. The first ones start within an interval after `now`. `seed` spreads them and
     /// makes ports and sequence numbers.
     pub fn new(now: Instant, config: &Config, seed: u64) -> Health {
-        Health::build(now, config, Random::new(seed), None)
+        Health::of(now, plans(config), seed)
+    }
+
+    /// Some checks, however they came about.
+    pub fn of(now: Instant, plans: Vec<Plan<'_>>, seed: u64) -> Health {
+        Health::build(now, plans, Random::new(seed), None)
     }
 
     /// The checks that another configuration asks for: what is known about a child of a virtual host by its name, and
     /// what was counted, is kept.
     pub fn reconfigured(&self, now: Instant, config: &Config) -> Health {
-        Health::build(now, config, self.random.clone(), Some(self))
+        Health::build(now, plans(config), self.random.clone(), Some(self))
     }
 
-    fn build(now: Instant, config: &Config, mut random: Random, before: Option<&Health>) -> Health {
+    fn build(now: Instant, plans: Vec<Plan<'_>>, mut random: Random, before: Option<&Health>) -> Health {
         let known: HashMap<(&str, &str), (&Arc<Record>, bool)> = before
             .into_iter()
             .flat_map(|before| before.states())
@@ -178,26 +183,26 @@ impl Health {
             .collect();
         let mut schedule = Schedule::new(random.next());
         let mut checks = Vec::new();
-        let hosts = config.virtual_hosts.iter().enumerate();
-        for (position, host, health) in hosts.filter_map(|(at, host)| Some((at, host, host.health.as_ref()?))) {
-            let (probe, tls) = (Arc::new(health.probe.clone()), spoken(health));
-            for (member, child) in host.members.iter().map(|member| &config.children[member.child]).enumerate() {
-                let (record, up) = known.get(&(&*host.name, &*child.name)).map_or_else(
-                    || {
-                        let (virtual_host, child) = (host.name.clone(), child.name.clone());
-                        let up = health.rhythm.initially_up;
-                        (Arc::new(Record { virtual_host, child, ..Record::default() }), up)
-                    },
-                    |(record, up)| (Arc::clone(record), *up),
-                );
-                record.up.set(up.into());
-                schedule.add(now, health.rhythm, Class::of(&probe), up);
-                // A command has no packets, and needs no address of ours.
-                let own = config.source_of_checks(health.address, Some(child.address)).unwrap_or(health.address);
-                let question = Question { probe: probe.clone(), tls: tls.clone(), address: health.address, own };
-                let (timeout, child) = (health.rhythm.timeout, child.address);
-                checks.push(Check { host: position, member, timeout, child, question, record });
-            }
+        let mut spoken_by: Option<(usize, Arc<Probe>, Option<Spoken>)> = None;
+        for plan in plans {
+            let Plan { host, member, virtual_host, child: name, address: child, health, own } = plan;
+            // The children of a virtual host share what is the same for all of them.
+            let shared = spoken_by.take().filter(|(of, ..)| *of == host);
+            let (_, probe, tls) = shared.unwrap_or_else(|| (host, Arc::new(health.probe.clone()), spoken(health)));
+            let (record, up) = known.get(&(virtual_host, name)).map_or_else(
+                || {
+                    let (virtual_host, child) = (virtual_host.to_owned(), name.to_owned());
+                    let up = health.rhythm.initially_up;
+                    (Arc::new(Record { virtual_host, child, ..Record::default() }), up)
+                },
+                |(record, up)| (Arc::clone(record), *up),
+            );
+            record.up.set(up.into());
+            schedule.add(now, health.rhythm, Class::of(&probe), up);
+            let question = Question { probe: probe.clone(), tls: tls.clone(), address: health.address, own };
+            let timeout = health.rhythm.timeout;
+            checks.push(Check { host, member, timeout, child, question, record });
+            spoken_by = Some((host, probe, tls));
         }
         let prober = Prober::new(random.next());
         let runs = before.map_or(0, |before| before.runs);
@@ -308,8 +313,45 @@ impl Health {
     }
 }
 
+/// A check to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// Position of the virtual host.
+    pub host: usize,
+    /// Position of the child in it.
+    pub member: usize,
+    /// Name of the virtual host.
+    pub virtual_host: &'a str,
+    /// Name of the child.
+    pub child: &'a str,
+    /// Address of the child, for programs.
+    pub address: IpAddr,
+    /// What is asked, and when.
+    pub health: &'a config::Health,
+    /// Where the answers are to come.
+    pub own: IpAddr,
+}
+
+/// The checks that a configuration asks for.
+fn plans(config: &Config) -> Vec<Plan<'_>> {
+    let mut plans = Vec::new();
+    for (host, (virtual_host, health)) in config.virtual_hosts.iter().map(|host| (host, &host.health)).enumerate() {
+        let Some(health) = health else { continue };
+        for (member, child) in virtual_host.members.iter().map(|member| &config.children[member.child]).enumerate() {
+            // A command has no packets, and needs no address of ours.
+            let own = config.source_of_checks(health.address, Some(child.address)).unwrap_or(health.address);
+            let (virtual_host, address) = (&*virtual_host.name, child.address);
+            plans.push(Plan { host, member, virtual_host, child: &child.name, address, health, own });
+        }
+    }
+    plans
+}
+
+/// How TLS is spoken, and the name that is sent and verified.
+type Spoken = (Arc<rustls::ClientConfig>, ServerName<'static>);
+
 /// How TLS is spoken in these checks, where it is.
-fn spoken(health: &config::Health) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
+fn spoken(health: &config::Health) -> Option<Spoken> {
     let (Probe::Https(_, tls) | Probe::Tls(_, tls)) = &health.probe else { return None };
     let named = tls.server_name.clone().and_then(|name| ServerName::try_from(name).ok());
     Some((tls::client(tls.roots.clone()), named.unwrap_or_else(|| health.address.into())))

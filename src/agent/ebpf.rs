@@ -1,0 +1,294 @@
+//! The eBPF program that takes tunnels off in the kernel: loaded, told what it may take, attached, and read.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{self, Map, MapData, MapError, PerCpuArray};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader};
+use ipnet::IpNet;
+
+use super::outcome::{Outcome, Traffic};
+use super::prefixes::Prefixes;
+use crate::config::host::{HostConfig, Method, Tunnels};
+
+/// What `bpf/decapsulate.c` became.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decapsulate.o"));
+
+/// Names of the programs in it, which are those of the filters too.
+const TC: &str = "take_off_tc";
+const XDP: &str = "take_off_xdp";
+const LEAVING: &str = "count_leaving";
+
+/// What an address is used for; the numbers are those of the program.
+const ROUTER: u32 = 1;
+const HOST: u32 = 2;
+
+/// Places for tunnel addresses in the program, and for routers.
+const LIST_MAX: usize = 16;
+
+/// Why the program cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EbpfError {
+    /// The kernel does not take it.
+    #[error("the kernel does not load the eBPF program: {0}")]
+    Load(String),
+    /// A map does not take an entry.
+    #[error("the eBPF program cannot be told {what}: {source}")]
+    Map {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// An interface does not take it.
+    #[error("{interface} does not take the eBPF program at {at}: {why}")]
+    Attach {
+        /// Which.
+        interface: String,
+        /// Where on it.
+        at: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A program that runs; it is detached when this is dropped.
+pub struct Program {
+    outcomes: PerCpuArray<MapData, u64>,
+    traffic: PerCpuArray<MapData, [u64; 4]>,
+    prefixes: u32,
+    /// Where it is attached, for people.
+    pub place: String,
+    _loaded: Ebpf,
+}
+
+/// The whole chain of causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text += &format!(": {said}");
+        }
+        next = cause.source();
+    }
+    // What the verifier says has many lines, the last of which but for its statistics tells why.
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+    let first = lines.next().unwrap_or_default();
+    lines.next_back().map_or_else(|| first.to_owned(), |last| format!("{first} ... {last}"))
+}
+
+/// An address as the program's maps have it.
+fn key(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// A list of the program's, as far as there are places, and its length.
+fn list(addresses: impl Iterator<Item = IpAddr>) -> ([[u8; 16]; LIST_MAX], u32) {
+    let (mut list, mut count) = ([[0; 16]; LIST_MAX], 0);
+    for (place, address) in list.iter_mut().zip(addresses) {
+        *place = key(address);
+        count += 1;
+    }
+    (list, count)
+}
+
+fn prefix(net: IpNet) -> Key<[u8; 16]> {
+    let mapped = if net.addr().is_ipv4() { 96 } else { 0 };
+    Key::new(u32::from(net.prefix_len()) + mapped, key(net.network()))
+}
+
+fn kinds(tunnels: &Tunnels) -> u32 {
+    let taken = [
+        (Outcome::IpIp, tunnels.ipip),
+        (Outcome::Gue, tunnels.gue.is_some()),
+        (Outcome::Gre, tunnels.gre),
+        (Outcome::Mpls, tunnels.mpls.is_some()),
+        (Outcome::Mac, tunnels.mac),
+    ];
+    taken.into_iter().filter(|(_, taken)| *taken).map(|(kind, _)| 1 << kind as u32).sum()
+}
+
+impl Program {
+    /// Loads the program and attaches it to the interfaces by one method, [`Method::Tc`] or [`Method::Xdp`].
+    ///
+    /// # Errors
+    /// The kernel or an interface does not take it.
+    pub fn start(config: &HostConfig, prefixes: &Prefixes, method: Method) -> Result<Program, EbpfError> {
+        let Tunnels { gue, mpls, .. } = config.tunnels;
+        let count = prefixes.len() as u32;
+        let kinds = kinds(&config.tunnels);
+        // The configuration has no more tunnel addresses than there are places.
+        let (ends, end_count) = list(config.tunnel_addresses.iter().copied());
+        let (senders, sender_count) = list(config.routers.iter().filter(|net| is_single(net)).map(IpNet::addr));
+        let addresses = addresses(config, prefixes);
+        let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
+        let uses =
+            if has_prefix(&config.routers) { ROUTER } else { 0 } | if has_prefix(prefixes.all()) { HOST } else { 0 };
+        let (port, label) = (gue.unwrap_or(0), mpls.unwrap_or(0));
+        let mut loaded = EbpfLoader::new()
+            .override_global("kinds", &kinds, true)
+            .override_global("gue_port", &port, true)
+            .override_global("mpls_label", &label, true)
+            .override_global("end_count", &end_count, true)
+            .override_global("ends", &ends, true)
+            .override_global("sender_count", &sender_count, true)
+            .override_global("senders", &senders, true)
+            .override_global("prefix_uses", &uses, true)
+            .map_max_entries("addresses", addresses.len().max(1) as u32)
+            .map_max_entries("routers", config.routers.len() as u32)
+            .map_max_entries("virtual_hosts", count)
+            .map_max_entries("traffic", count)
+            .load(OBJECT)
+            .map_err(|error| EbpfError::Load(causes(&error)))?;
+        fill(&mut loaded, config, prefixes, &addresses)?;
+
+        let mut place = String::new();
+        for interface in &config.interfaces {
+            let at = match method {
+                Method::Xdp => attach_xdp(&mut loaded, interface)?,
+                _ => attach_tc(&mut loaded, TC, interface, TcAttachType::Ingress)?,
+            };
+            place = format!("{place}{}{at} of {interface}", if place.is_empty() { "" } else { ", " });
+            attach_tc(&mut loaded, LEAVING, interface, TcAttachType::Egress)?;
+        }
+        Ok(Program {
+            outcomes: taken(&mut loaded, "outcomes")?,
+            traffic: taken(&mut loaded, "traffic")?,
+            prefixes: count,
+            place,
+            _loaded: loaded,
+        })
+    }
+
+    /// Packets by what became of them, of all processors.
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes.get(&(outcome as u32), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// What has come for a prefix and gone from it.
+    pub fn traffic(&self, prefix: usize) -> Traffic {
+        let number = prefix as u32;
+        if number >= self.prefixes {
+            return Traffic::default();
+        }
+        let mut sum = Traffic::default();
+        for [packets_in, bytes_in, packets_out, bytes_out] in
+            self.traffic.get(&number, 0).iter().flat_map(|all| all.iter())
+        {
+            sum += Traffic {
+                packets_in: *packets_in,
+                bytes_in: *bytes_in,
+                packets_out: *packets_out,
+                bytes_out: *bytes_out,
+            };
+        }
+        sum
+    }
+}
+
+fn missing(name: &str) -> EbpfError {
+    EbpfError::Load(format!("it has no map {name}"))
+}
+
+/// A map for us alone. Programs that use it must be loaded by then.
+fn taken<T: TryFrom<Map, Error = MapError>>(loaded: &mut Ebpf, name: &'static str) -> Result<T, EbpfError> {
+    let map = loaded.take_map(name).ok_or_else(|| missing(name))?;
+    T::try_from(map).map_err(|source| EbpfError::Map { what: name, source })
+}
+
+fn map_of<'a, T: TryFrom<&'a mut Map, Error = MapError>>(
+    loaded: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<T, EbpfError> {
+    let map = loaded.map_mut(name).ok_or_else(|| missing(name))?;
+    T::try_from(map).map_err(|source| EbpfError::Map { what: name, source })
+}
+
+/// Single addresses, what each is used for, and the number of a virtual host's.
+fn addresses(config: &HostConfig, prefixes: &Prefixes) -> HashMap<[u8; 16], [u32; 2]> {
+    let mut addresses = HashMap::new();
+    let single = |net: &&IpNet| is_single(net);
+    let routers = config.routers.iter().filter(single).map(|net| (net.addr(), ROUTER, 0));
+    let hosts = (0..).zip(prefixes.all()).filter(|(_, net)| is_single(net)).map(|(at, net)| (net.addr(), HOST, at));
+    for (address, usage, host) in routers.chain(hosts) {
+        let [uses, number] = addresses.entry(key(address)).or_default();
+        *uses |= usage;
+        *number |= host;
+    }
+    addresses
+}
+
+fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+fn fill(
+    loaded: &mut Ebpf,
+    config: &HostConfig,
+    prefixes: &Prefixes,
+    addresses: &HashMap<[u8; 16], [u32; 2]>,
+) -> Result<(), EbpfError> {
+    let told = |what| move |source| EbpfError::Map { what, source };
+    let mut table: maps::HashMap<&mut MapData, [u8; 16], [u32; 2]> = map_of(loaded, "addresses")?;
+    for (address, known) in addresses {
+        table.insert(address, known, 0).map_err(told("addresses"))?;
+    }
+    let mut routers: LpmTrie<&mut MapData, [u8; 16], u8> = map_of(loaded, "routers")?;
+    for router in config.routers.iter().filter(|net| !is_single(net)) {
+        routers.insert(&prefix(*router), 1, 0).map_err(told("routers"))?;
+    }
+    let mut hosts: LpmTrie<&mut MapData, [u8; 16], u32> = map_of(loaded, "virtual_hosts")?;
+    for (number, net) in (0..).zip(prefixes.all()).filter(|(_, net)| !is_single(net)) {
+        hosts.insert(&prefix(*net), number, 0).map_err(told("virtual hosts"))?;
+    }
+    Ok(())
+}
+
+/// Attaches in the driver, or in front of the network stack where the driver has no place for it.
+fn attach_xdp(loaded: &mut Ebpf, interface: &str) -> Result<&'static str, EbpfError> {
+    let refused = |why: String| EbpfError::Attach { interface: interface.to_owned(), at: "xdp", why };
+    let program = loaded.program_mut(XDP).ok_or_else(|| refused("there is no such program".into()))?;
+    let program: &mut Xdp = program.try_into().map_err(|error| refused(causes(&error)))?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| EbpfError::Load(causes(&error)))?;
+    }
+    match program.attach(interface, XdpMode::Driver) {
+        Ok(_) => Ok("the driver (xdp)"),
+        Err(_) => {
+            program.attach(interface, XdpMode::Skb).map_err(|error| refused(causes(&error)))?;
+            Ok("the entry of the stack (generic xdp)")
+        }
+    }
+}
+
+fn attach_tc(loaded: &mut Ebpf, name: &str, interface: &str, way: TcAttachType) -> Result<&'static str, EbpfError> {
+    let refused = |why: String| EbpfError::Attach { interface: interface.to_owned(), at: "tc", why };
+    // A link goes with its process. A filter of older kernels stays after a crash, in the way of its successor.
+    let links = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
+    if !links {
+        match tc::qdisc_add_clsact(interface) {
+            Err(tc::TcError::NetlinkError(_)) | Ok(()) => {}
+            Err(error) => return Err(refused(causes(&error))),
+        }
+        match tc::qdisc_detach_program(interface, way, name) {
+            Err(tc::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(|error| refused(causes(&error)))?,
+        }
+    }
+    let program = loaded.program_mut(name).ok_or_else(|| refused("there is no such program".into()))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(|error| refused(causes(&error)))?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| EbpfError::Load(causes(&error)))?;
+    }
+    program.attach(interface, way).map_err(|error| refused(causes(&error)))?;
+    Ok(if links { "the ingress (tcx)" } else { "the ingress (tc)" })
+}

@@ -1,0 +1,31 @@
+//! The host agent: a server's end of the tunnels, of health and of load.
+//!
+//! ```text
+//!   routers ══ tunnels ══► interface ─ ebpf ─► network stack ─► services on virtual hosts' addresses
+//!                              └ fragments ─► tun ─┘                    │
+//!   changes: addresses, settings, routes; undone at the end             │ straight to the client
+//!   checks:  each service, in packets through the TUN device            ▼
+//!   load:    samples ──► Report ──► whoever tells the routers above, metrics, slrctl --agent
+//! ```
+//!
+//! - [`changes`]: what is changed in the system, and how it is undone, after a crash by the next start.
+//! - [`decapsulate`]: which way of taking tunnels off is used, and why; [`ebpf`] and [`tun`] are the ways.
+//! - [`mtu`]: what must be announced so that packets fit into tunnels.
+//! - [`load`]: how loaded each virtual host is; [`checks`]: whether it works at all.
+//! - [`report`]: what comes of that, for whoever passes it on.
+//! - [`service`]: all of it together, from start to end.
+
+pub mod changes;
+pub mod checks;
+pub mod decapsulate;
+pub mod ebpf;
+pub mod load;
+pub mod metrics;
+pub mod mtu;
+pub mod netlink;
+pub mod outcome;
+pub mod prefixes;
+pub mod report;
+pub mod service;
+pub mod status;
+pub mod tun;

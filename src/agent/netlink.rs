@@ -1,0 +1,135 @@
+//! Requests to the kernel over netlink, one at a time, each waiting for its answer.
+
+use std::fmt::Debug;
+use std::io;
+use std::marker::PhantomData;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, SocketAddr};
+
+/// Room for what the kernel says in one go.
+const BUFFER: usize = 64 << 10;
+
+/// A socket for messages of one family.
+pub struct Netlink<M> {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+    of: PhantomData<M>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Longest packet, in bytes.
+    pub mtu: u32,
+}
+
+impl Netlink<RouteNetlinkMessage> {
+    /// For addresses, links and routes.
+    pub fn route() -> io::Result<Self> {
+        Netlink::open(NETLINK_ROUTE)
+    }
+
+    /// The network interfaces of this machine.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        let mut links = Vec::new();
+        self.list(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+            let RouteNetlinkMessage::NewLink(link) = message else { return };
+            let mut found = Link { name: String::new(), index: link.header.index, mtu: 0 };
+            for attribute in link.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => found.name = name,
+                    LinkAttribute::Mtu(mtu) => found.mtu = mtu,
+                    _ => {}
+                }
+            }
+            links.push(found);
+        })?;
+        Ok(links)
+    }
+}
+
+impl Netlink<SockDiagMessage> {
+    /// For sockets.
+    pub fn sockets() -> io::Result<Self> {
+        Netlink::open(NETLINK_SOCK_DIAG)
+    }
+}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Debug> Netlink<M> {
+    fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Netlink { socket, buffer: Vec::with_capacity(BUFFER), sequence: 0, of: PhantomData })
+    }
+
+    /// Has something changed, with `flags` beside those of every request.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn change(&mut self, message: M, flags: u16) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.receive(&mut |_| ())
+    }
+
+    /// Hands everything of a kind to `each`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn list(&mut self, message: M, mut each: impl FnMut(M)) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        self.receive(&mut each)
+    }
+
+    fn send(&mut self, message: M, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
+        packet.header.flags = flags;
+        packet.header.sequence_number = self.sequence;
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
+    /// Reads up to the acknowledgement or the end of the list.
+    fn receive(&mut self, each: &mut dyn FnMut(M)) -> io::Result<()> {
+        loop {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0)?;
+            let mut rest = self.buffer.as_slice();
+            while !rest.is_empty() {
+                let packet = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (packet.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or_default();
+                if packet.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match packet.payload {
+                    NetlinkPayload::InnerMessage(message) => each(message),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) => {
+                        return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! The host agent on a link of its own: what it lets out of tunnels, what it drops and why, what it changes in the system and
+//! how that is undone.
+
+#[path = "common/tunnels.rs"]
+mod tunnels;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio, id};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tunnels::{Kind, ip, tunnelled, version};
+
+const VIP: &str = "192.0.2.80";
+const VIP6: &str = "2001:db8:80::80";
+const HOST: &str = "10.0.0.2";
+const HOST6: &str = "2001:db8::2";
+const ROUTER: &str = "10.0.0.1";
+const ROUTER6: &str = "2001:db8::1";
+
+/// Sends frames, one in hexadecimal digits a line.
+const SEND: &str = "import socket, sys\n\
+                    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+                    s.bind((sys.argv[1], 0))\n\
+                    for line in sys.stdin: s.send(bytes.fromhex(line))\n";
+
+/// Two namespaces with a link between them: a router that says what it is told to, and a host with the agent.
+struct Pair {
+    name: String,
+    directory: tempfile::TempDir,
+    agent: Option<Child>,
+}
+
+fn may_run() -> bool {
+    let root = fs::read_to_string("/proc/self/status").expect("a status").contains("Uid:\t0\t0\t");
+    if !root {
+        println!("skipped: not root");
+    }
+    root
+}
+
+fn said(output: Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+impl Pair {
+    fn new(test: &str) -> Pair {
+        let name = format!("slr-{test}-{}", id());
+        let pair = Pair { name, directory: tempfile::tempdir().expect("a directory"), agent: None };
+        let (host, router) = (pair.namespace("h"), pair.namespace("r"));
+        for line in [
+            format!("netns add {host}"),
+            format!("netns add {router}"),
+            // Addresses that are being tried out change by themselves.
+            format!("netns exec {host} sysctl -q -w net.ipv6.conf.default.accept_dad=0"),
+            format!("link add eth0 netns {host} mtu 1600 type veth peer name eth0 netns {router} mtu 1600"),
+            format!("-n {host} link set lo up"),
+            format!("-n {host} link set eth0 address 02:00:00:00:00:01"),
+            format!("-n {router} link set eth0 address 02:00:00:00:00:09"),
+            format!("-n {host} address add {HOST}/24 dev eth0"),
+            format!("-n {host} address add {HOST6}/64 dev eth0 nodad"),
+            format!("-n {host} link set eth0 up"),
+            format!("-n {router} address add {ROUTER}/24 dev eth0"),
+            format!("-n {router} address add {ROUTER6}/64 dev eth0 nodad"),
+            format!("-n {router} link set eth0 up"),
+            format!("-n {host} route add default via {ROUTER}"),
+            format!("-n {host} -6 route add default via {ROUTER6} metric 7"),
+        ] {
+            said(Command::new("ip").args(line.split(' ')).output().expect("ip"));
+        }
+        pair
+    }
+
+    fn namespace(&self, end: &str) -> String {
+        format!("{}-{end}", self.name)
+    }
+
+    /// A command in one of the namespaces.
+    fn on(&self, end: &str, words: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(end)]).args(words.split(' ')).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, end: &str, words: &str) -> String {
+        said(self.on(end, words).output().expect("ip"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts the agent; `more` are keys of its configuration.
+    fn start(&mut self, more: &str) {
+        let socket = self.path("agent.sock");
+        let (state, config) = (self.path("state"), self.path("agent.yaml"));
+        let text = format!(
+            "agent: {{ name: test, tunnel_addresses: [{HOST}, \"{HOST6}\"] }}\ninterfaces: [eth0]\n\
+             routers: [{ROUTER}, \"{ROUTER6}\"]\nmetrics: {{ listen: off }}\ndrain: {{ timeout: 5s }}\n\
+             control: {{ socket: {} }}\nstate: {}\n{more}\n",
+            socket.display(),
+            state.display()
+        );
+        fs::write(&config, text).expect("a file");
+        let log = File::create(self.path("log")).expect("a file");
+        let program = env!("CARGO_BIN_EXE_slr-host");
+        let mut command = self.on("h", &format!("{program} --config {}", config.display()));
+        let mut agent = command.stderr(log).spawn().expect("ip");
+        wait_for("the agent", || {
+            assert!(agent.try_wait().expect("a process").is_none(), "{}", self.log());
+            self.log().contains(" serves ")
+        });
+        self.agent = Some(agent);
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("UTF-8")
+    }
+
+    /// Ends the agent by a signal.
+    fn stop(&mut self, signal: &str) {
+        let mut agent = self.agent.take().expect("a running agent");
+        said(Command::new("kill").args([signal, &agent.id().to_string()]).output().expect("kill"));
+        let status = agent.wait().expect("an end");
+        assert!(status.success() || signal == "-KILL", "{status}: {}", self.log());
+    }
+
+    /// What the agent answers.
+    fn status(&self) -> Value {
+        let slrctl = env!("CARGO_BIN_EXE_slrctl");
+        let socket = self.path("agent.sock");
+        serde_json::from_str(&self.run("h", &format!("{slrctl} --agent --json --socket {} status", socket.display())))
+            .expect("JSON")
+    }
+
+    /// Packets by what became of them, without those of which there are none.
+    fn packets(&self) -> BTreeMap<String, u64> {
+        let status = self.status();
+        let all = status["packets"].as_object().expect("packets").iter();
+        all.map(|(label, count)| (label.clone(), count.as_u64().expect("a number")))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// Puts frames on the link.
+    fn send(&self, frames: &[Vec<u8>]) {
+        let mut command = self.on("r", "python3");
+        command.args(["-c", SEND, "eth0"]).stdin(Stdio::piped());
+        let mut python = command.spawn().expect("python3");
+        let mut lines = python.stdin.take().expect("a pipe");
+        for frame in frames {
+            let line: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(lines, "{line}").expect("a pipe");
+        }
+        drop(lines);
+        assert!(python.wait().expect("an end").success());
+    }
+
+    /// Everything of the host's network that the agent may change.
+    fn settings(&self) -> String {
+        [
+            "ip address show",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "ip link show",
+            "sysctl net.ipv4.conf",
+        ]
+        .map(|words| {
+            let text = self.run("h", words);
+            let lines = text.lines().filter(|line| !line.contains("valid_lft"));
+            // A route that was replaced stands elsewhere in the list.
+            let mut lines: Vec<_> = lines.map(str::trim).collect();
+            lines.sort_unstable();
+            lines.join("\n")
+        })
+        .join("\n")
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            println!("the agent said:\n{}", self.log());
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        for end in ["h", "r"] {
+            let _ = Command::new("ip").args(["netns", "del", &self.namespace(end)]).output();
+        }
+    }
+}
+
+fn ends(source: &str, destination: &str) -> (IpAddr, IpAddr) {
+    (source.parse().expect("an address"), destination.parse().expect("an address"))
+}
+
+/// A frame to the host.
+fn frame(ethertype: [u8; 2], packet: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9][..], &ethertype, packet].concat()
+}
+
+fn plain(packet: &[u8]) -> Vec<u8> {
+    frame(if version(packet) == 4 { [8, 0] } else { [0x86, 0xdd] }, packet)
+}
+
+/// A datagram for port 9 from a client, marked with ECN bits.
+fn datagram(family: u8, destination: &str, ecn: u8, length: usize) -> Vec<u8> {
+    let source = if family == 4 { "198.51.100.7" } else { "2001:db8:c::7" };
+    // A checksum of zero is none, over IPv4; nobody looks at it over IPv6 here.
+    let udp = [&[0x9c, 0x40, 0, 9][..], &((8 + length) as u16).to_be_bytes(), &[0, 0], &vec![b'x'; length]].concat();
+    ip(ends(source, destination), ecn, 60, 17, &udp)
+}
+
+fn sources(family: u8) -> ((IpAddr, IpAddr), (IpAddr, IpAddr)) {
+    match family {
+        4 => (ends(ROUTER, HOST), ends("10.0.0.66", HOST)),
+        _ => (ends(ROUTER6, HOST6), ends("2001:db8::66", HOST6)),
+    }
+}
+
+const HOSTS: &str = "virtual_hosts: [{ name: web, addresses: [192.0.2.80, \"2001:db8:80::/64\"] }]";
+
+/// What must come of some packets, in every kind of tunnel and over both families, whatever takes the tunnel off.
+fn cases() -> Vec<(&'static str, Vec<u8>)> {
+    let mut cases = Vec::new();
+    for outer in [4, 6] {
+        let (router, stranger) = sources(outer);
+        for (kind, label) in [(Kind::IpIp, "ipip"), (Kind::Gue, "gue"), (Kind::Direct, "gue"), (Kind::Gre, "gre")] {
+            for (inner, vip) in [(4, VIP), (6, "2001:db8:80::1:2")] {
+                let good = datagram(inner, vip, 0, 10);
+                cases.push((label, tunnelled(kind, router, 0, 64, &good)));
+                cases.push(("tunnel_stranger", tunnelled(kind, stranger, 0, 64, &good)));
+                let other = if inner == 4 { "192.0.2.81" } else { "2001:db8:81::1" };
+                cases.push(("no_virtual_host", tunnelled(kind, router, 0, 64, &datagram(inner, other, 0, 10))));
+            }
+        }
+        let (udp, _) = (17, ());
+        let gue = |header: &[u8]| {
+            let length = (8 + header.len()) as u16;
+            ip(router, 0, 64, udp, &[&[0xd9, 3, 0x17, 0xc0][..], &length.to_be_bytes(), &[0, 0], header].concat())
+        };
+        cases.push(("tunnel_header", gue(&[0x20, 4, 0, 0, 0x45, 0, 0, 0])));
+        cases.push(("tunnel_header", gue(&[0, 17, 0, 0, 0x45, 0, 0, 0])));
+        cases.push(("tunnel_header", gue(&[0, 4, 0x80, 0, 0x45, 0, 0, 0])));
+        cases.push(("tunnel_header", ip(router, 0, 64, 47, &[0x20, 0, 8, 0, 0, 0, 0, 1, 0x45])));
+        cases.push(("tunnel_header", ip(router, 0, 64, 47, &[0, 0, 0x65, 0x58, 0, 0, 0, 0])));
+        cases.push(("tunnel_inner", ip(router, 0, 64, 4, &datagram(6, VIP6, 0, 10))));
+        cases.push(("tunnel_inner", ip(router, 0, 64, 4, &[0x45, 0, 0, 20])));
+    }
+    cases
+}
+
+#[test]
+fn every_way_takes_the_same_packets_and_drops_the_others_for_the_same_reasons() {
+    if !may_run() {
+        return;
+    }
+    for way in ["tc", "xdp", "tun"] {
+        let mut pair = Pair::new(way);
+        pair.start(&format!("decapsulation: {way}\ntunnels: [ipip, gue, gre]\n{HOSTS}"));
+        let cases = cases();
+        let mut expected = BTreeMap::new();
+        for (outcome, _) in &cases {
+            *expected.entry((*outcome).to_owned()).or_insert(0) += 1;
+        }
+        pair.send(&cases.iter().map(|(_, packet)| plain(packet)).collect::<Vec<_>>());
+        wait_for("the packets", || pair.packets().values().sum::<u64>() >= cases.len() as u64);
+        assert_eq!(pair.packets(), expected, "{way}");
+        // Each case that is taken is a datagram for a port that is closed.
+        let taken: u64 = ["ipip", "gue", "gre"].iter().map(|label| expected[*label]).sum();
+        let reached = pair.run("h", "nstat -asz UdpNoPorts Ip6InDelivers");
+        let number = |name: &str| {
+            let line = reached.lines().find(|line| line.starts_with(name)).expect("a counter");
+            line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number")
+        };
+        assert!(number("UdpNoPorts") >= taken / 2, "{way}: {reached}");
+        pair.stop("-TERM");
+    }
+}
+
+#[test]
+fn a_congestion_mark_is_carried_over_and_what_cannot_bear_it_is_dropped() {
+    if !may_run() {
+        return;
+    }
+    for way in ["tc", "xdp"] {
+        let mut pair = Pair::new(&format!("ecn-{way}"));
+        pair.start(&format!("decapsulation: {way}\ntunnels: [ipip, gue, gre]\n{HOSTS}"));
+        let mut frames = Vec::new();
+        for outer in [4, 6] {
+            for (inner, vip) in [(4, VIP), (6, VIP6)] {
+                // Not ECN-capable: dropped. ECT(0): marked.
+                for ecn in [0, 2] {
+                    frames.push(plain(&tunnelled(Kind::IpIp, sources(outer).0, 3, 64, &datagram(inner, vip, ecn, 10))));
+                }
+            }
+        }
+        pair.send(&frames);
+        wait_for("the packets", || pair.packets().values().sum::<u64>() >= 8);
+        let expected = [("ipip", 4), ("tunnel_ecn", 4)].map(|(label, count)| (label.to_owned(), count));
+        assert_eq!(pair.packets(), BTreeMap::from(expected), "{way}");
+        // The stack counts marks, and headers whose checksum is wrong.
+        let counters = pair.run("h", "nstat -asz IpExtInCEPkts Ip6InCEPkts IpInHdrErrors IpExtInCsumErrors");
+        for (name, count) in [("IpExtInCEPkts", 2), ("Ip6InCEPkts", 2), ("IpInHdrErrors", 0), ("IpExtInCsumErrors", 0)]
+        {
+            let line = counters.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{counters}"));
+            assert_eq!(line.split_whitespace().nth(1), Some(&*count.to_string()), "{way}: {counters}");
+        }
+        pair.stop("-TERM");
+    }
+}
+
+#[test]
+fn labels_are_taken_off_by_xdp() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("mpls");
+    pair.start(&format!("tunnels: [{{ mpls: {{ label: 1000 }} }}]\n{HOSTS}"));
+    assert!(pair.log().contains("decapsulation by xdp"), "{}", pair.log());
+    let label = |label: u32, bottom: u32| (label << 12 | bottom << 8 | 64).to_be_bytes();
+    let labelled = |head: [u8; 4], inner: &[u8]| frame([0x88, 0x47], &[&head[..], inner].concat());
+    pair.send(&[
+        labelled(label(1000, 1), &datagram(4, VIP, 0, 10)),
+        labelled(label(1000, 1), &datagram(6, VIP6, 0, 10)),
+        labelled(label(1000, 0), &datagram(4, VIP, 0, 10)),
+        labelled(label(1000, 1), &datagram(4, "192.0.2.81", 0, 10)),
+        labelled(label(1001, 1), &datagram(4, VIP, 0, 10)),
+    ]);
+    wait_for("the packets", || pair.packets().values().sum::<u64>() >= 4);
+    let expected =
+        [("mpls", 2), ("no_virtual_host", 1), ("tunnel_header", 1)].map(|(label, count)| (label.to_owned(), count));
+    assert_eq!(pair.packets(), BTreeMap::from(expected));
+    pair.stop("-TERM");
+}
+
+#[test]
+fn fragments_of_tunnel_packets_are_put_together_first() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("frag");
+    pair.start(&format!("tunnels: [ipip, gue, gre]\n{HOSTS}"));
+    // The kernel of the router fragments what it sends by a raw socket, or has it fragmented: 2000 bytes inside.
+    let inner = datagram(4, VIP, 0, 1400);
+    let whole = tunnelled(Kind::IpIp, sources(4).0, 0, 64, &inner);
+    let (head, payload) = whole.split_at(20);
+    let piece = |offset: usize, more: bool, bytes: &[u8]| {
+        let mut packet = ip(sources(4).0, 0, 64, 4, bytes);
+        let field = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+        packet[6..8].copy_from_slice(&field.to_be_bytes());
+        packet[4..6].copy_from_slice(&[0x12, 0x34]);
+        packet[10..12].fill(0);
+        let sum = packet[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u32>();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        plain(&packet)
+    };
+    assert_eq!(head.len(), 20);
+    pair.send(&[piece(0, true, &payload[..800]), piece(800, false, &payload[800..])]);
+    wait_for("the packet", || pair.packets().contains_key("ipip"));
+    assert_eq!(pair.packets(), BTreeMap::from([("fragment".to_owned(), 2), ("ipip".to_owned(), 1)]));
+    let row = &pair.status()["virtual_hosts"][0];
+    assert_eq!(row["name"], "web");
+    pair.stop("-TERM");
+}
+
+#[test]
+fn what_is_changed_is_undone_at_the_end_and_after_a_crash_by_the_next_start() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("undo");
+    pair.run("h", "sysctl -q -w net.ipv4.conf.eth0.rp_filter=1");
+    pair.run("h", "ip address add 192.0.2.99/32 dev lo");
+    let before = pair.settings();
+    let hosts = "virtual_hosts: [{ name: web, addresses: [192.0.2.80, 192.0.2.99, 198.51.100.0/24, \"2001:db8:80::80\", \
+                 \"2001:db8:81::/64\"] }]";
+    pair.start(hosts);
+    let during = pair.settings();
+    for part in [
+        "inet 192.0.2.80/32 scope host lo",
+        "inet6 2001:db8:80::80/128 scope global nodad deprecated",
+        "local 198.51.100.0/24 dev lo",
+        "local 2001:db8:81::/64 dev lo",
+        "net.ipv4.conf.all.arp_ignore = 1",
+        "net.ipv4.conf.all.arp_announce = 2",
+        "net.ipv4.conf.eth0.rp_filter = 2",
+        "default via 10.0.0.1 dev eth0 advmss 1508",
+        "default via 2001:db8::1 dev eth0 metric 7 advmss 1488",
+    ] {
+        assert!(during.contains(part), "no {part:?} in {during}");
+    }
+    // Nobody hears of a virtual host on the link.
+    let asked = pair.on("r", "arping -c 2 -w 1 -I eth0 192.0.2.80").output();
+    if let Ok(asked) = asked {
+        assert!(!String::from_utf8_lossy(&asked.stdout).contains("02:00:00:00:00:01"), "{asked:?}");
+    }
+    pair.stop("-TERM");
+    assert_eq!(pair.settings(), before, "after an orderly end");
+
+    pair.start(hosts);
+    pair.stop("-KILL");
+    assert!(pair.settings().contains("192.0.2.80/32"), "a crash leaves it");
+    // The next one serves something else, and leaves nothing of the first.
+    pair.start("virtual_hosts: [{ name: web, addresses: [203.0.113.1] }]");
+    assert!(pair.log().contains("that an agent had left behind"), "{}", pair.log());
+    let next = pair.settings();
+    assert!(!next.contains("192.0.2.80/32") && next.contains("203.0.113.1/32"), "{next}");
+    pair.stop("-TERM");
+    assert_eq!(pair.settings(), before, "after the next one's end");
+}
+
+#[test]
+fn a_second_agent_of_the_same_name_is_refused() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("twice");
+    pair.start(HOSTS);
+    let config = pair.path("agent.yaml");
+    let second = pair
+        .on("h", &format!("{} --config {}", env!("CARGO_BIN_EXE_slr-host"), config.display()))
+        .output()
+        .expect("ip");
+    let words = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(1) && words.contains("agent test runs already"), "{words}");
+    assert!(pair.settings().contains("192.0.2.80/32"), "the first one goes on");
+    pair.stop("-TERM");
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_down_and_an_application_is_heard() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("load");
+    let number = pair.path("number");
+    fs::write(&number, "0.25\n").expect("a file");
+    pair.start(&format!(
+        "load: {{ interval: 100ms }}\nvirtual_hosts:\n  - name: web\n    addresses: [{VIP}, \"{VIP6}\"]\n    \
+         services: [tcp/8080]\n    health: tcp\n    application: {{ file: {} }}\n  - name: six\n    \
+         addresses: [\"2001:db8:81::1\"]\n    services: [tcp/8080]\n    health: tcp\n    load: established / 4.0\n",
+        number.display()
+    ));
+    let row = |at: usize| pair.status()["virtual_hosts"][at].clone();
+    wait_for("the failures", || row(0)["failure"].is_string() && row(1)["failure"].is_string());
+    wait_for("the number", || row(0)["load"] == 0.25);
+    let mut server = pair
+        .on("h", "python3 -m http.server 8080 --bind ::")
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("ip");
+    wait_for("the services", || row(0)["failure"].is_null() && row(1)["failure"].is_null());
+    fs::write(&number, "nothing\n").expect("a file");
+    wait_for("the default load", || row(0)["load"] != 0.25);
+    let text = "import socket, time; c = [socket.create_connection(('2001:db8:81::1', 8080)) for _ in range(3)]; time.sleep(30)";
+    let mut client = pair.on("h", "python3").args(["-c", text]).spawn().expect("ip");
+    wait_for("the connections", || row(1)["established"] == 3 && row(1)["load"] == 0.75);
+    for child in [&mut client, &mut server] {
+        child.kill().expect("a process");
+        child.wait().expect("an end");
+    }
+    wait_for("the failure", || row(1)["failure"].is_string());
+    pair.stop("-TERM");
+}
+
+/// Resident memory in KiB and processor time in ticks of a process.
+fn usage(process: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let memory = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
+    let fields: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .expect("fields")
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse().expect("a number"))
+        .collect();
+    (memory, fields.iter().sum())
+}
+
+#[test]
+fn a_thousand_idle_virtual_hosts_cost_little() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("idle");
+    let mut hosts = String::from("virtual_hosts:\n");
+    for number in 0..1000 {
+        hosts += &format!("  - {{ name: v{number}, addresses: [10.1.{}.{}] }}\n", number / 250, number % 250 + 1);
+    }
+    pair.start(&hosts);
+    let process = pair.agent.as_ref().expect("an agent").id();
+    sleep(Duration::from_secs(1));
+    let (_, before) = usage(process);
+    sleep(Duration::from_secs(5));
+    let (memory, after) = usage(process);
+    println!("{memory} KiB, {} ticks of 10 ms in 5 s", after - before);
+    assert!(memory < 20 << 10, "{memory} KiB");
+    // 1 % of a processor is 5 ticks of 10 ms in 5 s; a debug build and a busy machine get some more.
+    assert!(after - before <= 15, "{} ticks", after - before);
+    pair.stop("-TERM");
+}
