@@ -44,7 +44,7 @@ use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
-use crate::units::{MacAddr, PortIndex, WorkerId};
+use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 use commands::Commands;
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
@@ -260,7 +260,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let neighbours = Neighbours::new(&config, &macs, dpdk::tsc::now());
     // Room for what a reload brings.
     let targets: usize = config.virtual_hosts.iter().map(|host| host.members.len()).sum();
-    let targets_max = (4 * targets).max(TARGETS_MIN);
+    let targets_max = (4 * targets).clamp(TARGETS_MIN, TargetId::COUNT_MAX);
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());

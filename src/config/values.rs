@@ -45,6 +45,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "hugepages" => "hugepages: auto",
         "icmp" => "icmp: {}",
         "initial" => "initial: up",
+        "inserts_per_second" => "inserts_per_second: 1000000",
         "interval" => "interval: 200ms",
         "jitter" => "jitter: 10%",
         "key" => "key: 000102030405060708090a0b0c0d0e0f",
