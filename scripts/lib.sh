@@ -13,7 +13,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 # shellcheck disable=SC2034  # used by the scripts that source this file
 {
     BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev libpcap-dev pkg-config)
-    BENCH_PACKAGES=(curl dpdk jq)
+    BENCH_PACKAGES=(curl dpdk-dev jq)
     BUDGET_PACKAGES=(mawk valgrind)
     DEMO_PACKAGES=(tshark)
     LAB_PACKAGES=(curl ethtool iproute2 iputils-ping iputils-tracepath nginx-light openssl procps socat tcpdump)
