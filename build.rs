@@ -51,7 +51,7 @@ mod dpdk {
                         without DPDK: cargo build --no-default-features";
 
     /// Functions that [`crate::dpdk`] calls; everything else of DPDK stays out of the bindings.
-    const FUNCTIONS: [&str; 32] = [
+    const FUNCTIONS: [&str; 36] = [
         "slr_.*",
         "rte_dev_probe",
         "rte_dev_remove",
@@ -76,6 +76,10 @@ mod dpdk {
         "rte_eth_tx_queue_setup",
         "rte_free",
         "rte_get_tsc_hz",
+        "rte_hash_add_key_data",
+        "rte_hash_create",
+        "rte_hash_free",
+        "rte_hash_lookup_bulk_data",
         "rte_lcore_is_enabled",
         "rte_mbuf_dyn_rx_timestamp_register",
         "rte_mempool_avail_count",
@@ -87,7 +91,8 @@ mod dpdk {
     ];
 
     /// Libraries that those functions live in. Newer releases split `rte_eal`; what a release lacks is skipped.
-    const LIBRARIES: [&str; 6] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
+    const LIBRARIES: [&str; 7] =
+        ["rte_hash", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
 
     pub fn bind() -> Result<(), String> {
         let header = "src/dpdk/wrapper.h";
@@ -138,7 +143,7 @@ mod dpdk {
             .clang_args(flags())
             .rust_edition(bindgen::RustEdition::Edition2024)
             .allowlist_var("rte_eth_fp_ops")
-            .allowlist_var("SLR_.*")
+            .allowlist_var("SLR_.*|RTE_HASH_LOOKUP_BULK_MAX")
             .allowlist_type("slr_mbuf_offset")
             // Their layouts differ between releases and hold unions without names: reached by offset instead.
             .opaque_type("rte_mbuf|rte_mempool|rte_device")

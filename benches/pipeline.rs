@@ -1,164 +1,76 @@
-//! What a packet costs a worker: `Pipeline::process` alone, on real packet buffers, with flows in random order.
+//! What a packet costs a worker: `Pipeline::process` alone, on real packet buffers, with flows in random order; and the
+//! same work done with DPDK's own hash table.
 //!
 //! ```text
 //! pipeline [--quick] [--json FILE] [--instructions FILE] [SCENE...]   times the scenes, round by round in turn
-//! pipeline --count SCENE PACKETS                                      runs one scene for callgrind, without DPDK
+//! pipeline --capture FILE --flows NUMBER                              writes one packet of each flow to a capture
 //! ```
-//!
-//! Frames are written anew into the packets that have just left, [`BATCH`] at a time, and then carried burst by burst;
-//! only the carrying is timed. Writing them is thus neither measured nor subtracted, and the frames come from the inner
-//! caches, as a network card that writes into the cache would leave them. Transmission is a move of the pointers.
-//!
-//! Under callgrind the frames lie on the heap, every scene has 1,000 flows, and what is counted is [`measured`].
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::marker::PhantomData;
-use std::mem;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use pcap_file::pcap::{PcapPacket, PcapWriter};
 use serde_json::json;
-use slr::clock::Instant;
-use slr::config::Config;
-use slr::control::compile::{Reach, Reachability, compile};
 use slr::dpdk::{self, Eal, EalOptions, HugeMemory, HugeSlice, Hugepages, Mbuf, Pages, Pool, lcore, tsc};
-use slr::flow::memory::{Heap, Memory};
-use slr::forward::counters::WorkerCounters;
-use slr::forward::io::{BURST, Burst, PacketIo};
-use slr::forward::pipeline::{FlowCapacity, Pipeline};
-use slr::forward::punt::PuntRing;
-use slr::forward::tables::ForwardTables;
-use slr::packet::buffer::{OwnedBuffer, PacketBuffer};
-use slr::packet::checksum::checksum;
-use slr::tunnel::template::Link;
-use slr::units::{MacAddr, PortIndex, WorkerId};
+use slr::flow::memory::Memory;
 use zerocopy::FromZeros;
 
-const CONFIG: &str = r#"
-router:
-  name: bench
-  level: site
-  tunnel_addresses: [198.51.100.1, "2001:db8:1::1"]
-  parents: [198.51.100.254]
-flows: { capacity_v4: 1000, capacity_v6: 1000 }
-children:
-  - { name: a, address: 203.0.113.1 }
-  - { name: b, address: 203.0.113.2 }
-  - { name: c, address: 203.0.113.3 }
-  - { name: d, address: 203.0.113.4 }
-virtual_hosts:
-  - name: service
-    addresses: [192.0.2.4, "2001:db8:80::4"]
-    services: [any]
-    children: [a, b, c, d]
-"#;
+mod reference;
+mod scenes;
 
-/// Every child is behind the one port.
-struct OneLink;
+use reference::Reference;
+use scenes::{BATCH, BenchIo, Frames, Kind, Machine, Scene, Stage, Tunnel};
 
-impl Reachability for OneLink {
-    fn reach(&self, _address: IpAddr) -> Option<Reach> {
-        let link = Link { source: MacAddr([2, 0, 0, 0, 0, 1]), destination: MacAddr([2, 0, 0, 0, 0, 2]), vlan: None };
-        Some(Reach { port: PortIndex(0), link, mtu: 1600 })
-    }
+/// Whose flow table it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Own,
+    RteHash,
 }
 
-/// Packets that are prepared together; a multiple of [`BURST`].
-const BATCH: usize = 512;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    /// IPv4 packets of flows that are known.
-    V4,
-    /// IPv6 packets of flows that are known.
-    V6,
-    /// The same as `V4` out of a parent's tunnel.
-    Decapsulate,
-    /// IPv4 packets each of which starts a flow, beside flows that are known.
-    New,
-}
-
-#[derive(Clone, Copy)]
-struct Scene {
-    name: &'static str,
-    kind: Kind,
-    flows: u32,
-    /// Group and key of the result in the JSON file.
+/// A scene, whose table it uses, and group and key of the result in the JSON file.
+struct Row {
+    scene: Scene,
+    table: Table,
     json: (&'static str, &'static str),
+    /// Nanoseconds a packet, one for each batch of every round, so that what interrupts the bench spoils few of them; in
+    /// ascending order at the end.
+    ns: Vec<f64>,
+    bytes_per_flow: f64,
+    refused: u64,
+}
+
+fn row(name: &'static str, kind: Kind, tunnel: Tunnel, flows: u32, json: (&'static str, &'static str)) -> Row {
+    let scene = Scene { name, kind, tunnel, flows };
+    Row { scene, table: Table::Own, json, ns: Vec::new(), bytes_per_flow: 0.0, refused: 0 }
+}
+
+fn rte(name: &'static str, flows: u32, key: &'static str) -> Row {
+    Row { table: Table::RteHash, ..row(name, Kind::V4, Tunnel::IpIp, flows, ("rte_hash_ns", key)) }
 }
 
 #[rustfmt::skip]
-const SCENES: [Scene; 7] = [
-    Scene { name: "v4-1k",       kind: Kind::V4,          flows: 1_000,      json: ("established_ns", "1k") },
-    Scene { name: "v4-100k",     kind: Kind::V4,          flows: 100_000,    json: ("established_ns", "100k") },
-    Scene { name: "v4-1M",       kind: Kind::V4,          flows: 1_000_000,  json: ("established_ns", "1M") },
-    Scene { name: "v4-10M",      kind: Kind::V4,          flows: 10_000_000, json: ("established_ns", "10M") },
-    Scene { name: "v6-1M",       kind: Kind::V6,          flows: 1_000_000,  json: ("established_v6_ns", "1M") },
-    Scene { name: "decap-100k",  kind: Kind::Decapsulate, flows: 100_000,    json: ("decapsulate_ns", "100k") },
-    Scene { name: "new-1M",      kind: Kind::New,         flows: 1_000_000,  json: ("new_flow_ns", "1M") },
-];
-
-/// New flows per round beside those that are known, as a share of them.
-const NEW_SHARE: u32 = 4;
-
-/// Writes the frames of numbered flows, 64 bytes on the wire for IPv4.
-struct Frames {
-    template: Vec<u8>,
-    /// Of the IP header that differs from flow to flow.
-    l3: usize,
-    v4: bool,
-}
-
-impl Frames {
-    fn new(kind: Kind) -> Frames {
-        let v4 = kind != Kind::V6;
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9];
-        frame.extend_from_slice(if v4 { &[0x08, 0x00] } else { &[0x86, 0xdd] });
-        let ipv4 = |len: u8, protocol, source: [u8; 4], destination: [u8; 4]| {
-            let mut header = [0x45, 0, 0, len, 0, 0, 0x40, 0, 64, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            header[12..16].copy_from_slice(&source);
-            header[16..].copy_from_slice(&destination);
-            header
-        };
-        if kind == Kind::Decapsulate {
-            let mut outer = ipv4(66, 4, [198, 51, 100, 254], [198, 51, 100, 1]);
-            let sum = checksum(&outer);
-            outer[10..12].copy_from_slice(&sum.to_be_bytes());
-            frame.extend_from_slice(&outer);
-        }
-        let l3 = frame.len();
-        let payload = if v4 { 18 } else { 0 };
-        if v4 {
-            frame.extend_from_slice(&ipv4(20 + 8 + payload, 17, [10, 0, 0, 0], [192, 0, 2, 4]));
-        } else {
-            frame.extend_from_slice(&[0x60, 0, 0, 0, 0, 8, 17, 64]);
-            frame.extend_from_slice(&[0x20, 0x01, 0x0d, 0xb8, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-            frame.extend_from_slice(&[0x20, 0x01, 0x0d, 0xb8, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
-        }
-        frame.extend_from_slice(&[0, 0, 0x01, 0xbb, 0, 8 + payload, 0, 0]);
-        frame.extend(std::iter::repeat_n(0x5a, payload.into()));
-        Frames { template: frame, l3, v4 }
-    }
-
-    /// The frame of flow `flow`.
-    fn of(&mut self, flow: u32) -> &[u8] {
-        let port = (1024 + flow % 60_000) as u16;
-        let (source, transport) = if self.v4 { (12, 20) } else { (20, 40) };
-        let ip = &mut self.template[self.l3..];
-        let host = (flow & 0x00ff_ffff | if self.v4 { 10 << 24 } else { 0 }).to_be_bytes();
-        ip[source..source + 4].copy_from_slice(&host);
-        ip[transport..transport + 2].copy_from_slice(&port.to_be_bytes());
-        if self.v4 {
-            ip[10..12].fill(0);
-            let sum = checksum(&ip[..20]);
-            ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        &self.template
-    }
+fn rows() -> Vec<Row> {
+    vec![
+        row("v4-1k",     Kind::V4,          Tunnel::IpIp,  1_000,      ("established_ns", "1k")),
+        rte("rte-1k",                                      1_000,      "1k"),
+        row("v4-100k",   Kind::V4,          Tunnel::IpIp,  100_000,    ("established_ns", "100k")),
+        rte("rte-100k",                                    100_000,    "100k"),
+        row("v4-1M",     Kind::V4,          Tunnel::IpIp,  1_000_000,  ("established_ns", "1M")),
+        rte("rte-1M",                                      1_000_000,  "1M"),
+        row("v4-10M",    Kind::V4,          Tunnel::IpIp,  10_000_000, ("established_ns", "10M")),
+        rte("rte-10M",                                     10_000_000, "10M"),
+        row("tcp4-1M",   Kind::Tcp,         Tunnel::IpIp,  1_000_000,  ("established_tcp_ns", "1M")),
+        row("v6-1M",     Kind::V6,          Tunnel::IpIp,  1_000_000,  ("established_v6_ns", "1M")),
+        row("over6-100k", Kind::V4,         Tunnel::IpIp6, 100_000,    ("over_v6_ns", "100k")),
+        row("gue-100k",  Kind::V4,          Tunnel::Gue,   100_000,    ("gue_ns", "100k")),
+        row("gre-100k",  Kind::V4,          Tunnel::Gre,   100_000,    ("gre_ns", "100k")),
+        row("decap-100k", Kind::Decapsulate, Tunnel::IpIp, 100_000,    ("decapsulate_ns", "100k")),
+        row("new-1M",    Kind::New,         Tunnel::IpIp,  1_000_000,  ("new_flow_ns", "1M")),
+    ]
 }
 
 /// A memory that counts the bytes it gives out.
@@ -175,234 +87,80 @@ impl Memory for Counted {
     }
 }
 
-/// Keeps what it is given to send.
-struct BenchIo<P, M> {
-    sent: Vec<Burst<P>>,
-    memory: PhantomData<M>,
-}
+/// The processor and DPDK's memory.
+struct Here;
 
-impl<P: PacketBuffer, M: Memory> PacketIo for BenchIo<P, M> {
-    type Packet = P;
-    type Memory = M;
+impl Machine for Here {
+    type Memory = Counted;
 
-    fn ports(&self) -> u16 {
-        1
-    }
-
-    fn rx_burst(&mut self, _port: PortIndex, _into: &mut Burst<P>) -> Instant {
-        Instant::ZERO
-    }
-
-    fn tx_burst(&mut self, _port: PortIndex, packets: &mut Burst<P>) -> usize {
-        self.sent.push(mem::take(packets));
-        0
-    }
-
+    #[inline(always)]
     fn cycles() -> u64 {
         tsc::now()
     }
 
+    #[inline(always)]
     fn prefetch<T>(at: &T) {
         dpdk::prefetch(at);
     }
 }
 
-impl<P: PacketBuffer, M: Memory> BenchIo<P, M> {
-    /// With a batch of packets to begin with.
-    fn new(mut packet: impl FnMut() -> Option<P>) -> Result<BenchIo<P, M>> {
-        let mut burst = || (0..BURST).map(|_| packet()).collect::<Option<Burst<P>>>();
-        let sent = (0..BATCH / BURST).map(|_| burst()).collect::<Option<_>>();
-        Ok(BenchIo { sent: sent.context("the pool is too small")?, memory: PhantomData })
-    }
+/// A scene with its flow table.
+enum Measured {
+    Own(Box<Stage<Mbuf, Here>>),
+    RteHash(Box<Reference>),
 }
 
-#[inline(never)]
-fn carry<P: PacketBuffer, M: Memory>(
-    pipeline: &mut Pipeline<BenchIo<P, M>>,
-    tables: &ForwardTables,
-    io: &mut BenchIo<P, M>,
-    now: Instant,
-    bursts: &mut [Burst<P>],
-) {
-    for burst in bursts {
-        pipeline.process(tables, io, PortIndex(0), now, burst);
-    }
-}
-
-/// What is measured: [`carry`]. A function of its own, so that callgrind can find it.
-#[inline(never)]
-fn measured(work: impl FnOnce()) -> u64 {
-    let start = tsc::now();
-    work();
-    tsc::now() - start
-}
-
-/// One scene with its own flow tables.
-struct Stage<P: PacketBuffer, M: Memory> {
-    scene: Scene,
-    frames: Frames,
-    pipeline: Pipeline<BenchIo<P, M>>,
-    tables: Arc<ForwardTables>,
-    counters: Arc<WorkerCounters>,
-    now: Instant,
-    random: u64,
-}
-
-impl<P: PacketBuffer, M: Memory> Stage<P, M> {
-    fn new(scene: Scene, tables: &Arc<ForwardTables>) -> Result<Stage<P, M>> {
-        let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let flows =
-            if scene.kind == Kind::New { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
-        let (v4, v6) = if scene.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
-        let capacity = FlowCapacity { v4, v6, fragments: 0, seed: None };
-        let pipeline = Pipeline::new((WorkerId(0), 1), 1, capacity, counters.clone(), PuntRing::new(1));
-        let pipeline = pipeline.with_context(|| format!("no memory for {flows} flows"))?;
-        let (frames, tables) = (Frames::new(scene.kind), tables.clone());
-        let now = Instant::from_nanos(1_000_000_000);
-        let mut stage = Stage { scene, frames, pipeline, tables, counters, now, random: 0x9e37_79b9_7f4a_7c15 };
-        stage.random ^= u64::from(scene.flows);
-        Ok(stage)
-    }
-
-    /// Carries `packets` packets, in whole batches, whose flows `next` names; returns how many there were, and the cycles
-    /// that took.
-    fn pass(&mut self, io: &mut BenchIo<P, M>, packets: u32, mut next: impl FnMut(&mut u64) -> u32) -> (u32, u64) {
-        let batches = packets.div_ceil(BATCH as u32);
-        let mut cycles = 0;
-        for _ in 0..batches {
-            let mut bursts = self.prepare(io, &mut next);
-            cycles += measured(|| carry(&mut self.pipeline, &self.tables, io, self.now, &mut bursts));
+impl Measured {
+    fn new(row: &mut Row, pool: &Pool) -> Result<Measured> {
+        let memory = || format!("{}: no memory for {} flows", row.scene.name, row.scene.flows);
+        COUNTED.store(0, Ordering::Relaxed);
+        let mut stage = Box::new(Stage::new(row.scene).with_context(memory)?);
+        let mut io = BenchIo::new(|| pool.alloc_from(stage.frames.any())).context("the pool is too small")?;
+        if row.table == Table::RteHash {
+            return Ok(Measured::RteHash(Box::new(Reference::new(*stage).with_context(memory)?)));
         }
-        (batches * BATCH as u32, cycles)
+        row.bytes_per_flow = COUNTED.load(Ordering::Relaxed) as f64 / f64::from(row.scene.flows);
+        stage.fill(&mut io);
+        Ok(Measured::Own(stage))
     }
 
-    /// Writes the next frames into the packets that have left.
-    fn prepare(&mut self, io: &mut BenchIo<P, M>, mut next: impl FnMut(&mut u64) -> u32) -> Vec<Burst<P>> {
-        let mut bursts = mem::replace(&mut io.sent, Vec::with_capacity(BATCH / BURST));
-        for packet in bursts.iter_mut().flatten() {
-            let frame = self.frames.of(next(&mut self.random));
-            packet.trim_front(packet.head().len());
-            let Some(head) = packet.prepend(frame.len()) else { unreachable!("a packet's end stays where it is") };
-            head.copy_from_slice(frame);
+    fn round(&mut self, pool: &Pool, packets: u32, mut cycles: impl FnMut(u64)) -> Result<()> {
+        let any = match self {
+            Measured::Own(stage) => stage.frames.any(),
+            Measured::RteHash(reference) => reference.stage.frames.any(),
+        };
+        let mut io = BenchIo::new(|| pool.alloc_from(any)).context("the pool is too small")?;
+        match self {
+            Measured::Own(stage) => stage.round(&mut io, packets, &mut cycles),
+            Measured::RteHash(reference) => reference.round(&mut io, packets, &mut cycles),
         }
-        bursts
-    }
-
-    /// Makes every flow of the scene known.
-    fn fill(&mut self, io: &mut BenchIo<P, M>) {
-        let (mut flow, flows) = (0, self.scene.flows);
-        for _ in 0..flows.div_ceil(BATCH as u32) {
-            let mut bursts = self.prepare(io, |_| {
-                flow += 1;
-                (flow - 1) % flows
-            });
-            carry(&mut self.pipeline, &self.tables, io, self.now, &mut bursts);
-        }
-    }
-
-    /// One round of about `packets` packets: how many there were, and the cycles that took.
-    fn round(&mut self, io: &mut BenchIo<P, M>, packets: u32) -> (u32, u64) {
-        let flows = u64::from(self.scene.flows);
-        if self.scene.kind != Kind::New {
-            return self.pass(io, packets, |random| ((u64::from(draw(random)) * flows) >> 32) as u32);
-        }
-        // Everything that is known runs out, and the flows that shall be known come again.
-        self.now = self.now + Duration::from_secs(86_400);
-        self.pipeline.age(&self.tables, self.now, usize::MAX);
-        self.fill(io);
-        let mut flow = self.scene.flows;
-        self.pass(io, self.scene.flows / NEW_SHARE, |_| {
-            flow += 1;
-            flow - 1
-        })
-    }
-
-    fn check(&self) -> Result<()> {
-        let packets = self.counters.packets();
-        ensure!(packets.received == packets.forwarded, "{}: packets were not forwarded: {packets:?}", self.scene.name);
         Ok(())
     }
 }
 
-/// The next of a sequence of even numbers.
-fn draw(state: &mut u64) -> u32 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
-}
-
-fn tables() -> Result<Arc<ForwardTables>> {
-    Ok(Arc::new(compile(&Config::parse(CONFIG, "bench")?, &OneLink)))
-}
-
-/// Runs a scene with few flows over heap memory.
-fn count(name: &str, packets: u32) -> Result<()> {
-    let scene = SCENES.iter().find(|scene| scene.name == name).with_context(|| format!("no scene {name}"))?;
-    // Of a new flow's scene each packet is a flow.
-    let flows = if scene.kind == Kind::New { packets * NEW_SHARE } else { 1_000 };
-    let mut stage = Stage::<OwnedBuffer, Heap>::new(Scene { flows, ..*scene }, &tables()?)?;
-    let mut io = BenchIo::new(|| Some(OwnedBuffer::new(&stage.frames.template)))?;
-    match scene.kind {
-        // So that nothing but new flows is counted.
-        Kind::New => {
-            let mut flow = 0;
-            stage.pass(&mut io, packets, |_| {
-                flow += 1;
-                flow
-            });
-        }
-        _ => {
-            stage.fill(&mut io);
-            stage.round(&mut io, packets);
-        }
-    }
-    stage.check()
-}
-
-/// One scene's results.
-struct Row {
-    scene: Scene,
-    /// Nanoseconds a packet, one for each round, in ascending order.
-    ns: Vec<f64>,
-    bytes_per_flow: f64,
-    refused: u64,
-}
-
 impl Row {
-    /// The value below which this share of the rounds lies.
+    /// The value below which this share of the batches lies.
     fn quantile(&self, share: f64) -> f64 {
         self.ns[((self.ns.len() - 1) as f64 * share).round() as usize]
     }
 }
 
-fn time(scenes: Vec<Scene>, quick: bool) -> Result<Vec<Row>> {
-    let (rounds, packets) = if quick { (7, 100 * BATCH as u32) } else { (25, 800 * BATCH as u32) };
+fn time(mut rows: Vec<Row>, quick: bool) -> Result<Vec<Row>> {
+    let (rounds, packets) = if quick { (9, 100 * BATCH as u32) } else { (25, 800 * BATCH as u32) };
     let pool = Pool::new("bench", 2 * BATCH as u32, 2048)?;
-    let tables = tables()?;
-    let mut stages = Vec::new();
-    let mut rows = Vec::new();
-    for scene in scenes {
-        COUNTED.store(0, Ordering::Relaxed);
-        let stage = Stage::<Mbuf, Counted>::new(scene, &tables)?;
-        let bytes_per_flow = COUNTED.load(Ordering::Relaxed) as f64 / f64::from(scene.flows);
-        let mut io = BenchIo::new(|| pool.alloc_from(&stage.frames.template))?;
-        stages.push(stage);
-        if let Some(stage) = stages.last_mut() {
-            stage.fill(&mut io);
-        }
-        rows.push(Row { scene, ns: Vec::new(), bytes_per_flow, refused: 0 });
-    }
+    let mut scenes = rows.iter_mut().map(|row| Measured::new(row, &pool)).collect::<Result<Vec<_>>>()?;
+    let ns = 1e9 / tsc::hz() as f64 / BATCH as f64;
     for _ in 0..rounds {
-        for (stage, row) in stages.iter_mut().zip(&mut rows) {
-            let mut io = BenchIo::new(|| pool.alloc_from(&stage.frames.template))?;
-            let (packets, cycles) = stage.round(&mut io, packets);
-            row.ns.push(cycles as f64 * 1e9 / tsc::hz() as f64 / f64::from(packets));
+        for (scene, row) in scenes.iter_mut().zip(&mut rows) {
+            scene.round(&pool, packets, |cycles| row.ns.push(cycles as f64 * ns))?;
         }
     }
-    for (stage, row) in stages.iter().zip(&mut rows) {
-        stage.check()?;
-        row.refused = stage.counters.flows_refused.get();
+    for (scene, row) in scenes.iter().zip(&mut rows) {
+        if let Measured::Own(stage) = scene {
+            let packets = stage.counters.packets();
+            ensure!(packets.received == packets.forwarded, "{}: not all was forwarded: {packets:?}", row.scene.name);
+            row.refused = stage.counters.flows_refused.get();
+        }
         row.ns.sort_by(f64::total_cmp);
     }
     Ok(rows)
@@ -420,42 +178,66 @@ fn instructions(path: &str) -> Result<BTreeMap<String, f64>> {
 }
 
 fn print(rows: &[Row], counts: &BTreeMap<String, f64>) {
-    println!(
-        "{:<12} {:>8} {:>8} {:>8} {:>8} {:>8} {:>13}",
-        "scene", "ns", "least", "p90", "Mpps", "bytes", "instructions"
-    );
+    println!("{:<12} {:>8} {:>8} {:>8} {:>8} {:>8}", "scene", "ns", "least", "p90", "Mpps", "bytes");
     for row in rows {
         let median = row.quantile(0.5);
-        let count = counts.get(row.scene.name).map_or(String::from("-"), |count| format!("{count:.1}"));
         print!(
-            "{:<12} {median:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {count:>13}",
+            "{:<12} {median:>8.1} {:>8.1} {:>8.1} {:>8.1} ",
             row.scene.name,
             row.quantile(0.0),
             row.quantile(0.9),
             1e3 / median,
-            row.bytes_per_flow,
         );
+        match row.bytes_per_flow {
+            0.0 => print!("{:>8}", "-"),
+            bytes => print!("{bytes:>8.1}"),
+        }
         println!("{}", if row.refused > 0 { format!("  ({} flows had no room)", row.refused) } else { String::new() });
+    }
+    if !counts.is_empty() {
+        println!("\n{:<12} {:>12}", "1,000 flows", "instructions");
+        counts.iter().for_each(|(scene, count)| println!("{scene:<12} {count:>12.1}"));
     }
 }
 
 fn save(path: &str, rows: &[Row], counts: &BTreeMap<String, f64>) -> Result<()> {
     let mut out = json!({ "instructions": counts });
     for row in rows {
-        let (group, key) = row.scene.json;
+        let (group, key) = row.json;
         out[group][key] = json!(row.quantile(0.5));
-        match row.scene.kind {
-            Kind::V4 => out["bytes_per_flow"]["v4"] = json!(row.bytes_per_flow),
-            Kind::V6 => out["bytes_per_flow"]["v6"] = json!(row.bytes_per_flow),
-            Kind::Decapsulate | Kind::New => {}
+        // Of large tables, where the few slots that any table has do not count.
+        match (row.scene.kind, row.scene.flows) {
+            (Kind::V4, 1_000_000..) if row.table == Table::Own => {
+                out["bytes_per_flow"]["v4"] = json!(row.bytes_per_flow)
+            }
+            (Kind::V6, 1_000_000..) => out["bytes_per_flow"]["v6"] = json!(row.bytes_per_flow),
+            _ => {}
         }
     }
     fs::write(path, format!("{out:#}\n")).with_context(|| path.to_owned())
 }
 
+/// Writes a packet of each of `flows` flows, in random order, to a capture.
+fn write_capture(path: &str, flows: u32) -> Result<()> {
+    let mut frames = Frames::new(Kind::V4);
+    let mut writer = PcapWriter::new(fs::File::create(path).with_context(|| path.to_owned())?)?;
+    // A step that is prime to the number of flows visits them all; how far it goes makes neighbours strangers.
+    let step = (flows / 3..).find(|step| gcd(*step, flows) == 1).unwrap_or(1);
+    for turn in 0..u64::from(flows) {
+        let frame = frames.of((turn * u64::from(step) % u64::from(flows)) as u32);
+        writer.write_packet(&PcapPacket::new(Duration::from_micros(turn), frame.len() as u32, frame))?;
+    }
+    Ok(())
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut quick, mut json, mut counts, mut wanted) = (false, None, BTreeMap::new(), Vec::new());
+    let (mut capture, mut flows) = (None, 1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
         match argument.as_str() {
@@ -463,21 +245,24 @@ fn main() -> Result<()> {
             "--bench" => {}
             "--quick" => quick = true,
             "--json" => json = Some(value()?),
+            "--capture" => capture = Some(value()?),
+            "--flows" => flows = value()?.parse()?,
             "--instructions" => counts = instructions(&value()?)?,
-            "--count" => {
-                let scene = value()?;
-                return count(&scene, value()?.parse()?);
-            }
             name => wanted.push(name.to_owned()),
         }
     }
-    let all = SCENES.iter().filter(|scene| !quick || scene.flows < 10_000_000);
-    let scenes: Vec<Scene> =
-        all.filter(|scene| wanted.is_empty() || wanted.iter().any(|name| name == scene.name)).copied().collect();
-    ensure!(!scenes.is_empty(), "no such scene");
+    if let Some(path) = capture {
+        return write_capture(&path, flows);
+    }
+    let mut rows = rows();
+    rows.retain(|row| match wanted.as_slice() {
+        [] => !quick || row.scene.flows < 10_000_000,
+        names => names.iter().any(|name| name == row.scene.name),
+    });
+    ensure!(!rows.is_empty(), "no such scene");
 
-    let slots: u64 = scenes.iter().map(|scene| u64::from(scene.flows) * 5 / 4).sum();
-    let memory_mib = 64 + ((slots * 70) >> 20) as u32;
+    let bytes = |row: &Row| u64::from(row.scene.flows) * if row.table == Table::Own { 120 } else { 160 };
+    let memory_mib = 64 + (rows.iter().map(bytes).sum::<u64>() >> 20) as u32;
     let eal = Eal::init(&EalOptions {
         hugepages: Hugepages::Auto,
         memory_mib,
@@ -490,7 +275,7 @@ fn main() -> Result<()> {
         Pages::Huge => println!("{memory_mib} MiB of hugepages"),
         Pages::Ordinary { why } => println!("ordinary pages, so expect more time a packet: {why}"),
     }
-    let rows = lcore::launch(0, move || time(scenes, quick))?.join()??;
+    let rows = lcore::launch(0, move || time(rows, quick))?.join()??;
     print(&rows, &counts);
     json.map_or(Ok(()), |path| save(&path, &rows, &counts))
 }

@@ -13,7 +13,8 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 # shellcheck disable=SC2034  # used by the scripts that source this file
 {
     BUILD_PACKAGES=(build-essential clang libclang-dev libdpdk-dev libpcap-dev pkg-config)
-    BENCH_PACKAGES=(jq valgrind)
+    BENCH_PACKAGES=(curl dpdk-dev jq)
+    BUDGET_PACKAGES=(mawk valgrind)
     DEMO_PACKAGES=(tshark)
     LAB_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping iputils-tracepath nginx-light
         openssl procps tcpdump)

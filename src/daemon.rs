@@ -47,7 +47,7 @@ use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
 use crate::transport::tls::{Tls, TlsError};
-use crate::units::{MacAddr, PortIndex, WorkerId};
+use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
 pub const DATA_ROOM: u16 = 2048;
@@ -285,7 +285,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let neighbours = Neighbours::new(&config, &macs, dpdk::tsc::now());
     // Room for what a reload brings.
     let targets: usize = config.virtual_hosts.iter().map(|host| host.members.len()).sum();
-    let targets_max = (4 * targets).max(TARGETS_MIN);
+    let targets_max = (4 * targets).clamp(TARGETS_MIN, TargetId::COUNT_MAX);
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());

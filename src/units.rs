@@ -40,6 +40,10 @@ index!(
     /// One virtual host on one child: what a flow entry points at and what is counted together.
     TargetId(u32)
 );
+impl TargetId {
+    /// Targets at most: a flow entry has 21 bits for its own.
+    pub const COUNT_MAX: usize = 1 << 21;
+}
 index!(
     /// A path: a ready-made tunnel header to one child.
     PathId(u32)

@@ -311,6 +311,16 @@ fn own_addresses_are_those_of_the_tunnels_and_of_every_port() {
 
 #[test]
 fn parents_are_those_of_the_configuration() {
-    let parents: Vec<String> = linked().tables.parents.iter().map(ToString::to_string).collect();
-    assert_eq!(parents, ["198.51.100.254/32", "2001:db8:ffff::/48"]);
+    let router = linked();
+    for (address, is_parent) in [
+        ("198.51.100.254", true),
+        ("198.51.100.253", false),
+        ("198.51.100.255", false),
+        ("2001:db8:ffff::", true),
+        ("2001:db8:ffff:ffff::9", true),
+        ("2001:db8:fffe:ffff::9", false),
+        ("2001:db9:0::", false),
+    ] {
+        assert_eq!(router.tables.parents.contain(address.parse().expect("an address")), is_parent, "{address}");
+    }
 }

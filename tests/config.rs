@@ -365,7 +365,7 @@ router edge1, level 1 (site)
   parents           none
 dpdk     hugepages auto, 512 MiB, 16384 buffers, file prefix from the process id
 workers  2, CPUs 1, 2
-flows    1000 IPv4 and 250000 IPv6 a worker, kept for
+flows    1000 IPv4 and 250000 IPv6 a worker, 1000000 a second, kept for
          tcp syn 60s, established 900s, fin 30s, rst 5s; udp 30s; other 60s
 cluster  key given, 101 slots a table
 metrics  http://127.0.0.1:9477/metrics

@@ -137,6 +137,8 @@ pub struct Flows {
     pub capacity_v4: u32,
     /// Flows over IPv6 that one worker holds.
     pub capacity_v6: u32,
+    /// Flow entries that one worker makes in a second at most.
+    pub inserts_per_second: u32,
     /// How long a flow without packets is kept.
     pub timeouts: Timeouts,
 }

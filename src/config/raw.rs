@@ -87,6 +87,7 @@ raw! {
     Flows {
         capacity_v4: Option<Text>,
         capacity_v6: Option<Text>,
+        inserts_per_second: Option<Text>,
         timeouts: Option<Timeouts>,
     }
     Timeouts {

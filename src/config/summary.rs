@@ -64,7 +64,11 @@ impl Summary<'_> {
         let cpus = if workers.cpus.is_empty() { "any".into() } else { list(workers.cpus.iter().map(u16::to_string)) };
         writeln!(f, "workers  {}, CPUs {cpus}", workers.count)?;
         let times = &flows.timeouts;
-        writeln!(f, "flows    {} IPv4 and {} IPv6 a worker, kept for", flows.capacity_v4, flows.capacity_v6)?;
+        let super::Flows { capacity_v4, capacity_v6, inserts_per_second, .. } = flows;
+        writeln!(
+            f,
+            "flows    {capacity_v4} IPv4 and {capacity_v6} IPv6 a worker, {inserts_per_second} a second, kept for"
+        )?;
         writeln!(
             f,
             "         tcp syn {:?}, established {:?}, fin {:?}, rst {:?}; udp {:?}; other {:?}",

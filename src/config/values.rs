@@ -55,6 +55,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "hugepages" => "hugepages: auto",
         "icmp" => "icmp: {}",
         "initial" => "initial: up",
+        "inserts_per_second" => "inserts_per_second: 1000000",
         "interfaces" => "interfaces: [eth0]",
         "interval" => "interval: 200ms",
         "jitter" => "jitter: 10%",

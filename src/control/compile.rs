@@ -200,7 +200,7 @@ impl Compiler {
         self.tables.drop_unused();
         let tables = ForwardTables {
             own: own_addresses(config),
-            parents: config.router.parents.clone(),
+            parents: config.router.parents.iter().copied().collect(),
             tunnel_sources: tunnel_sources(config),
             gue_port: config.router.gue_port,
             index,
@@ -211,6 +211,7 @@ impl Compiler {
             echo: Arc::new(echo(config)),
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
+            inserts_per_second: config.flows.inserts_per_second,
             capture: None,
         };
         Ok(Compiled { tables, renumbered })

@@ -220,7 +220,7 @@ fn quoted_child(config: &Config, error: &TooBig<'_>) -> Option<(IpAddr, Parsed)>
 fn is_tunnel_to(child: &Child, packet: &Parsed) -> bool {
     match child.tunnel {
         TunnelKind::IpIp => matches!(packet.protocol, protocol::IPV4 | protocol::IPV6),
-        TunnelKind::Gue { port, .. } => packet.protocol == protocol::UDP && packet.dst_port == port,
+        TunnelKind::Gue { port, .. } => packet.protocol == protocol::UDP && packet.dst_port() == port,
         TunnelKind::Gre => packet.protocol == protocol::GRE,
         // Without an IP header of their own no error is for us.
         TunnelKind::Mpls { .. } | TunnelKind::Mac => false,

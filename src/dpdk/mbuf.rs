@@ -210,6 +210,18 @@ impl PacketBuffer for Mbuf {
         fits
     }
 
+    #[inline(always)]
+    fn replace_front(&mut self, removed: usize, added: usize) -> Option<&mut [u8]> {
+        let behind = usize::from(self.0.data_len()).checked_sub(removed)?;
+        let data_off = (self.headroom() + removed).checked_sub(added)?;
+        // Nothing is cut: the data ends where it did, within a buffer whose length is a u16.
+        self.0.set_data_off(data_off as u16);
+        self.0.set_data_len((behind + added) as u16);
+        self.0.set_pkt_len((self.0.pkt_len() as usize - removed + added) as u32);
+        // SAFETY: the first `added` bytes of the first segment's data, which is borrowed mutably with `self`.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.0.data(), added) })
+    }
+
     #[inline]
     fn truncate(&mut self, len: usize) {
         if len >= self.frame_len() {

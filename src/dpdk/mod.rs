@@ -19,6 +19,7 @@
 //! use the pool's shared ring.
 
 mod eal;
+mod hash;
 pub mod lcore;
 mod log;
 mod mbuf;
@@ -31,6 +32,7 @@ mod sys;
 pub mod tsc;
 
 pub use eal::{Eal, EalError, EalOptions, Hugepages, Pages};
+pub use hash::{BULK_MAX, RteHash};
 pub use mbuf::Mbuf;
 pub use memory::{HugeMemory, HugeSlice, prefetch};
 pub use pool::{Pool, PoolError};

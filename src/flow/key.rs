@@ -12,7 +12,7 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::packet::parse::Parsed;
 use crate::units::VirtualHostId;
@@ -20,10 +20,65 @@ use crate::units::VirtualHostId;
 /// Protocol number of coarse keys; IANA reserves 255.
 pub const COARSE: u8 = 255;
 
+/// A key as a [`Table`](super::table::Table) keeps and compares it.
+pub trait Words: Copy + AsRef<[u64]> + FromZeros + Send + 'static {
+    /// The last word. The key has its low 40 bits.
+    fn last(&self) -> u64;
+
+    /// Changes the last word.
+    fn set_last(&mut self, last: u64);
+
+    /// The bits in which the last words differ.
+    fn differs(&self, other: &Self) -> u64;
+
+    /// Whether all other words are equal.
+    fn rest_equals(&self, other: &Self) -> bool;
+}
+
+impl<const N: usize> Words for [u64; N]
+where
+    [u64; N]: FromZeros,
+{
+    #[inline(always)]
+    fn last(&self) -> u64 {
+        self[N - 1]
+    }
+
+    #[inline(always)]
+    fn set_last(&mut self, last: u64) {
+        self[N - 1] = last;
+    }
+
+    #[inline(always)]
+    fn differs(&self, other: &Self) -> u64 {
+        self[N - 1] ^ other[N - 1]
+    }
+
+    #[inline(always)]
+    fn rest_equals(&self, other: &Self) -> bool {
+        (0..N - 1).fold(0, |differing, word| differing | self[word] ^ other[word]) == 0
+    }
+}
+
 /// A key that a [`Table`](super::table::Table) can hold: bytes without padding.
 pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable + 'static {
+    /// The same in words.
+    type Words: Words;
+
     /// The 5-tuple of the packet that was parsed from `head`, which is of this key's family.
-    fn of(head: &[u8], parsed: &Parsed) -> Self;
+    #[inline(always)]
+    fn of(head: &[u8], parsed: &Parsed) -> Self {
+        Self::from_words(&Self::words_of(head, parsed))
+    }
+
+    /// The same in words, without a key in between.
+    fn words_of(head: &[u8], parsed: &Parsed) -> Self::Words;
+
+    /// The key in words: the addresses, then the ports and above them the protocol.
+    fn words(&self) -> Self::Words;
+
+    /// The key that is in `words`, whatever is above it.
+    fn from_words(words: &Self::Words) -> Self;
 
     /// Where the packet is going.
     fn destination(&self) -> IpAddr;
@@ -41,7 +96,7 @@ pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable +
 
 /// Defines a key over addresses of `$len` bytes each, the first of which starts `$at` bytes into the IP header.
 macro_rules! key {
-    ($(#[$doc:meta])* $name:ident, $len:literal, $at:literal) => {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $at:literal, $words:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
         #[repr(C)]
@@ -57,19 +112,42 @@ macro_rules! key {
         }
 
         impl FlowKey for $name {
+            type Words = [u64; $words];
+
             #[inline(always)]
-            fn of(head: &[u8], parsed: &Parsed) -> $name {
+            fn words(&self) -> [u64; $words] {
+                let mut words = [u64::from(u32::from_ne_bytes(self.ports)) | u64::from(self.protocol) << 32; $words];
+                let mut addresses = [0; 2 * $len];
+                addresses[..$len].copy_from_slice(&self.source);
+                addresses[$len..].copy_from_slice(&self.destination);
+                for (word, bytes) in words.iter_mut().zip(addresses.as_chunks().0) {
+                    *word = u64::from_ne_bytes(*bytes);
+                }
+                words
+            }
+
+            #[inline(always)]
+            fn from_words(words: &[u64; $words]) -> $name {
+                let mut key = $name::new_zeroed();
+                let (addresses, last) = words.as_bytes().split_at(2 * $len);
+                key.source.copy_from_slice(&addresses[..$len]);
+                key.destination.copy_from_slice(&addresses[$len..]);
+                let last = u64::from_ne_bytes(*last.first_chunk().expect("the last word"));
+                (key.ports, key.protocol) = ((last as u32).to_ne_bytes(), (last >> 32) as u8);
+                key
+            }
+
+            #[inline(always)]
+            fn words_of(head: &[u8], parsed: &Parsed) -> [u64; $words] {
                 let start = usize::from(parsed.l3_offset) + $at;
                 // The parser has seen the whole IP header in `head`.
                 let addresses: &[u8; 2 * $len] = head[start..].first_chunk().expect("a parsed header");
-                let (source, destination) = addresses.split_at($len);
-                let [a, b] = parsed.src_port.to_be_bytes();
-                let [c, d] = parsed.dst_port.to_be_bytes();
-                let mut key =
-                    $name { source: [0; $len], destination: [0; $len], ports: [a, b, c, d], protocol: parsed.protocol };
-                key.source.copy_from_slice(source);
-                key.destination.copy_from_slice(destination);
-                key
+                let ports = u32::from_ne_bytes(parsed.ports);
+                let mut words = [u64::from(ports) | u64::from(parsed.protocol) << 32; $words];
+                for (word, bytes) in words.iter_mut().zip(addresses.as_chunks().0) {
+                    *word = u64::from_ne_bytes(*bytes);
+                }
+                words
             }
 
             fn destination(&self) -> IpAddr {
@@ -102,13 +180,15 @@ key!(
     /// Key of a flow over IPv4.
     KeyV4,
     4,
-    12
+    12,
+    2
 );
 key!(
     /// Key of a flow over IPv6.
     KeyV6,
     16,
-    8
+    8,
+    5
 );
 
 impl Hash for KeyV4 {

@@ -72,9 +72,49 @@ impl FlowState {
         }
     }
 
+    /// The state with this number.
+    #[inline(always)]
+    pub(super) fn of(number: u8) -> FlowState {
+        const BY_NUMBER: [FlowState; 8] = {
+            let mut states = [FlowState::Other; 8];
+            let mut number = 0;
+            while number < FlowState::COUNT {
+                states[number] = FlowState::ALL[number];
+                number += 1;
+            }
+            states
+        };
+        BY_NUMBER[usize::from(number % 8)]
+    }
+
     /// State after one more packet, or `None` when that packet opens a new connection on the old one's ports.
     #[inline]
     pub fn after(self, tcp_flags: u8) -> Option<FlowState> {
+        FlowState::after_number(self as u8, tcp_flags)
+    }
+
+    /// The same for the state with this number.
+    #[inline(always)]
+    pub(super) fn after_number(number: u8, tcp_flags: u8) -> Option<FlowState> {
+        /// By state, then by the three flags that count.
+        const AFTER: [[Option<FlowState>; 8]; 8] = {
+            let mut after = [[None; 8]; 8];
+            let mut row = 0;
+            while row < FlowState::COUNT {
+                let mut tcp_flags = 0;
+                while tcp_flags < 8 {
+                    after[row][tcp_flags] = FlowState::ALL[row].transition(tcp_flags as u8);
+                    tcp_flags += 1;
+                }
+                row += 1;
+            }
+            after
+        };
+        const { assert!(flags::FIN | flags::SYN | flags::RST == 7) }
+        AFTER[usize::from(number % 8)][usize::from(tcp_flags % 8)]
+    }
+
+    const fn transition(self, tcp_flags: u8) -> Option<FlowState> {
         use FlowState::{TcpEstablished, TcpFin, TcpRst, TcpSyn};
         let (syn, fin, rst) = (tcp_flags & flags::SYN != 0, tcp_flags & flags::FIN != 0, tcp_flags & flags::RST != 0);
         match self {
@@ -91,12 +131,18 @@ impl FlowState {
 
 /// How long a flow without packets is kept, in milliseconds, by state.
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts([u32; FlowState::COUNT]);
+pub struct Timeouts([u32; 8]);
+
+const _: () = assert!(FlowState::COUNT <= 8, "three bits for a state");
 
 impl Timeouts {
     /// Timeouts by a function of the state.
     pub fn new(milliseconds: impl Fn(FlowState) -> u32) -> Timeouts {
-        Timeouts(FlowState::ALL.map(milliseconds))
+        let mut timeouts = [0; 8];
+        for (timeout, state) in timeouts.iter_mut().zip(FlowState::ALL) {
+            *timeout = milliseconds(state);
+        }
+        Timeouts(timeouts)
     }
 
     /// Timeout of `state`, in milliseconds.
@@ -105,9 +151,9 @@ impl Timeouts {
     }
 
     /// Timeout of the state with this number.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(&self, state: u8) -> u32 {
-        self.0.get(usize::from(state)).copied().unwrap_or(0)
+        self.0[usize::from(state % 8)]
     }
 }
 

@@ -1,155 +1,170 @@
 //! The flow table of one worker: fixed memory, bounded work per operation, lazy expiry.
 //!
-//! Two arrays. `tags` holds 16 bits of the hash of every slot, eight slots to a bucket, so that one 16-byte load tells
-//! which slot to look at; it is small enough to stay in the outer caches. `entries` holds the rest, one entry a slot:
-//!
 //! ```text
-//! entry  key 13 or 37 | state 1 | packets (high) 2 | target 4 | last seen 4 | created 4 | packets (low) 4 | bytes 8
-//!        = 40 bytes for IPv4, 64 bytes for IPv6; with tag and at 3/4 load 56 and 88 bytes a flow
+//! group   31 tags of 2 | displaced 2                        one cache line: which of 31 slots may hold a key
+//! record  key, state, target 16 or 40 | last seen 4 | packets 4 + 1.5 | bytes 6.5
+//!         = 32 bytes for IPv4, 64 bytes for IPv6, never across two cache lines; when it was made is kept apart
 //! ```
 //!
-//! A key may be in either of two buckets that its hash names. Insertion takes the first free or expired slot of the two,
-//! else moves one of their sixteen entries to that entry's own other bucket, else gives up and says so. Nothing ever
-//! looks at more than those eighteen buckets, so a flood of chosen keys costs what any flood costs; the hash is keyed
-//! for each table anyway.
+//! A key's hash names two groups. An entry stands in the first of them unless that was full when it came; then it stands in
+//! the second, and the first counts it as displaced. So a known flow costs two cache lines that depend on each other, and a
+//! look into the second group only where something was displaced, which is rare: 24 of 31 slots are taken on average.
+//! With tags, times of making and at 3/4 load that is 51 bytes a flow over IPv4 and 94 over IPv6.
 //!
-//! Lost against this: asking for the tags of the first bucket alone, and comparing them one by one, with a branch to the
-//! second bucket. That is a dependent miss and a mispredicted branch for every fifth flow (1 M flows, least of many
-//! rounds: IPv4 253 ns a packet against 78, IPv6 198 against 86).
+//! Insertion takes a free slot of the two groups, else one of a few expired ones there, else moves one of a few entries to
+//! its own other group, else gives up and says so. Nothing ever looks at more than that, so a flood of chosen keys costs what
+//! any flood costs; the hash is keyed for each table anyway.
+//!
+//! Lost against this:
+//! - two buckets of 8 slots that are equally likely, and entries of 40 bytes, half of them across two lines: four cache
+//!   lines a packet instead of two, and 723 instructions against 671;
+//! - the same, asking for the tags of the first bucket alone, with a branch to the second: a dependent miss and a
+//!   mispredicted branch for every fifth packet (1 M flows over IPv4: 253 ns a packet against 78 for both at once).
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::FromZeros;
 
-use super::key::FlowKey;
+use super::group::{Group, SLOTS};
+use super::key::{FlowKey, Words};
 use super::memory::{Heap, Memory};
 use super::state::{FlowState, Timeouts};
 use crate::clock::Tick;
 use crate::units::TargetId;
 
-/// Slots in a bucket.
-pub const BUCKET: usize = 8;
+/// Slots in a group.
+pub const GROUP: usize = SLOTS;
 
-/// Buckets of the smallest table.
-const BUCKETS_MIN: usize = 8;
+/// Groups of the smallest table.
+const GROUPS_MIN: usize = 3;
 
-/// Tag of a free slot.
-const FREE: u16 = 0;
+/// Slots of a group that an insertion without free slots looks at.
+const TRIED: usize = 8;
 
-/// The tags of a bucket's slots; one load wide.
+const STATE_BITS: u32 = 3;
+/// Of the last word of a key, what is the key's.
+const KEY_BITS: u32 = 40;
+const TARGET_SHIFT: u32 = KEY_BITS + STATE_BITS;
+const _: () = assert!(TargetId::COUNT_MAX == 1 << (u64::BITS - TARGET_SHIFT), "a record has room for every target");
+const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
+
+/// Where the packets' high bits stand above the bytes.
+const BYTES_BITS: u32 = 52;
+
+/// The last word of an empty slot that has held an entry: no packet of the protocol that IANA reserves has ports.
+const NOBODY: u64 = KEY_MASK;
+
+/// What is known of one flow, packed.
 #[derive(Clone, Copy, FromZeros)]
-#[repr(C, align(16))]
-struct Tags([u16; BUCKET]);
-
-impl Tags {
-    /// The slots that carry `tag`, as bits: slot `i` is bit `16 i` for the first four, `16 (i - 4) + 1` for the others.
-    #[inline(always)]
-    fn matching(&self, tag: u16) -> u64 {
-        // Four tags to a word. A lane of `word ^ pattern` is zero where they agree, and the addition carries into the top
-        // bit of every lane that is not.
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let pattern = u64::from(tag) * 0x0001_0001_0001_0001;
-        let agreeing = |tags: [u16; 4]| {
-            let [a, b, c, d] = tags.map(u64::from);
-            let differing = (a | b << 16 | c << 32 | d << 48) ^ pattern;
-            !(((differing & LOW) + LOW) | differing) & !LOW
-        };
-        let [a, b, c, d, e, f, g, h] = self.0;
-        agreeing([a, b, c, d]) >> 15 | agreeing([e, f, g, h]) >> 14
-    }
-}
-
-/// The slot in its bucket of a bit of [`Tags::matching`].
-#[inline(always)]
-fn slot_of(bit: u32) -> usize {
-    (bit / 16 + bit % 2 * 4) as usize
-}
-
-/// What is known of one flow.
-#[derive(Clone, Copy, Debug, FromZeros)]
-#[repr(C)]
-pub struct Entry<K> {
-    key: K,
-    state: u8,
-    packets_high: [u8; 2],
-    target: u32,
+#[repr(C, align(32))]
+pub struct Record<W> {
+    /// The key; above it in the last word the state, then the target.
+    words: W,
     last_seen: u32,
-    created: u32,
     packets_low: u32,
-    bytes: u64,
+    /// Bytes modulo 2^51, and above them the packets' high bits.
+    volume: u64,
 }
 
-const _: () = assert!(size_of::<Entry<super::key::KeyV4>>() == 40);
-const _: () = assert!(size_of::<Entry<super::key::KeyV6>>() == 64);
+const _: () = assert!(size_of::<Record<[u64; 2]>>() == 32);
+const _: () = assert!(size_of::<Record<[u64; 5]>>() == 64);
 
-impl<K: FlowKey> Entry<K> {
-    /// The flow's key.
-    pub fn key(&self) -> &K {
-        &self.key
+impl<W: Words> Record<W> {
+    #[inline(always)]
+    fn holds(&self, key: &W) -> bool {
+        self.words.differs(key) << (u64::BITS - KEY_BITS) == 0 && self.words.rest_equals(key)
+    }
+
+    /// The state's number.
+    #[inline(always)]
+    fn state_number(&self) -> u8 {
+        (self.words.last() >> KEY_BITS) as u8 & ((1 << STATE_BITS) - 1)
     }
 
     /// Where its packets go.
-    #[inline]
+    #[inline(always)]
     pub fn target(&self) -> TargetId {
-        TargetId(self.target)
+        TargetId((self.words.last() >> TARGET_SHIFT) as u32)
     }
 
     /// How far it has come.
-    #[inline]
+    #[inline(always)]
     pub fn state(&self) -> FlowState {
-        FlowState::ALL.get(usize::from(self.state)).copied().unwrap_or(FlowState::Other)
+        FlowState::of(self.state_number())
     }
 
-    /// Packets so far, modulo 2^48.
-    pub fn packets(&self) -> u64 {
-        u64::from(u16::from_ne_bytes(self.packets_high)) << 32 | u64::from(self.packets_low)
-    }
-
-    /// Bytes of IP packets so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Time from its first packet to its last.
-    pub fn duration(&self) -> Duration {
-        Duration::from_millis(u64::from(Tick(self.last_seen).since(Tick(self.created))))
+    /// How far it will have come with a packet that has these TCP flags; `None` when that opens a new connection.
+    #[inline(always)]
+    pub fn state_after(&self, tcp_flags: u8) -> Option<FlowState> {
+        FlowState::after_number(self.state_number(), tcp_flags)
     }
 
     /// Sends its packets to another target from now on.
     pub fn redirect(&mut self, target: TargetId) {
-        self.target = target.0;
+        let last = self.words.last() & ((1 << TARGET_SHIFT) - 1);
+        self.words.set_last(last | u64::from(target.0) << TARGET_SHIFT);
     }
 
     /// Counts one packet of `bytes` bytes that leaves the flow in `state`.
-    #[inline]
+    #[inline(always)]
     pub fn touch(&mut self, now: Tick, state: FlowState, bytes: u32) {
         self.last_seen = now.0;
-        self.state = state as u8;
-        self.bytes += u64::from(bytes);
+        let last = self.words.last();
+        let changed = last & !(((1 << STATE_BITS) - 1) << KEY_BITS) | (state as u64) << KEY_BITS;
+        self.words.set_last(changed);
+        self.volume += u64::from(bytes);
         let (low, carry) = self.packets_low.overflowing_add(1);
         self.packets_low = low;
         if carry {
-            self.packets_high = u16::from_ne_bytes(self.packets_high).wrapping_add(1).to_ne_bytes();
+            self.carry();
         }
     }
 
-    /// When its first packet came.
-    pub fn created(&self) -> Tick {
-        Tick(self.created)
-    }
-
-    /// When its last packet came.
-    pub fn last_seen(&self) -> Tick {
-        Tick(self.last_seen)
+    /// After 2^32 packets, which are less than 2^51 bytes: so the bytes never grow into the packets' high bits.
+    #[cold]
+    fn carry(&mut self) {
+        let packets = (self.volume >> BYTES_BITS).wrapping_add(1);
+        self.volume = packets << BYTES_BITS | self.volume & ((1 << (BYTES_BITS - 1)) - 1);
     }
 
     /// Whether it is past its time.
-    #[inline]
+    #[inline(always)]
     pub fn expired(&self, now: Tick, timeouts: &Timeouts) -> bool {
-        now.since(Tick(self.last_seen)) > timeouts.of(self.state)
+        now.since(Tick(self.last_seen)) > timeouts.of(self.state_number())
+    }
+}
+
+/// What is known of one flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<K> {
+    /// The flow's key.
+    pub key: K,
+    /// Where its packets go.
+    pub target: TargetId,
+    /// How far it has come.
+    pub state: FlowState,
+    /// When its first packet came.
+    pub created: Tick,
+    /// When its last packet came.
+    pub last_seen: Tick,
+    /// Packets so far, modulo 2^44.
+    pub packets: u64,
+    /// Bytes of IP packets so far, modulo 2^51.
+    pub bytes: u64,
+}
+
+impl<K> Entry<K> {
+    /// Whether it is past its time.
+    pub fn expired(&self, now: Tick, timeouts: &Timeouts) -> bool {
+        now.since(self.last_seen) > timeouts.of(self.state as u8)
+    }
+
+    /// Time from its first packet to its last.
+    pub fn duration(&self) -> Duration {
+        Duration::from_millis(u64::from(self.last_seen.since(self.created)))
     }
 }
 
@@ -163,13 +178,19 @@ impl FlowHash {
     pub fn bits(self) -> u64 {
         self.0
     }
+
+    /// The 16 bits that its slot carries.
+    #[inline(always)]
+    fn tag(self) -> u16 {
+        (self.0 ^ self.0 >> 32) as u16
+    }
 }
 
 /// A slot that holds an entry, until the next insertion or removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(usize);
 
-/// Where a key was going to be found when [`Table::prefetch_entry`] looked; good for nothing else, and always allowed.
+/// Where a key was going to be found when [`Table::locate`] looked; good for nothing else, and always allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint(usize);
 
@@ -182,33 +203,36 @@ impl Hint {
 #[derive(Clone, Copy, Debug)]
 pub struct Vacancy(usize);
 
-/// Why a flow has no entry: the table holds as many as it was made for, or both of its buckets are full.
+/// Why a flow has no entry: the table holds as many as it was made for, or both of its groups are full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the flow table is full")]
 pub struct Full;
 
 /// A flow table.
 pub struct Table<K: FlowKey, M: Memory = Heap> {
-    tags: M::Slice<Tags>,
-    entries: M::Slice<Entry<K>>,
+    groups: M::Slice<Group>,
+    records: M::Slice<Record<K::Words>>,
+    /// When each entry was made, in ticks.
+    created: M::Slice<u32>,
     hasher: SeedableRandomState,
     capacity: usize,
     len: usize,
     expired: u64,
-    /// Next bucket to age.
+    /// Next group to age.
     hand: usize,
 }
 
-impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
+impl<K: FlowKey, M: Memory> Table<K, M> {
     /// A table for `capacity` flows, or `None` when there is not that much memory. Its hash has this seed, or one that
     /// nobody can foresee.
     pub fn new(capacity: u32, seed: Option<u64>) -> Option<Table<K, M>> {
-        let buckets = buckets(capacity);
+        let groups = groups(capacity);
         let shared = SharedSeed::global_fixed();
         let hasher = seed.map_or_else(SeedableRandomState::random, |seed| SeedableRandomState::with_seed(seed, shared));
         Some(Table {
-            tags: M::zeroed(buckets)?,
-            entries: M::zeroed(buckets * BUCKET)?,
+            groups: M::zeroed(groups)?,
+            records: M::zeroed(groups * GROUP)?,
+            created: M::zeroed(groups * GROUP)?,
             hasher,
             capacity: capacity as usize,
             len: 0,
@@ -219,7 +243,7 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
 
     /// Memory that a table for `capacity` flows takes, in bytes.
     pub fn bytes(capacity: u32) -> u64 {
-        (buckets(capacity) * (size_of::<Tags>() + BUCKET * size_of::<Entry<K>>())) as u64
+        (groups(capacity) * (size_of::<Group>() + GROUP * (size_of::<Record<K::Words>>() + size_of::<u32>()))) as u64
     }
 
     /// Entries, including those that are past their time and not yet reclaimed.
@@ -238,90 +262,100 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 
     /// The hash by which `key` is found in this table.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, key: &K) -> FlowHash {
-        FlowHash(self.hasher.hash_one(key))
+        self.hash_words(&key.words())
     }
 
-    /// The first of the two buckets for `hash`.
-    #[inline]
-    fn first_bucket(&self, hash: FlowHash) -> usize {
-        scale(hash.0 as u32, self.tags.len())
+    /// The same for a key in words.
+    #[inline(always)]
+    pub fn hash_words(&self, words: &K::Words) -> FlowHash {
+        let mut hasher = self.hasher.build_hasher();
+        words.as_ref().iter().for_each(|word| hasher.write_u64(*word));
+        FlowHash(hasher.finish())
     }
 
-    /// The other of the two.
-    #[inline]
-    fn second_bucket(&self, hash: FlowHash) -> usize {
-        scale((hash.0 >> 32) as u32, self.tags.len())
+    /// The group where an entry with this hash stands.
+    #[inline(always)]
+    fn first_group(&self, hash: FlowHash) -> usize {
+        scale(hash.0 as u32, self.groups.len())
     }
 
-    /// Hands to `prefetch` what [`find`](Table::find) reads first.
+    /// The group where it stands when there was no room in the first.
     #[inline]
-    pub fn prefetch_tags(&self, hash: FlowHash, prefetch: impl Fn(&u16)) {
-        prefetch(&self.tags[self.first_bucket(hash)].0[0]);
-        prefetch(&self.tags[self.second_bucket(hash)].0[0]);
+    fn second_group(&self, hash: FlowHash) -> usize {
+        let second = scale((hash.0 >> 32) as u32, self.groups.len());
+        if second == self.first_group(hash) { (second + 1) % self.groups.len() } else { second }
     }
 
-    /// Hands to `prefetch` what [`find`](Table::find) reads next, and says where that is; reads the tags.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: FlowHash, prefetch: impl Fn(&u8)) -> Hint {
-        let candidates = self.candidates(hash);
+    /// Hands to `prefetch` what [`locate`](Table::locate) reads.
+    #[inline(always)]
+    pub fn prefetch_group(&self, hash: FlowHash, prefetch: impl Fn(&Group)) {
+        prefetch(&self.groups[self.first_group(hash)]);
+    }
+
+    /// Hands to `prefetch` what [`find`](Table::find) or [`fill`](Table::fill) reads next, and says where that is.
+    #[inline(always)]
+    pub fn locate(&self, hash: FlowHash, prefetch: impl Fn(&Record<K::Words>)) -> Hint {
+        let group = self.first_group(hash);
+        match self.groups[group].matching(hash.tag()).first() {
+            Some(slot) => {
+                let slot = group * GROUP + slot;
+                prefetch(&self.records[slot]);
+                Hint(slot)
+            }
+            None => self.locate_elsewhere(hash, prefetch),
+        }
+    }
+
+    /// The same for what is not in its first group.
+    #[inline(never)]
+    fn locate_elsewhere(&self, hash: FlowHash, prefetch: impl Fn(&Record<K::Words>)) -> Hint {
+        let (first, second) = (self.first_group(hash), self.second_group(hash));
+        if self.groups[first].displaced() > 0
+            && let Some(slot) = self.groups[second].matching(hash.tag()).first()
+        {
+            let slot = second * GROUP + slot;
+            prefetch(&self.records[slot]);
+            return Hint(slot);
+        }
         // A new flow's entry will be written where there is room.
-        let slot = match candidates {
-            0 => self.free_in(self.first_bucket(hash)).unwrap_or(0),
-            _ => self.slot(hash, candidates),
-        };
-        let entry = &self.entries[slot];
-        // IPv4 entries may lie across two cache lines.
-        prefetch(&entry.key.as_bytes()[0]);
-        prefetch(&entry.bytes.as_bytes()[7]);
-        if candidates == 0 { Hint::NONE } else { Hint(slot) }
-    }
-
-    /// The slots of both buckets that carry the hash's tag: bits of [`Tags::matching`], those of the second bucket two
-    /// places up. Both at once, since a branch on which bucket it is would be mispredicted for every fifth packet.
-    #[inline(always)]
-    fn candidates(&self, hash: FlowHash) -> u64 {
-        let tag = tag(hash);
-        self.tags[self.first_bucket(hash)].matching(tag) | self.tags[self.second_bucket(hash)].matching(tag) << 2
-    }
-
-    /// The slot of the lowest of `candidates`.
-    #[inline(always)]
-    fn slot(&self, hash: FlowHash, candidates: u64) -> usize {
-        let bit = candidates.trailing_zeros();
-        let half = if bit & 2 == 0 { hash.0 as u32 } else { (hash.0 >> 32) as u32 };
-        scale(half, self.tags.len()) * BUCKET + slot_of(bit)
+        if let Some(slot) = self.groups[first].free().first() {
+            prefetch(&self.records[first * GROUP + slot]);
+        }
+        Hint::NONE
     }
 
     /// The entry of `key`, expired or not.
     pub fn find(&self, hash: FlowHash, key: &K) -> Option<Slot> {
-        let mut candidates = self.candidates(hash);
-        while candidates != 0 {
-            let slot = self.slot(hash, candidates);
-            if self.entries[slot].key == *key {
-                return Some(Slot(slot));
-            }
-            candidates &= candidates - 1;
-        }
-        None
+        self.find_words(hash, &key.words())
     }
 
-    /// The same as [`find`](Table::find), and quicker where the hint is still right.
-    #[inline(always)]
-    pub fn find_near(&self, hint: Hint, hash: FlowHash, key: &K) -> Option<Slot> {
-        match (self.tags.get(hint.0 / BUCKET), self.entries.get(hint.0)) {
-            // A free slot keeps the key that it had.
-            (Some(tags), Some(entry)) if tags.0[hint.0 % BUCKET] != FREE && entry.key == *key => Some(Slot(hint.0)),
-            _ => self.find(hash, key),
+    #[inline(never)]
+    fn find_words(&self, hash: FlowHash, words: &K::Words) -> Option<Slot> {
+        let first = self.first_group(hash);
+        let found = self.find_in(first, hash, words);
+        if found.is_some() || self.groups[first].displaced() == 0 {
+            return found;
         }
+        self.find_in(self.second_group(hash), hash, words)
+    }
+
+    fn find_in(&self, group: usize, hash: FlowHash, words: &K::Words) -> Option<Slot> {
+        let slots = self.groups[group].matching(hash.tag()).map(|slot| group * GROUP + slot);
+        slots.into_iter().find(|slot| self.records[*slot].holds(words)).map(Slot)
+    }
+
+    /// The entry of a key, expired or not, where the hint is right.
+    #[inline(always)]
+    pub fn hinted(&mut self, hint: Hint, words: &K::Words) -> Option<&mut Record<K::Words>> {
+        self.records.get_mut(hint.0).filter(|record| record.holds(words))
     }
 
     /// The entry of `key` that is not past its time at `now`. One that is gets removed and counted.
-    #[inline(always)]
-    pub fn find_live(&mut self, hint: Hint, hash: FlowHash, key: &K, now: Tick, timeouts: &Timeouts) -> Option<Slot> {
-        let slot = self.find_near(hint, hash, key)?;
-        if self.entries[slot.0].expired(now, timeouts) {
+    pub fn find_live(&mut self, hash: FlowHash, key: &K, now: Tick, timeouts: &Timeouts) -> Option<Slot> {
+        let slot = self.find(hash, key)?;
+        if self.records[slot.0].expired(now, timeouts) {
             self.expire(slot);
             return None;
         }
@@ -329,33 +363,41 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
     }
 
     /// The entry of `key` that is not past its time at `now`; changes nothing.
-    pub fn peek(&self, key: &K, now: Tick, timeouts: &Timeouts) -> Option<&Entry<K>> {
+    pub fn peek(&self, key: &K, now: Tick, timeouts: &Timeouts) -> Option<Entry<K>> {
         let slot = self.find(self.hash(key), key)?;
-        Some(self.entry(slot)).filter(|entry| !entry.expired(now, timeouts))
+        (!self.records[slot.0].expired(now, timeouts)).then(|| self.entry(slot))
     }
 
-    /// The entry in `slot`.
-    #[inline]
-    pub fn entry(&self, slot: Slot) -> &Entry<K> {
-        &self.entries[slot.0]
+    /// What is known of the flow in `slot`.
+    pub fn entry(&self, Slot(slot): Slot) -> Entry<K> {
+        let record = &self.records[slot];
+        Entry {
+            key: K::from_words(&record.words),
+            target: record.target(),
+            state: record.state(),
+            created: Tick(self.created[slot]),
+            last_seen: Tick(record.last_seen),
+            packets: record.volume >> BYTES_BITS << 32 | u64::from(record.packets_low),
+            bytes: record.volume & ((1 << (BYTES_BITS - 1)) - 1),
+        }
     }
 
     /// The entry in `slot`, to change.
-    #[inline]
-    pub fn entry_mut(&mut self, slot: Slot) -> &mut Entry<K> {
-        &mut self.entries[slot.0]
+    pub fn record_mut(&mut self, slot: Slot) -> &mut Record<K::Words> {
+        &mut self.records[slot.0]
     }
 
     /// Finds, or makes, room for the entry of a key with this hash.
     pub fn vacancy(&mut self, hash: FlowHash, now: Tick, timeouts: &Timeouts) -> Result<Vacancy, Full> {
-        let (first, second) = (self.first_bucket(hash), self.second_bucket(hash));
+        let (first, second) = (self.first_group(hash), self.second_group(hash));
+        let has_room = self.len < self.capacity;
         let slot = self
             .free_in(first)
             .or_else(|| self.free_in(second))
-            .filter(|_| self.len < self.capacity)
-            .or_else(|| self.reclaim_in(first, now, timeouts))
-            .or_else(|| self.reclaim_in(second, now, timeouts))
-            .or_else(|| if self.len < self.capacity { self.make_room(first, second) } else { None });
+            .filter(|_| has_room)
+            .or_else(|| self.reclaim_some(first, hash, now, timeouts))
+            .or_else(|| self.reclaim_some(second, hash, now, timeouts))
+            .or_else(|| if has_room { self.make_room(first, second, hash) } else { None });
         slot.map(Vacancy).ok_or(Full)
     }
 
@@ -368,27 +410,22 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
         target: TargetId,
         state: FlowState,
         now: Tick,
-    ) -> &mut Entry<K> {
+    ) -> &mut Record<K::Words> {
         debug_assert!(self.find(hash, &key).is_none(), "the key is in the table already");
-        self.tags[slot / BUCKET].0[slot % BUCKET] = tag(hash);
+        debug_assert!(target.index() < TargetId::COUNT_MAX, "the target's number is too large");
         self.len += 1;
-        let entry = &mut self.entries[slot];
-        *entry = Entry {
-            key,
-            state: state as u8,
-            packets_high: [0; 2],
-            target: target.0,
-            last_seen: now.0,
-            created: now.0,
-            packets_low: 0,
-            bytes: 0,
-        };
-        entry
+        self.created[slot] = now.0;
+        self.occupy(slot, hash);
+        let mut words = key.words();
+        words.set_last(words.last() | (state as u64) << KEY_BITS | u64::from(target.0) << TARGET_SHIFT);
+        let record = &mut self.records[slot];
+        *record = Record { words, last_seen: now.0, packets_low: 0, volume: 0 };
+        record
     }
 
     /// Removes the entry in `slot`.
     pub fn remove(&mut self, slot: Slot) {
-        self.tags[slot.0 / BUCKET].0[slot.0 % BUCKET] = FREE;
+        self.vacate(slot.0);
         self.len -= 1;
     }
 
@@ -398,247 +435,107 @@ impl<K: FlowKey + FromZeros, M: Memory> Table<K, M> {
         self.expired += 1;
     }
 
-    /// Reclaims expired entries of the next `buckets` buckets, so that each bucket is visited in turn.
-    pub fn age(&mut self, now: Tick, buckets: usize, timeouts: &Timeouts) {
-        for _ in 0..buckets.min(self.tags.len()) {
-            while let Some(slot) = self.reclaim_in(self.hand, now, timeouts) {
-                debug_assert_eq!(self.tags[slot / BUCKET].0[slot % BUCKET], FREE);
+    /// Reclaims expired entries of the next `groups` groups, so that each group is visited in turn.
+    pub fn age(&mut self, now: Tick, groups: usize, timeouts: &Timeouts) {
+        for _ in 0..groups.min(self.groups.len()) {
+            let start = self.hand * GROUP;
+            for slot in self.groups[self.hand].taken().map(|slot| start + slot) {
+                if self.records[slot].expired(now, timeouts) {
+                    self.expire(Slot(slot));
+                }
             }
-            self.hand = (self.hand + 1) % self.tags.len();
+            self.hand = if self.hand + 1 == self.groups.len() { 0 } else { self.hand + 1 };
         }
     }
 
     /// Every entry, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry<K>> {
-        let tags = self.tags.iter().flat_map(|tags| tags.0);
-        tags.zip(self.entries.iter()).filter(|(tag, _)| *tag != FREE).map(|(_, entry)| entry)
+    pub fn iter(&self) -> impl Iterator<Item = Entry<K>> {
+        (0..self.groups.len()).flat_map(|group| self.in_group(group))
     }
 
-    /// Number of buckets.
-    pub fn buckets(&self) -> usize {
-        self.tags.len()
+    /// Number of groups.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
     }
 
-    /// Every entry of the bucket with this number, expired or not; at most [`BUCKET`].
-    pub fn in_bucket(&self, bucket: usize) -> impl Iterator<Item = &Entry<K>> {
-        let start = bucket * BUCKET;
-        let tags = self.tags[bucket].0;
-        tags.into_iter().zip(&self.entries[start..start + BUCKET]).filter(|(tag, _)| *tag != FREE).map(|(_, e)| e)
+    /// Every entry of the group with this number, expired or not; at most [`GROUP`].
+    pub fn in_group(&self, group: usize) -> impl Iterator<Item = Entry<K>> {
+        self.groups[group].taken().map(move |slot| self.entry(Slot(group * GROUP + slot)))
     }
 
-    /// A slot of `bucket` without an entry.
+    /// A slot of `group` without an entry.
     #[inline]
-    fn free_in(&self, bucket: usize) -> Option<usize> {
-        let mask = self.tags[bucket].matching(FREE);
-        (mask != 0).then(|| bucket * BUCKET + slot_of(mask.trailing_zeros()))
+    fn free_in(&self, group: usize) -> Option<usize> {
+        self.groups[group].free().first().map(|slot| group * GROUP + slot)
     }
 
-    /// Removes an expired entry of `bucket` and returns its slot.
-    fn reclaim_in(&mut self, bucket: usize, now: Tick, timeouts: &Timeouts) -> Option<usize> {
-        let start = bucket * BUCKET;
-        let slot = (start..start + BUCKET)
-            .find(|&slot| self.tags[bucket].0[slot - start] != FREE && self.entries[slot].expired(now, timeouts))?;
+    /// Marks a slot as that of a hash.
+    fn occupy(&mut self, slot: usize, hash: FlowHash) {
+        let (group, first) = (slot / GROUP, self.first_group(hash));
+        self.groups[group].set(slot % GROUP, hash.tag());
+        if group != first {
+            self.groups[first].displace();
+        }
+    }
+
+    /// Marks a slot as free; its entry is found no more, by no hint either.
+    fn vacate(&mut self, slot: usize) {
+        let (group, first) = (slot / GROUP, self.first_group(self.hash_of(slot)));
+        self.groups[group].clear(slot % GROUP);
+        self.records[slot].words.set_last(NOBODY);
+        if group != first {
+            self.groups[first].replace();
+        }
+    }
+
+    /// The hash of the key in a slot that has an entry.
+    fn hash_of(&self, slot: usize) -> FlowHash {
+        let mut words = self.records[slot].words;
+        words.set_last(words.last() & KEY_MASK);
+        self.hash_words(&words)
+    }
+
+    /// A few slots of `group`, other ones for other hashes.
+    fn some_of(group: usize, hash: FlowHash) -> impl Iterator<Item = usize> {
+        (0..TRIED).map(move |try_| group * GROUP + (hash.0 as usize % GROUP + try_) % GROUP)
+    }
+
+    /// Removes one of a few entries of `group` that is expired and returns its slot.
+    fn reclaim_some(&mut self, group: usize, hash: FlowHash, now: Tick, timeouts: &Timeouts) -> Option<usize> {
+        let taken = |slot: &usize| self.groups[group].is_taken(slot % GROUP);
+        let slot = Self::some_of(group, hash).filter(taken).find(|slot| self.records[*slot].expired(now, timeouts))?;
         self.expire(Slot(slot));
         Some(slot)
     }
 
-    /// Moves an entry of either bucket to its other bucket, where that has room, and returns the slot it left.
-    fn make_room(&mut self, first: usize, second: usize) -> Option<usize> {
-        for bucket in [first, second] {
-            for slot in bucket * BUCKET..(bucket + 1) * BUCKET {
-                let hash = self.hash(&self.entries[slot].key);
-                let here = self.first_bucket(hash);
-                let other = if here == bucket { self.second_bucket(hash) } else { here };
-                if let Some(free) = self.free_in(other) {
-                    self.entries[free] = self.entries[slot];
-                    self.tags[other].0[free % BUCKET] = tag(hash);
-                    self.tags[bucket].0[slot % BUCKET] = FREE;
-                    return Some(slot);
-                }
+    /// Moves one of a few entries of either group, both of which are full, to its other group, where that has room, and
+    /// returns the slot it left.
+    fn make_room(&mut self, first: usize, second: usize, hash: FlowHash) -> Option<usize> {
+        for slot in Self::some_of(first, hash).chain(Self::some_of(second, hash)) {
+            let moved = self.hash_of(slot);
+            let here = self.first_group(moved);
+            let other = if here == slot / GROUP { self.second_group(moved) } else { here };
+            if let Some(free) = self.free_in(other) {
+                (self.records[free], self.created[free]) = (self.records[slot], self.created[slot]);
+                self.vacate(slot);
+                self.occupy(free, moved);
+                return Some(slot);
             }
         }
         None
     }
 }
 
-/// Buckets for `capacity` flows at 3/4 load, and a few more for small tables, where chance weighs more.
-fn buckets(capacity: u32) -> usize {
-    (capacity as usize * 4).div_ceil(3 * BUCKET).max(BUCKETS_MIN)
+/// Groups for `capacity` flows at 3/4 load, and a few more for small tables, where chance weighs more.
+fn groups(capacity: u32) -> usize {
+    (capacity as usize * 4).div_ceil(3 * GROUP).max(GROUPS_MIN)
 }
 
-/// The 16 bits of a hash that its slot carries; never [`FREE`].
-#[inline]
-fn tag(hash: FlowHash) -> u16 {
-    let bits = (hash.0 ^ hash.0 >> 32) as u16;
-    bits | u16::from(bits == FREE)
-}
-
-/// Maps 32 even bits to `0..buckets`.
-#[inline]
-fn scale(bits: u32, buckets: usize) -> usize {
-    ((u64::from(bits) * buckets as u64) >> 32) as usize
+/// Maps 32 even bits to `0..groups`.
+#[inline(always)]
+fn scale(bits: u32, groups: usize) -> usize {
+    ((u64::from(bits) * groups as u64) >> 32) as usize
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::flow::key::{KeyV4, KeyV6};
-
-    const TIMEOUT: u32 = 1_000;
-    /// Where flows land is chance; tests repeat.
-    const SEED: Option<u64> = Some(7);
-
-    fn timeouts() -> Timeouts {
-        Timeouts::new(|_| TIMEOUT)
-    }
-
-    fn key(number: u32) -> KeyV4 {
-        KeyV4 { source: number.to_be_bytes(), destination: [192, 0, 2, 1], ports: [1, 2, 3, 4], protocol: 17 }
-    }
-
-    fn insert<M: Memory>(table: &mut Table<KeyV4, M>, number: u32, now: u32) -> Result<(), Full> {
-        let key = key(number);
-        let (hash, now) = (table.hash(&key), Tick(now));
-        let vacancy = table.vacancy(hash, now, &timeouts())?;
-        table.fill(vacancy, hash, key, TargetId(number), FlowState::Udp, now);
-        Ok(())
-    }
-
-    fn target(table: &Table<KeyV4>, number: u32) -> Option<u32> {
-        let key = key(number);
-        table.find(table.hash(&key), &key).map(|slot| table.entry(slot).target().0)
-    }
-
-    #[test]
-    fn it_holds_what_it_was_made_for_and_then_refuses() {
-        for capacity in [1, 7, 1_000, 100_000] {
-            let mut table: Table<KeyV4> = Table::new(capacity, SEED).expect("memory");
-            for number in 0..capacity {
-                assert!(insert(&mut table, number, 0).is_ok(), "flow {number} of {capacity}");
-            }
-            assert_eq!(insert(&mut table, capacity, 0), Err(Full));
-            assert_eq!(table.len(), capacity as usize);
-            for number in 0..capacity {
-                assert_eq!(target(&table, number), Some(number));
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_table_takes_new_flows_when_old_ones_are_past_their_time() {
-        let mut table: Table<KeyV4> = Table::new(64, SEED).expect("memory");
-        (0..64).for_each(|number| assert!(insert(&mut table, number, 0).is_ok()));
-        assert_eq!(insert(&mut table, 64, TIMEOUT), Err(Full));
-        let taken = (64..128).filter(|&number| insert(&mut table, number, TIMEOUT + 1).is_ok()).count();
-        assert!(taken >= 32, "{taken} of 64 found an expired entry in their two buckets");
-        assert_eq!(table.expired(), taken as u64);
-        assert_eq!(table.len(), 64);
-    }
-
-    #[test]
-    fn ageing_reclaims_everything_that_is_past_its_time_in_one_round() {
-        let mut table: Table<KeyV4> = Table::new(1_000, SEED).expect("memory");
-        (0..1_000).for_each(|number| assert!(insert(&mut table, number, number).is_ok()));
-        let buckets = table.tags.len();
-        for _ in 0..buckets {
-            table.age(Tick(TIMEOUT + 500), 1, &timeouts());
-        }
-        assert_eq!(table.len(), 500, "flows last seen at 500 and later remain");
-        assert_eq!(table.expired(), 500);
-        assert!(table.iter().all(|entry| entry.last_seen >= 500));
-    }
-
-    #[test]
-    fn an_expired_entry_is_not_found_alive() {
-        let mut table: Table<KeyV4> = Table::new(8, SEED).expect("memory");
-        insert(&mut table, 1, 0).expect("room");
-        let (key, timeouts) = (key(1), timeouts());
-        let hash = table.hash(&key);
-        assert!(table.find_live(Hint::NONE, hash, &key, Tick(TIMEOUT), &timeouts).is_some());
-        assert!(table.find_live(Hint::NONE, hash, &key, Tick(TIMEOUT + 1), &timeouts).is_none());
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn counters_carry_past_32_bits() {
-        let mut table: Table<KeyV6> = Table::new(8, SEED).expect("memory");
-        let key = KeyV6 { source: [1; 16], destination: [2; 16], ports: [0; 4], protocol: 6 };
-        let hash = table.hash(&key);
-        let vacancy = table.vacancy(hash, Tick(0), &timeouts()).expect("room");
-        let entry = table.fill(vacancy, hash, key, TargetId(0), FlowState::TcpSyn, Tick(0));
-        entry.packets_low = u32::MAX;
-        entry.touch(Tick(7), FlowState::TcpEstablished, 1_500);
-        assert_eq!(entry.packets(), 1 << 32);
-        assert_eq!(entry.bytes(), 1_500);
-        assert_eq!(entry.duration(), Duration::from_millis(7));
-        assert_eq!(entry.state(), FlowState::TcpEstablished);
-    }
-
-    /// One step of the model test.
-    #[derive(Clone, Debug)]
-    enum Operation {
-        Insert(u32),
-        Find(u32),
-        Remove(u32),
-        Wait(u32),
-        Age(usize),
-    }
-
-    fn operation() -> impl Strategy<Value = Operation> {
-        prop_oneof![
-            4 => (0..96_u32).prop_map(Operation::Insert),
-            4 => (0..96_u32).prop_map(Operation::Find),
-            1 => (0..96_u32).prop_map(Operation::Remove),
-            1 => (0..TIMEOUT).prop_map(Operation::Wait),
-            1 => (0..4_usize).prop_map(Operation::Age),
-        ]
-    }
-
-    proptest! {
-        /// Against a map of key -> last seen: a live key is found, an absent one is not, nothing is lost or invented.
-        #[test]
-        fn it_behaves_like_a_map_that_forgets(operations in prop::collection::vec(operation(), 1..400)) {
-            let mut table: Table<KeyV4> = Table::new(64, SEED).expect("memory");
-            let mut oracle: HashMap<u32, u32> = HashMap::new();
-            let mut now = 0;
-            for operation in operations {
-                match operation {
-                    Operation::Insert(number) => {
-                        let (key, timeouts) = (key(number), timeouts());
-                        let hash = table.hash(&key);
-                        let live = oracle.get(&number).is_some_and(|seen| now - seen <= TIMEOUT);
-                        prop_assert_eq!(table.find_live(Hint::NONE, hash, &key, Tick(now), &timeouts).is_some(), live);
-                        if !live {
-                            match insert(&mut table, number, now) {
-                                Ok(_) => drop(oracle.insert(number, now)),
-                                Err(Full) => drop(oracle.remove(&number)),
-                            }
-                        }
-                    }
-                    Operation::Find(number) => {
-                        let live = oracle.get(&number).is_some_and(|seen| now - seen <= TIMEOUT);
-                        let found = target(&table, number);
-                        prop_assert!(found.is_none_or(|target| target == number));
-                        prop_assert!(!live || found.is_some(), "flow {} was lost", number);
-                        prop_assert!(oracle.contains_key(&number) || found.is_none(), "flow {} was invented", number);
-                    }
-                    Operation::Remove(number) => {
-                        let key = key(number);
-                        if let Some(slot) = table.find(table.hash(&key), &key) {
-                            table.remove(slot);
-                        }
-                        oracle.remove(&number);
-                    }
-                    Operation::Wait(milliseconds) => now += milliseconds,
-                    Operation::Age(buckets) => table.age(Tick(now), buckets, &timeouts()),
-                }
-                prop_assert_eq!(table.len(), table.iter().count());
-                prop_assert!(table.len() <= 64);
-            }
-        }
-    }
-}
+mod tests;

@@ -79,6 +79,9 @@ pub struct WorkerCounters {
     pub flows_expired: Counter,
     /// Packets that would have made a flow entry and found no room; they are forwarded all the same.
     pub flows_refused: Counter,
+    /// Packets that would have made a flow entry when there had been enough of them for the time being; they are forwarded
+    /// all the same.
+    pub flows_over_limit: Counter,
     /// Packets that a QUIC connection id has given another child than their flow entry or, without one, than selection.
     pub quic_steered: Counter,
     /// TCP packets whose MSS option was lowered.
@@ -92,8 +95,15 @@ pub struct WorkerCounters {
     inject_dropped: [Counter; InjectDrop::ALL.len()],
     dropped: [Counter; DropReason::COUNT],
     punted: [Counter; PuntReason::ALL.len()],
+    /// With a few more at both ends, so that no other worker's counters are in the same cache lines.
     targets: Box<[TargetCounters]>,
 }
+
+/// Bytes that processors fetch and pass to each other together, at most.
+const LINES_BYTES: usize = 128;
+
+/// Counters in front of the targets' and behind them that nobody uses.
+const MARGIN: usize = LINES_BYTES.div_ceil(size_of::<TargetCounters>());
 
 impl WorkerCounters {
     /// Counters for `targets` targets, all zero.
@@ -110,6 +120,7 @@ impl WorkerCounters {
             flows_inserted: Counter::default(),
             flows_expired: Counter::default(),
             flows_refused: Counter::default(),
+            flows_over_limit: Counter::default(),
             quic_steered: Counter::default(),
             mss_clamped: Counter::default(),
             flows_active: Counter::default(),
@@ -118,7 +129,7 @@ impl WorkerCounters {
             inject_dropped: std::array::from_fn(|_| Counter::default()),
             dropped: std::array::from_fn(|_| Counter::default()),
             punted: std::array::from_fn(|_| Counter::default()),
-            targets: (0..targets).map(|_| TargetCounters::default()).collect(),
+            targets: (0..targets + 2 * MARGIN).map(|_| TargetCounters::default()).collect(),
         }
     }
 
@@ -148,7 +159,7 @@ impl WorkerCounters {
     /// Counters of `target`.
     #[inline]
     pub fn target(&self, target: TargetId) -> &TargetCounters {
-        &self.targets[target.index()]
+        &self.targets[target.index() + MARGIN]
     }
 
     /// Starts the counters of `target` at zero again; for who knows that no flow has it.
@@ -201,6 +212,34 @@ impl Add for Packets {
             punted: self.punted + other.punted,
             dropped: self.dropped + other.dropped,
             held: self.held + other.held,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::ptr;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// The cache lines, two at a time, of what a worker writes for its packets.
+    fn lines(counters: &WorkerCounters, targets: usize) -> HashSet<usize> {
+        let lines = |start: usize, len: usize| start / LINES_BYTES..=(start + len - 1) / LINES_BYTES;
+        let own = lines(ptr::from_ref(counters).addr(), size_of_val(counters));
+        let target = |target| counters.target(TargetId(target as u32));
+        own.chain((0..targets).flat_map(|t| lines(ptr::from_ref(target(t)).addr(), size_of::<TargetCounters>())))
+            .collect()
+    }
+
+    #[test]
+    fn no_two_workers_write_to_the_same_cache_line() {
+        for targets in [0, 1, 2, 4, 5, 16, 100, 16_384] {
+            let workers: Vec<_> = (0..8).map(|_| Arc::new(WorkerCounters::new(targets))).collect();
+            let each: Vec<_> = workers.iter().map(|counters| lines(counters, targets)).collect();
+            let all: HashSet<usize> = each.iter().flatten().copied().collect();
+            assert_eq!(all.len(), each.iter().map(HashSet::len).sum::<usize>(), "{targets} targets");
         }
     }
 }

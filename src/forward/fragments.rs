@@ -276,7 +276,7 @@ impl<K: FlowKey + FromZeros, M: Memory, T> Fragments<K, M, T> {
 
     fn find(&self, key: &K) -> Option<(Slot, DatagramId)> {
         let slot = self.index.find(self.index.hash(key), key)?;
-        Some((slot, DatagramId(self.index.entry(slot).target().0)))
+        Some((slot, DatagramId(self.index.entry(slot).target.0)))
     }
 
     fn is_over(&mut self, id: DatagramId, now: Tick, timeouts: &Timeouts) -> bool {

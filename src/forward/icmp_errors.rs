@@ -14,7 +14,7 @@ use super::verdict::{PuntReason, Refusal};
 use super::visit::Visit;
 use crate::flow::key::FlowKey;
 use crate::flow::memory::Memory;
-use crate::flow::table::{Entry, Table};
+use crate::flow::table::Table;
 use crate::packet::icmp::{IcmpHeader, QUOTE_OFFSET, V4_REDIRECT, V4_SOURCE_QUENCH};
 use crate::packet::parse::{Family, Fragment, Parsed};
 use crate::packet::{protocol, quote};
@@ -63,13 +63,13 @@ impl Visit<'_> {
         if matches!(quoted.fragment, Fragment::Later { .. }) {
             return Err(Refusal::IcmpErrorFragment.into());
         }
-        let known = flows.peek(&flow, now, &tables.timeouts).map(Entry::target);
+        let known = flows.peek(&flow, now, &tables.timeouts).map(|entry| entry.target);
         let coarse = || {
-            let id = tables.index.find(destination, quoted.protocol, quoted.src_port)?;
+            let id = tables.index.find(destination, quoted.protocol, quoted.src_port())?;
             let host = &tables.virtual_hosts[id.index()];
             let Granularity::Source { v4, v6 } = host.granularity else { return None };
             let coarse = flow.coarse(host.number, if quoted.family == Family::V4 { v4 } else { v6 });
-            flows.peek(&coarse, now, &tables.timeouts).map(Entry::target)
+            flows.peek(&coarse, now, &tables.timeouts).map(|entry| entry.target)
         };
         known.or_else(coarse).ok_or_else(|| Refusal::IcmpErrorUnknownFlow.into())
     }

@@ -5,8 +5,8 @@
 //!                 ◄── copies of flow entries ────
 //! ```
 //!
-//! The worker walks a few buckets in a turn of its loop, as long as the ring has room, and looks for single flows at once.
-//! While nobody asks it reads one flag a turn. Flows come and go and change their buckets meanwhile: one that does may be
+//! The worker walks a few groups of slots in a turn of its loop, as long as the ring has room, and looks for single flows at once.
+//! While nobody asks it reads one flag a turn. Flows come and go and change their groups meanwhile: one that does may be
 //! missed, or copied twice.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::clock::Tick;
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::flow::state::{FlowState, Timeouts};
-use crate::flow::table::{BUCKET, Entry, Table};
+use crate::flow::table::{Entry, GROUP, Table};
 use crate::units::TargetId;
 
 use zerocopy::FromZeros;
@@ -30,8 +30,8 @@ const COPIES: usize = 1024;
 /// Single flows that are looked for at the same time.
 const FINDS: usize = 8;
 
-/// Buckets that are walked in one turn.
-const BUCKETS: usize = 8;
+/// Groups that are walked in one turn.
+const GROUPS: usize = 2;
 
 /// A key of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +74,16 @@ pub struct Flow {
 }
 
 impl Flow {
-    fn of<K: FlowKey + Into<Key>>(entry: &Entry<K>, now: Tick) -> Flow {
+    fn of<K: FlowKey + Into<Key>>(entry: Entry<K>, now: Tick) -> Flow {
         let since = |then| Duration::from_millis(u64::from(now.since(then)));
         Flow {
-            key: (*entry.key()).into(),
-            target: entry.target(),
-            state: entry.state(),
-            packets: entry.packets(),
-            bytes: entry.bytes(),
-            age: since(entry.created()),
-            idle: since(entry.last_seen()),
+            key: entry.key.into(),
+            target: entry.target,
+            state: entry.state,
+            packets: entry.packets,
+            bytes: entry.bytes,
+            age: since(entry.created),
+            idle: since(entry.last_seen),
         }
     }
 }
@@ -212,10 +212,10 @@ impl Inspector {
             return;
         }
         self.shared.asked.store(true, Ordering::Relaxed);
-        let mut step = Step { shared: &self.shared, number: wanted, now, timeouts, buckets: BUCKETS };
+        let mut step = Step { shared: &self.shared, number: wanted, now, timeouts, groups: GROUPS };
         step.walk(v4, &mut self.walk.v4);
         step.walk(v6, &mut self.walk.v6);
-        if self.walk.v6 == v6.buckets() {
+        if self.walk.v6 == v6.groups() {
             self.walk.under_way = self.shared.walked.push((wanted, Walked::End)).is_err();
         }
     }
@@ -227,9 +227,7 @@ fn find<K: FlowKey + FromZeros + Into<Key>, M: Memory>(
     now: Tick,
     timeouts: &Timeouts,
 ) -> Option<Flow> {
-    let slot = table.find(table.hash(key), key)?;
-    let entry = table.entry(slot);
-    (!entry.expired(now, timeouts)).then(|| Flow::of(entry, now))
+    table.peek(key, now, timeouts).map(|entry| Flow::of(entry, now))
 }
 
 /// What of a walk is done in one turn.
@@ -238,21 +236,21 @@ struct Step<'a> {
     number: u32,
     now: Tick,
     timeouts: &'a Timeouts,
-    /// Buckets that may still be walked.
-    buckets: usize,
+    /// Groups that may still be walked.
+    groups: usize,
 }
 
 impl Step<'_> {
-    /// Goes on from bucket `at` to the table's end, at most.
+    /// Goes on from group `at` to the table's end, at most.
     fn walk<K: FlowKey + FromZeros + Into<Key>, M: Memory>(&mut self, table: &Table<K, M>, at: &mut usize) {
         let walked = &self.shared.walked;
         // The worker alone adds to the ring, so that room there is stays there.
-        while self.buckets > 0 && *at < table.buckets() && walked.capacity() - walked.len() >= BUCKET {
-            let live = table.in_bucket(*at).filter(|entry| !entry.expired(self.now, self.timeouts));
+        while self.groups > 0 && *at < table.groups() && walked.capacity() - walked.len() >= GROUP {
+            let live = table.in_group(*at).filter(|entry| !entry.expired(self.now, self.timeouts));
             for entry in live {
                 let _ = walked.push((self.number, Walked::Flow(Flow::of(entry, self.now))));
             }
-            self.buckets -= 1;
+            self.groups -= 1;
             *at += 1;
         }
     }

@@ -34,7 +34,7 @@ impl<I: PacketIo> Pipeline<I> {
         match work.parsed.fragment {
             Fragment::None if icmp_errors::error(packet.head(), &work.parsed).is_some() => {
                 let head = packet.head();
-                let visit = Visit::new(arrival, &self.counters, work, head);
+                let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
                 let target = match work.parsed.family {
                     Family::V4 => visit.rare_target(&mut self.v4, KeyV4::of(head, &work.parsed)),
                     Family::V6 => visit.rare_target(&mut self.v6, KeyV6::of(head, &work.parsed)),
@@ -58,7 +58,7 @@ impl<I: PacketIo> Pipeline<I> {
     /// Carries the first fragment of a datagram, and those behind it that have come before it.
     fn carry_first(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, id: u32) {
         let (family, head) = (work.parsed.family, packet.head());
-        let visit = Visit::new(arrival, &self.counters, work, head);
+        let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
         let first = match family {
             Family::V4 => visit.first(&mut self.v4, KeyV4::of(head, &work.parsed), id),
             Family::V6 => visit.first(&mut self.v6, KeyV6::of(head, &work.parsed), id),
@@ -88,7 +88,7 @@ impl<I: PacketIo> Pipeline<I> {
     /// Carries another fragment of a datagram, or holds it.
     fn carry_later(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, id: u32) {
         let head = packet.head();
-        let visit = Visit::new(arrival, &self.counters, work, head);
+        let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
         let step = match work.parsed.family {
             Family::V4 => visit.later(&mut self.v4, KeyV4::of(head, &work.parsed), id),
             Family::V6 => visit.later(&mut self.v6, KeyV6::of(head, &work.parsed), id),
@@ -127,7 +127,11 @@ impl<I: PacketIo> Pipeline<I> {
         work: &Work,
         target: Result<TargetId, End>,
     ) {
-        match target.and_then(|target| self.encapsulate(arrival.tables, &mut packet, work, target)) {
+        let carried = target.and_then(|id| {
+            let target = &arrival.tables.targets[id.index()];
+            self.encapsulate(arrival.tables, &mut packet, work, id, target)
+        });
+        match carried {
             Ok(port) => self.push(io, port, packet),
             Err(end) => self.turn_away(io, arrival, packet, work, end),
         }
@@ -170,7 +174,7 @@ impl Visit<'_> {
         key: K,
     ) -> Result<TargetId, End> {
         match icmp_errors::error(self.head, self.parsed) {
-            None => Ok(self.target(&mut family.flows, key)?),
+            None => Ok(self.target(&mut family.flows)?),
             Some(error) => {
                 let owner = self.owner(&family.flows, key, error)?;
                 self.counters.icmp_errors.add(1);

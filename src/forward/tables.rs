@@ -28,7 +28,7 @@ pub struct ForwardTables {
     /// Our own addresses.
     pub own: OwnAddresses,
     /// Outer sources whose tunnels we take off.
-    pub parents: Vec<IpNet>,
+    pub parents: Parents,
     /// UDP port of parents' GUE tunnels to us.
     pub gue_port: u16,
     /// Where our own tunnels come from, beside [`own`](ForwardTables::own).
@@ -49,6 +49,8 @@ pub struct ForwardTables {
     pub cluster: ClusterHash,
     /// How long flows are kept.
     pub timeouts: Timeouts,
+    /// Flow entries that a worker makes in a second at most.
+    pub inserts_per_second: u32,
     /// The capture under way.
     pub capture: Option<Arc<Capture>>,
 }
@@ -58,9 +60,17 @@ pub struct ForwardTables {
 pub struct OwnAddresses {
     v4: Vec<[u8; 4]>,
     v6: Vec<[u8; 16]>,
+    /// A bit for the last byte of each, modulo 64: most other addresses differ there already.
+    last_bytes: u64,
 }
 
 impl OwnAddresses {
+    /// False only for addresses that are not ours, and for most of those.
+    #[inline(always)]
+    pub fn may_contain(&self, address: &[u8]) -> bool {
+        address.last().is_some_and(|last| self.last_bytes >> (last % 64) & 1 != 0)
+    }
+
     /// True when the IPv4 address, in network order, is ours.
     #[inline(always)]
     pub fn contains_v4(&self, address: &[u8; 4]) -> bool {
@@ -83,11 +93,44 @@ impl FromIterator<IpAddr> for OwnAddresses {
                 IpAddr::V6(address) => own.v6.push(address.octets()),
             }
         }
+        let last_bytes = own.v4.iter().map(|address| address[3]).chain(own.v6.iter().map(|address| address[15]));
+        own.last_bytes = last_bytes.fold(0, |bits, last| bits | 1 << (last % 64));
         own.v4.sort_unstable();
         own.v4.dedup();
         own.v6.sort_unstable();
         own.v6.dedup();
         own
+    }
+}
+
+/// Prefixes of outer sources, each as its network and its mask: few enough to compare with each.
+#[derive(Clone, Debug, Default)]
+pub struct Parents {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl Parents {
+    /// True when the address is in one of the prefixes.
+    #[inline]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.iter().any(|(network, mask)| address.to_bits() & mask == *network),
+            IpAddr::V6(address) => self.v6.iter().any(|(network, mask)| address.to_bits() & mask == *network),
+        }
+    }
+}
+
+impl FromIterator<IpNet> for Parents {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(prefixes: I) -> Parents {
+        let mut parents = Parents::default();
+        for prefix in prefixes {
+            match prefix {
+                IpNet::V4(net) => parents.v4.push((net.network().to_bits(), net.netmask().to_bits())),
+                IpNet::V6(net) => parents.v6.push((net.network().to_bits(), net.netmask().to_bits())),
+            }
+        }
+        parents
     }
 }
 
@@ -136,6 +179,14 @@ pub struct Target {
     pub reads_quic: bool,
     /// Its virtual host lowers the MSS of SYNs.
     pub clamps_mss: bool,
+}
+
+impl Target {
+    /// Whether packets of its known flows simply go there.
+    #[inline(always)]
+    pub fn is_quiet(&self) -> bool {
+        !(self.moves | self.reads_quic)
+    }
 }
 
 /// The way to a child.

@@ -14,9 +14,9 @@ use super::verdict::InjectDrop;
 use crate::clock::Instant;
 use crate::units::PortIndex;
 
-/// Flow buckets aged after each burst; at 32 packets a burst a table that is full of dead flows is swept while it
+/// Groups of flow entries aged after each burst; at 32 packets a burst a table that is full of dead flows is swept while it
 /// takes in as many new ones.
-const AGED_BUCKETS: usize = 4;
+const AGED_GROUPS: usize = 1;
 
 /// Frames of the slow path that are taken in one turn of the loop.
 const INJECTED: usize = 4;
@@ -62,7 +62,7 @@ impl<I: PacketIo> Worker<I> {
                     self.pipeline.process(tables, &mut self.io, port, now, &mut burst);
                 }
             }
-            self.pipeline.age(tables, now, AGED_BUCKETS);
+            self.pipeline.age(tables, now, AGED_GROUPS);
             let inspected = self.inspect(now);
             let idle = !self.inject(now) && !inspected && idle;
             if idle && self.io.exhausted() {

@@ -315,6 +315,12 @@ impl ForwardCollector {
                 self.per_worker(|w| &w.flows_refused),
             ),
             (
+                "slr_flows_over_limit_total",
+                "Packets forwarded without a flow entry because flows.inserts_per_second had been made.",
+                COUNTER,
+                self.per_worker(|w| &w.flows_over_limit),
+            ),
+            (
                 "slr_quic_steered_packets_total",
                 "Packets that a QUIC connection id has given their child, against the flow entry or without one.",
                 COUNTER,

@@ -29,6 +29,23 @@ pub trait PacketBuffer {
     /// Removes `count` bytes from the front. False, and nothing changed, when the first segment is shorter.
     fn trim_front(&mut self, count: usize) -> bool;
 
+    /// Puts `added` bytes of unspecified content in the place of the first `removed`, and returns them.
+    ///
+    /// `None`, and nothing changed, where there is no such headroom or the first segment is shorter than `removed`.
+    #[inline(always)]
+    fn replace_front(&mut self, removed: usize, added: usize) -> Option<&mut [u8]> {
+        if removed > self.head().len() {
+            return None;
+        }
+        let head = if added >= removed {
+            self.prepend(added - removed)?
+        } else {
+            self.trim_front(removed - added);
+            self.head_mut()
+        };
+        head.get_mut(..added)
+    }
+
     /// Cuts the frame's end off so that `len` bytes remain; does nothing when it is no longer than that.
     fn truncate(&mut self, len: usize);
 }

@@ -43,8 +43,7 @@ impl Sum {
     /// The sum folded to 16 bits: 0xFFFF over data that contain their own correct checksum.
     #[inline]
     pub fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        u16::from_be(fold_u64(sum))
+        u16::from_be(fold_u64(self.0))
     }
 
     /// The checksum: the complement of the sum.
@@ -61,12 +60,17 @@ fn add_carry(a: u64, b: u64) -> u64 {
     sum + u64::from(carry)
 }
 
-/// Folds a sum of at most 47 bits: with more, the third step could carry once more.
+/// Folds a sum: each half is added to the other with its carry, and the upper one then holds the result.
 #[inline]
 fn fold_u64(sum: u64) -> u16 {
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// The sum of 32-bit words in host order, folded to that of their 16-bit halves (RFC 1071 section 2(B)).
+#[inline(always)]
+pub fn fold_words<const N: usize>(words: [u32; N]) -> u16 {
+    fold_u64(words.into_iter().fold(0, |sum, word| sum + u64::from(word)))
 }
 
 /// The checksum over `bytes` (RFC 1071 section 1); zero when they contain their own correct checksum.

@@ -14,6 +14,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
 pub mod parse;
+pub mod plain;
 pub mod protocol;
 pub mod quic;
 pub mod quote;

@@ -12,7 +12,8 @@
 use std::convert::identity;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use zerocopy::{FromBytes, transmute_ref};
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, transmute, transmute_ref};
 
 pub use super::error::ParseError;
 use super::icmp::IcmpHeader;
@@ -80,15 +81,26 @@ pub struct Parsed {
     pub protocol: u8,
     /// Flags of TCP ([`super::tcp`]); 0 for other protocols and later fragments.
     pub tcp_flags: u8,
-    /// Source port of TCP, UDP, SCTP, UDP-Lite or DCCP, host order; 0 for other protocols and later fragments.
-    pub src_port: u16,
-    /// Destination port, like [`src_port`](Self::src_port).
-    pub dst_port: u16,
+    /// Source and destination port of TCP, UDP, SCTP, UDP-Lite or DCCP, network order; 0 for other protocols and later
+    /// fragments.
+    pub ports: [u8; 4],
     /// Which part of a fragmented packet this is.
     pub fragment: Fragment,
 }
 
 impl Parsed {
+    /// Source port, host order.
+    #[inline]
+    pub fn src_port(&self) -> u16 {
+        u16::from_be_bytes([self.ports[0], self.ports[1]])
+    }
+
+    /// Destination port, host order.
+    #[inline]
+    pub fn dst_port(&self) -> u16 {
+        u16::from_be_bytes([self.ports[2], self.ports[3]])
+    }
+
     /// Whether this is one of several fragments.
     #[inline]
     pub fn is_fragment(&self) -> bool {
@@ -379,7 +391,7 @@ fn fragment_of(
 #[inline(always)]
 fn transport<T>(ip: Ip, l3: usize, l4: usize, protocol: u8, done: impl FnOnce(Parsed) -> T) -> Result<T, ParseError> {
     let (ports, tcp_flags) = match protocol {
-        _ if matches!(ip.fragment, Fragment::Later { .. }) => ((0, 0), 0),
+        _ if matches!(ip.fragment, Fragment::Later { .. }) => (NO_PORTS, 0),
         protocol::TCP => {
             let Some(tcp) = view::<TcpHeader>(ip.bytes, l4) else {
                 return Err(ip.cut(l4 + TcpHeader::LEN, ParseError::TcpHeader));
@@ -391,7 +403,7 @@ fn transport<T>(ip: Ip, l3: usize, l4: usize, protocol: u8, done: impl FnOnce(Pa
             if l4 + len > ip.bytes.len() {
                 return Err(ip.cut(l4 + len, ParseError::TcpHeader));
             }
-            ((tcp.source_port.get(), tcp.destination_port.get()), tcp.flags)
+            (both(tcp.source_port, tcp.destination_port), tcp.flags)
         }
         protocol::UDP => {
             let Some(udp) = view::<UdpHeader>(ip.bytes, l4) else {
@@ -402,7 +414,7 @@ fn transport<T>(ip: Ip, l3: usize, l4: usize, protocol: u8, done: impl FnOnce(Pa
             if len < UdpHeader::LEN || (l4 + len > ip.len && ip.fragment == Fragment::None) {
                 return Err(ParseError::UdpLength);
             }
-            ((udp.source_port.get(), udp.destination_port.get()), 0)
+            (both(udp.source_port, udp.destination_port), 0)
         }
         _ => match other_ports(ip.bytes, l4, ip.family, protocol) {
             Ok(ports) => (ports, 0),
@@ -416,16 +428,24 @@ fn transport<T>(ip: Ip, l3: usize, l4: usize, protocol: u8, done: impl FnOnce(Pa
         family: ip.family,
         protocol,
         tcp_flags,
-        src_port: ports.0,
-        dst_port: ports.1,
+        ports,
         fragment: ip.fragment,
     }))
+}
+
+/// Ports of a packet that shows none.
+const NO_PORTS: [u8; 4] = [0; 4];
+
+/// Source and destination port as they stand in the packet.
+#[inline(always)]
+pub(super) fn both(source: U16, destination: U16) -> [u8; 4] {
+    transmute!([source, destination])
 }
 
 /// Source and destination port of the rarer protocols, which have them where UDP does, or none. The error is how many
 /// bytes of the packet a header needs that is cut off, and what that is called.
 #[cold]
-fn other_ports(bytes: &[u8], l4: usize, family: Family, protocol: u8) -> Result<(u16, u16), (usize, ParseError)> {
+fn other_ports(bytes: &[u8], l4: usize, family: Family, protocol: u8) -> Result<[u8; 4], (usize, ParseError)> {
     let (len, error) = match (protocol, family) {
         // RFC 9260 section 3.1, RFC 4340 section 5.1 (the short form), RFC 3828 section 3.1.
         (protocol::SCTP | protocol::DCCP, _) => (12, ParseError::TransportTruncated),
@@ -433,13 +453,11 @@ fn other_ports(bytes: &[u8], l4: usize, family: Family, protocol: u8) -> Result<
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
             (IcmpHeader::message_len_min(family), ParseError::IcmpTruncated)
         }
-        _ => return Ok((0, 0)),
+        _ => return Ok(NO_PORTS),
     };
     match bytes.get(l4..l4 + len) {
         None => Err((l4 + len, error)),
-        Some([s0, s1, d0, d1, ..]) if error == ParseError::TransportTruncated => {
-            Ok((u16::from_be_bytes([*s0, *s1]), u16::from_be_bytes([*d0, *d1])))
-        }
-        Some(_) => Ok((0, 0)),
+        Some([s0, s1, d0, d1, ..]) if error == ParseError::TransportTruncated => Ok([*s0, *s1, *d0, *d1]),
+        Some(_) => Ok(NO_PORTS),
     }
 }

@@ -35,8 +35,8 @@ pub fn read(family: Family, quote: &[u8]) -> Option<Parsed> {
             (header.version() == 6).then_some((l4, len, protocol, fragment))?
         }
     };
-    let (src_port, dst_port) = match fragment {
-        Fragment::Later { .. } => (0, 0),
+    let ports = match fragment {
+        Fragment::Later { .. } => [0; 4],
         _ => ports(family, protocol, quote.get(l4..)?)?,
     };
     Some(Parsed {
@@ -46,8 +46,7 @@ pub fn read(family: Family, quote: &[u8]) -> Option<Parsed> {
         family,
         protocol,
         tcp_flags: 0,
-        src_port,
-        dst_port,
+        ports,
         fragment,
     })
 }
@@ -92,17 +91,16 @@ fn behind_extensions(packet: &[u8], mut kind: u8) -> Option<(usize, u8, Fragment
     None
 }
 
-fn ports(family: Family, protocol: u8, transport: &[u8]) -> Option<(u16, u16)> {
+fn ports(family: Family, protocol: u8, transport: &[u8]) -> Option<[u8; 4]> {
     match (protocol, family) {
         (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE, _) => {
-            let [a, b, c, d] = *transport.first_chunk()?;
-            Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+            transport.first_chunk().copied()
         }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
             let (header, _) = IcmpHeader::ref_from_prefix(transport).ok()?;
-            (!header.is_error(family)).then_some((0, 0))
+            (!header.is_error(family)).then_some([0; 4])
         }
-        _ => Some((0, 0)),
+        _ => Some([0; 4]),
     }
 }
 
@@ -155,8 +153,9 @@ mod tests {
         for (quote, expected) in table {
             let family = if quote[0] >> 4 == 4 { Family::V4 } else { Family::V6 };
             let found = read(family, &quote);
-            let short = found
-                .map(|parsed| (parsed.protocol, (parsed.src_port, parsed.dst_port), parsed.l4_offset, parsed.fragment));
+            let short = found.map(|parsed| {
+                (parsed.protocol, (parsed.src_port(), parsed.dst_port()), parsed.l4_offset, parsed.fragment)
+            });
             assert_eq!(short, expected, "{quote:02x?}");
             assert!(found.is_none_or(|parsed| parsed.l3_len == 1500));
             let other = if family == Family::V4 { Family::V6 } else { Family::V4 };

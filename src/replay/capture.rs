@@ -297,9 +297,9 @@ impl Splitter {
         let Ok(Frame::Ip(parsed)) = parse(frame, frame.len()) else { return 0 };
         let (source, destination) = (parsed.source(frame), parsed.destination(frame));
         if let Some((server, client, quoted)) = quoted(frame, &parsed) {
-            return self.of_flow(client, server, [quoted.protocol.into(), quoted.dst_port, quoted.src_port]);
+            return self.of_flow(client, server, [quoted.protocol.into(), quoted.dst_port(), quoted.src_port()]);
         }
-        let worker = self.of_flow(source, destination, [parsed.protocol.into(), parsed.src_port, parsed.dst_port]);
+        let worker = self.of_flow(source, destination, [parsed.protocol.into(), parsed.src_port(), parsed.dst_port()]);
         // Only the first fragment of an IPv6 datagram tells the transport protocol, and identifications need none there.
         let protocol = if source.is_ipv4() { parsed.protocol } else { 0 };
         match parsed.fragment {

@@ -8,6 +8,7 @@ use crate::packet::checksum;
 use crate::packet::ipv4::Ipv4Header;
 use crate::packet::ipv6::Ipv6Header;
 use crate::packet::parse::{Family, Fragment, ParseError, Parsed, parse_ip};
+use crate::packet::plain;
 use crate::packet::protocol;
 use crate::packet::udp::UdpHeader;
 
@@ -41,7 +42,7 @@ pub fn is_tunnel(packet: &Parsed, gue_port: u16) -> bool {
     match packet.protocol {
         protocol::IPV4 | protocol::IPV6 | protocol::GRE => true,
         // Of a later fragment nobody can say.
-        protocol::UDP => packet.dst_port == gue_port && !matches!(packet.fragment, Fragment::Later { .. }),
+        protocol::UDP => packet.dst_port() == gue_port && !matches!(packet.fragment, Fragment::Later { .. }),
         _ => false,
     }
 }
@@ -66,7 +67,8 @@ pub fn decapsulate<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<De
         carried => (carried, 0),
     };
     packet.trim_front(usize::from(outer.l4_offset) + offset);
-    let inner = parse_ip(packet.head(), packet.frame_len()).map_err(DecapsulateError::Inner)?;
+    let (head, len) = (packet.head(), packet.frame_len());
+    let inner = plain::read_ip(head, len).map_or_else(|| parse_ip(head, len), Ok).map_err(DecapsulateError::Inner)?;
     if (inner.family == Family::V6) != (carried == protocol::IPV6) {
         return Err(DecapsulateError::Inner(ParseError::IpVersion));
     }

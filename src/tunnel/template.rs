@@ -10,8 +10,7 @@
 //! ```
 //!
 //! The template holds all that is the same for every packet. Length, traffic class, TTL, DF, identification, protocol, the
-//! source port of UDP and, where the source is spread, its host bits are filled in; the IPv4 checksum starts from the sum
-//! of the rest.
+//! source port of UDP and, where the source is spread, its host bits are filled in, and the IPv4 checksum with them.
 //!
 //! - DSCP and ECN (RFC 6040 section 4.1) of the outer IP header are the inner one's. A label has three bits for either
 //!   (RFC 5462): it shows the upper three of the DSCP, and no congestion mark.
@@ -27,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::shim;
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Parsed};
-use crate::packet::{ethernet, protocol};
+use crate::packet::{checksum, ethernet, protocol};
 use crate::units::{GueVariant, MacAddr};
 
 /// Outer TTL of a packet that comes from a client, not out of a parent's tunnel.
@@ -44,7 +43,7 @@ const LABEL: usize = 4;
 const LEN_MAX: usize = TAGGED + IPV6 + UDP + shim::GUE_LEN;
 
 /// The IPv4 flags and fragment offset of a packet that must not be fragmented (RFC 791 section 3.1).
-const DONT_FRAGMENT: u16 = 0x4000;
+const DONT_FRAGMENT: u32 = 0x4000;
 
 /// Where a tunnel begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,14 +162,16 @@ impl Inner {
 pub struct Template {
     bytes: [u8; LEN_MAX],
     kind: Kind,
+    /// IP in IP over IPv4, without a tag.
+    is_plain: bool,
     /// Where the link layer's header ends.
     l3_offset: u8,
     /// Of the outer IP header, if any.
     family: Family,
     /// Bytes that the tunnel adds to the IP packet.
     overhead: u8,
-    /// Sum of the 16-bit words of the IPv4 header that never change.
-    checksum: u32,
+    /// The destination over IPv4.
+    destination: u32,
     /// The source, of IPv6 its low half; host bits that are taken from the hash are zero.
     source: u64,
     /// Those host bits.
@@ -231,9 +232,13 @@ impl Template {
                 (Family::V6, ethernet::IPV6, IPV6, network as u64, spread_bits)
             }
         };
-        let checksum = ip[..IPV4].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        let on_v4 = match endpoints {
+            Endpoints::V4 { destination, .. } => destination.to_bits(),
+            Endpoints::V6 { .. } => 0,
+        };
         let template = Template::on_link(kind, ethertype, &[&ip[..len], behind].concat(), link, mtu);
-        Template { family, checksum, source, spread_mask: host_mask(spread_bits), ..template }
+        let is_plain = kind == Kind::IpIp && family == Family::V4 && link.vlan.is_none();
+        Template { is_plain, family, destination: on_v4, source, spread_mask: host_mask(spread_bits), ..template }
     }
 
     fn on_link(kind: Kind, ethertype: u16, behind: &[u8], link: Link, mtu: u16) -> Template {
@@ -246,8 +251,8 @@ impl Template {
         bytes[..header.len()].copy_from_slice(&header);
         bytes[header.len()..][..behind.len()].copy_from_slice(behind);
         let (l3_offset, overhead) = (header.len() as u8, behind.len() as u8);
-        let (family, checksum, source, spread_mask) = (Family::V4, 0, 0, 0);
-        Template { bytes, kind, l3_offset, family, overhead, checksum, source, spread_mask, mtu }
+        let (is_plain, family, destination, source, spread_mask) = (false, Family::V4, 0, 0, 0);
+        Template { bytes, kind, is_plain, l3_offset, family, overhead, destination, source, spread_mask, mtu }
     }
 
     /// Bytes that the tunnel adds to the IP packet.
@@ -283,7 +288,7 @@ impl Template {
     /// Puts the header in the place of everything in front of the packet's IP header, and cuts off what is behind it.
     ///
     /// The IP packet itself is not touched. On error the buffer is unchanged.
-    #[inline]
+    #[inline(always)]
     pub fn encapsulate<B: PacketBuffer>(
         &self,
         packet: &mut B,
@@ -294,17 +299,36 @@ impl Template {
             return Err(EncapsulateError::TooBig);
         }
         let from = usize::from(inner.l3_offset);
-        let (traffic_class, dont_fragment, family) = match (inner.family, &packet.head()[from..]) {
-            (Family::V4, [_, tos, _, _, _, _, flags, ..]) => (*tos, flags & 0x40 != 0, Family::V4),
+        let head = packet.head().get(from..).and_then(|ip| ip.first_chunk::<8>());
+        let (traffic_class, dont_fragment) = match (inner.family, head) {
+            (Family::V4, Some([_, tos, _, _, _, _, flags, _])) => (*tos, flags & 0x40 != 0),
             // IPv6 packets are never fragmented on their way.
-            (Family::V6, [first, second, ..]) => (first << 4 | second >> 4, true, Family::V6),
-            _ => (0, false, Family::V4),
+            (Family::V6, Some([first, second, ..])) => (first << 4 | second >> 4, true),
+            _ => return Err(EncapsulateError::NoHeadroom),
         };
         let end = from + inner.l3_len as usize;
         if packet.frame_len() > end {
             packet.truncate(end);
         }
-        let inner = Inner { traffic_class, dont_fragment, family, len: inner.l3_len as u16 };
+        let inner = Inner { traffic_class, dont_fragment, family: inner.family, len: inner.l3_len as u16 };
+        // By far the most common one, in line.
+        if self.is_plain {
+            let (ip, _) = split::<IPV4, 0>(self.put(packet, from, ETHERNET + IPV4)?, ETHERNET)?;
+            self.fill_v4(ip, inner, 0, inner.protocol(), per);
+            return Ok(());
+        }
+        self.encapsulate_otherwise(packet, from, inner, per)
+    }
+
+    /// Goes on with every other kind of template.
+    #[inline(never)]
+    fn encapsulate_otherwise<B: PacketBuffer>(
+        &self,
+        packet: &mut B,
+        from: usize,
+        inner: Inner,
+        per: PerPacket,
+    ) -> Result<(), EncapsulateError> {
         match self.kind {
             Kind::IpIp => self.put_ip::<_, 0>(packet, from, inner, inner.protocol(), per).map(|_| ()),
             Kind::Gue => self.put_udp::<_, { UDP + shim::GUE_LEN }>(packet, from, inner, per),
@@ -328,13 +352,7 @@ impl Template {
         from: usize,
         len: usize,
     ) -> Result<&'p mut [u8], EncapsulateError> {
-        let head = if len >= from {
-            packet.prepend(len - from)
-        } else {
-            packet.trim_front(from - len);
-            Some(packet.head_mut())
-        };
-        let header = head.and_then(|head| head.get_mut(..len)).ok_or(EncapsulateError::NoHeadroom)?;
+        let header = packet.replace_front(from, len).ok_or(EncapsulateError::NoHeadroom)?;
         header.copy_from_slice(&self.bytes[..len]);
         Ok(header)
     }
@@ -430,31 +448,21 @@ impl Template {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill_v4(&self, ip: &mut [u8; IPV4], inner: Inner, shim: usize, protocol: u8, per: PerPacket) {
-        let (tos, length) = (inner.traffic_class, inner.len + (IPV4 + shim) as u16);
+        let length = inner.len + (IPV4 + shim) as u16;
         // RFC 6864 section 4.1: the identification of an atomic datagram has no meaning.
-        let (identification, fragment) = if inner.dont_fragment { (0, DONT_FRAGMENT) } else { (per.identification, 0) };
-        let ttl_protocol = u16::from_be_bytes([per.ttl, protocol]);
-        let spread = (per.flow_hash & self.spread_mask) as u32;
-        ip[1] = tos;
-        ip[2..4].copy_from_slice(&length.to_be_bytes());
-        ip[4..6].copy_from_slice(&identification.to_be_bytes());
-        ip[6..8].copy_from_slice(&fragment.to_be_bytes());
-        ip[8..10].copy_from_slice(&ttl_protocol.to_be_bytes());
-        // The template's host bits are zero, so that spreading the source adds its words to the sum.
-        ip[12..16].copy_from_slice(&(self.source as u32 | spread).to_be_bytes());
-        let mut sum = self.checksum
-            + u32::from(tos)
-            + u32::from(length)
-            + u32::from(identification)
-            + u32::from(fragment)
-            + u32::from(ttl_protocol)
-            + (spread >> 16)
-            + (spread & 0xffff);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        ip[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        let identification = if inner.dont_fragment { DONT_FRAGMENT } else { u32::from(per.identification) << 16 };
+        // The words of the header that vary, in host order.
+        let first = 0x4500_0000 | u32::from(inner.traffic_class) << 16 | u32::from(length);
+        let third = u32::from_be_bytes([per.ttl, protocol, 0, 0]);
+        // The template's host bits are zero.
+        let source = self.source as u32 | (per.flow_hash & self.spread_mask) as u32;
+        let sum = checksum::fold_words([first, identification, third, source, self.destination]);
+        let third = third | u32::from(!sum);
+        for (field, word) in ip.as_chunks_mut().0.iter_mut().zip([first, identification, third, source]) {
+            *field = word.to_be_bytes();
+        }
     }
 
     #[inline]

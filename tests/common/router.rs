@@ -121,6 +121,7 @@ impl TestRouter {
             ("flows_inserted", counters.flows_inserted.get()),
             ("flows_expired", counters.flows_expired.get()),
             ("flows_refused", counters.flows_refused.get()),
+            ("flows_over_limit", counters.flows_over_limit.get()),
             ("routed", counters.routed.get()),
             ("quic_steered", counters.quic_steered.get()),
             ("mss_clamped", counters.mss_clamped.get()),

@@ -323,6 +323,11 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "13:23: capacity_v4 0 is out of range; write one from 1 to 268435456: capacity_v4: 1000000",
     ),
     (
+        "capacity_v4: 1000",
+        "inserts_per_second: 0",
+        "13:30: inserts_per_second 0 is out of range; write one from 1 to 1000000000: inserts_per_second: 1000000",
+    ),
+    (
         "000102030405060708090a0b0c0d0e0f",
         "0001020304",
         "14:17: the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: key: 000102030405060708090a0b0c0d0e0f",

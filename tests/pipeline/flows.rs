@@ -71,8 +71,8 @@ fn dead_flows_of_both_families_are_swept_without_traffic() {
         assert_eq!(router.counters.flows_active.get(), 50);
         router.moved();
         router.wait(Duration::from_secs(31));
-        // A table for 1000 flows has 167 buckets; each idle turn visits 4.
-        for _ in 0..42 {
+        // A table for 1000 flows has 44 groups of slots; each idle turn visits one.
+        for _ in 0..44 {
             router.carry::<&[u8]>([]);
         }
         assert_eq!(router.counters.flows_active.get(), 0, "to {destination}");
@@ -139,4 +139,27 @@ fn each_family_s_clients_are_told_apart_by_its_own_prefix_length() {
         let distinct = chosen.iter().collect::<HashSet<_>>().len();
         assert_eq!((chosen.len(), distinct), (10, expected), "{lengths}: {} and so on", client(1));
     }
+}
+
+#[test]
+fn more_new_flows_than_a_second_may_bring_are_forwarded_without_entries() {
+    let config = ten("selection: round_robin");
+    let mut router = TestRouter::new(&config.replace("children:\n", "flows: { inserts_per_second: 500 }\nchildren:\n"));
+    let packets = |ports: std::ops::Range<u16>, flags: &'static str| {
+        ports.map(move |port| tcp(FOUR, flags).with_port(port).frame()).collect::<Vec<_>>()
+    };
+    let established = children(&mut router, packets(0..10, "S"));
+    children(&mut router, packets(0..10, "A"));
+    router.moved();
+    // A tenth of a second can be caught up on, and ten of that were used.
+    let flood = children(&mut router, packets(1_000..2_000, "S"));
+    let moved = [("received", 1000), ("forwarded", 1000), ("flows_inserted", 40), ("flows_over_limit", 960)];
+    assert_eq!(router.moved(), moved);
+    assert_eq!(children(&mut router, packets(1_000..2_000, "S")), flood, "each to the same child again");
+    router.moved();
+    assert_eq!(children(&mut router, packets(0..10, "A")), established);
+    assert_eq!(router.moved(), [("received", 10), ("forwarded", 10)], "the established have their entries");
+    router.wait(Duration::from_millis(20));
+    children(&mut router, packets(3_000..4_000, "S"));
+    assert_eq!(router.moved()[2..], [("flows_inserted", 10), ("flows_over_limit", 990)]);
 }

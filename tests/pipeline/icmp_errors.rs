@@ -209,7 +209,7 @@ fn errors_seen_in_the_world_are_carried_as_soon_as_their_flow_is_known() {
             _ => IpAddr::from(<[u8; 16]>::try_from(bytes).expect("sixteen")).to_string(),
         };
         let (source, destination) = (text(&quoted[at..at + length]), text(&quoted[at + length..at + 2 * length]));
-        let ports = [flow.dst_port.to_be_bytes(), flow.src_port.to_be_bytes()].concat();
+        let ports = [flow.dst_port().to_be_bytes(), flow.src_port().to_be_bytes()].concat();
         let payload = match flow.protocol {
             6 => [&ports[..], &[0; 8], &[0x50, 2, 0, 0, 0, 0, 0, 0]].concat(),
             17 => [&ports[..], &[0, 8, 0, 0]].concat(),

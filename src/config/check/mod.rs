@@ -192,6 +192,7 @@ fn flows(raw: Option<&raw::Flows>) -> Result<Flows, Fault> {
     let mut flows = Flows {
         capacity_v4: 1_000_000,
         capacity_v6: 250_000,
+        inserts_per_second: 1_000_000,
         timeouts: Timeouts {
             tcp_syn: Duration::from_secs(60),
             tcp_established: Duration::from_secs(15 * 60),
@@ -204,6 +205,9 @@ fn flows(raw: Option<&raw::Flows>) -> Result<Flows, Fault> {
     let Some(raw) = raw else { return Ok(flows) };
     flows.capacity_v4 = or(&raw.capacity_v4, flows.capacity_v4, |text| number("capacity_v4", text, 1..=1 << 28))?;
     flows.capacity_v6 = or(&raw.capacity_v6, flows.capacity_v6, |text| number("capacity_v6", text, 1..=1 << 28))?;
+    flows.inserts_per_second = or(&raw.inserts_per_second, flows.inserts_per_second, |text| {
+        number("inserts_per_second", text, 1..=1_000_000_000)
+    })?;
     let Some(raw) = &raw.timeouts else { return Ok(flows) };
     let timeouts = &mut flows.timeouts;
     for (key, text, timeout) in [

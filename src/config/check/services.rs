@@ -16,7 +16,7 @@ use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
-use crate::units::Weight;
+use crate::units::{TargetId, Weight};
 
 /// Weight of a child that is given by its name alone: room for finer shares below, and for larger ones above.
 const WEIGHT_DEFAULT: Weight = Weight::new(100).expect("100 is below Weight::MAX");
@@ -30,10 +30,18 @@ pub(super) fn virtual_hosts(raw: &[raw::VirtualHost], config: &Config) -> Result
     let children: HashMap<&str, usize> =
         config.children.iter().enumerate().map(|(index, child)| (child.name.as_str(), index)).collect();
     let mut once = Once::new("virtual host");
-    let mut hosts = Vec::with_capacity(raw.len());
+    let (mut hosts, mut members) = (Vec::with_capacity(raw.len()), 0);
     for raw in raw {
         let host = virtual_host(raw, config, &children)?;
         once.add(host.name.clone(), &raw.name)?;
+        members += host.members.len();
+        if members > TargetId::COUNT_MAX {
+            let message = format!(
+                "up to here virtual hosts have {members} children in all; {} are the most",
+                TargetId::COUNT_MAX
+            );
+            return Err(Fault::at(&raw.name, message));
+        }
         hosts.push(host);
     }
     Ok(hosts)

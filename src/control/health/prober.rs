@@ -199,7 +199,7 @@ fn number(packet: &[u8], parsed: &Parsed) -> Option<u16> {
         return None;
     }
     match parsed.protocol {
-        TCP | UDP => Some(parsed.dst_port),
+        TCP | UDP => Some(parsed.dst_port()),
         ICMP | ICMPV6 => {
             let [kind, _, _, _, high, low] = *packet.get(usize::from(parsed.l4_offset)..)?.first_chunk()?;
             let reply = if parsed.protocol == ICMP { V4_ECHO_REPLY } else { V6_ECHO_REPLY };

@@ -107,7 +107,7 @@ fn carry(tables: &ForwardTables, host: usize, member: usize, packet: &[u8]) -> O
     let path = &tables.paths[tables.targets[target.index()].path?.index()];
     let parsed = parse_ip(packet, packet.len()).ok()?;
     // All packets of a check take one way where outer sources are spread.
-    let flow_hash = tables.cluster.hash(&parsed.src_port.to_be_bytes());
+    let flow_hash = tables.cluster.hash(&parsed.src_port().to_be_bytes());
     let mut frame = OwnedBuffer::new(packet);
     path.template.encapsulate(&mut frame, &parsed, PerPacket { flow_hash, ttl: TTL, identification: 0 }).ok()?;
     Some(Injection::new(path.port, Handling::Send, frame.head()))

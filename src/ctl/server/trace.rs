@@ -249,7 +249,7 @@ impl Tracing {
             trace.outcome = "punted".into();
             return Err(PuntReason::OwnAddress.label());
         }
-        if tables.parents.iter().any(|parent| parent.contains(&source)) {
+        if tables.parents.contain(source) {
             trace.step(
                 "own address",
                 format!("{destination} is ours and {source} a parent: trace what is in the tunnel"),

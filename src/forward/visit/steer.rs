@@ -28,7 +28,7 @@ impl Visit<'_> {
         if steered != target
             && let Some(slot) = flows.find(self.work.hash, key)
         {
-            flows.entry_mut(slot).redirect(steered);
+            flows.record_mut(slot).redirect(steered);
         }
         steered
     }

@@ -1,6 +1,7 @@
 //! The parser against another one: `etherparse` slices the same frame strictly, and wherever both let it in they must agree.
 
 use super::*;
+use crate::packet::plain;
 use etherparse::{
     IpAuthHeader, IpFragOffset, IpHeaders, IpNumber, Ipv4Options, Ipv6Extensions, Ipv6FragmentHeader, Ipv6RawExtHeader,
     Ipv6RoutingExtensions, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId,
@@ -174,8 +175,20 @@ fn is_stricter(error: ParseError) -> bool {
     )
 }
 
+/// What the short way reads, the long way reads alike.
+fn compare_short(frame: &[u8], frame_len: usize) -> Result<(), TestCaseError> {
+    if let Some(parsed) = plain::read_frame(frame, frame_len) {
+        prop_assert_eq!(parse(frame, frame_len), Ok(Frame::Ip(parsed)));
+        let (l3, ip) = (usize::from(parsed.l3_offset), &frame[usize::from(parsed.l3_offset)..]);
+        let inner = plain::read_ip(ip, frame_len - l3);
+        prop_assert_eq!(inner.map(Ok), Some(parse_ip(ip, frame_len - l3)));
+    }
+    Ok(())
+}
+
 /// Holds both parsers' findings about one frame against each other.
 fn compare(frame: &[u8]) -> Result<(), TestCaseError> {
+    compare_short(frame, frame.len())?;
     let theirs = SlicedPacket::from_ethernet(frame);
     let parsed = match parse(frame, frame.len()) {
         Ok(Frame::Ip(parsed)) => parsed,
@@ -215,7 +228,7 @@ fn compare(frame: &[u8]) -> Result<(), TestCaseError> {
             Some(TransportSlice::Udp(udp)) => ((udp.source_port(), udp.destination_port()), 0),
             _ => ((0, 0), 0),
         };
-        prop_assert_eq!((parsed.src_port, parsed.dst_port), ports);
+        prop_assert_eq!((parsed.src_port(), parsed.dst_port()), ports);
         prop_assert_eq!(parsed.tcp_flags, flags);
     }
     Ok(())
@@ -249,10 +262,14 @@ proptest! {
         prop_assert_eq!(parsed.l3_len as usize, frame.len() - recipe.padding - usize::from(parsed.l3_offset));
         prop_assert_eq!(usize::from(parsed.l4_offset), frame.len() - recipe.padding - recipe.segment().len());
         let ports = if matches!(recipe.protocol, 6 | 17) { recipe.ports } else { (0, 0) };
-        prop_assert_eq!((parsed.src_port, parsed.dst_port), ports);
+        prop_assert_eq!((parsed.src_port(), parsed.dst_port()), ports);
         prop_assert_eq!(parsed.tcp_flags, if recipe.protocol == 6 { recipe.tcp_flags } else { 0 });
         prop_assert_eq!(parsed.fragment, Fragment::None);
         compare(&frame)?;
+        let bare = if recipe.v6 { recipe.extensions == [false; 5] } else { recipe.options == 0 };
+        if bare && recipe.fragment.is_none() && recipe.tags < 2 && matches!(recipe.protocol, 6 | 17) {
+            prop_assert_eq!(plain::read_frame(&frame, frame.len()), Some(parsed), "the short way is for these");
+        }
     }
 
     #[test]
@@ -283,6 +300,8 @@ proptest! {
         mend_checksum(&mut frame);
         compare(&frame)?;
         // Bytes in further segments, and a length shorter than the head: no caller's mistake makes it read beyond.
+        compare_short(&frame, frame.len() + more)?;
+        compare_short(&frame, frame.len().saturating_sub(more))?;
         let _ = parse(&frame, frame.len() + more);
         let _ = parse(&frame, frame.len().saturating_sub(more));
         let _ = parse_ip(&frame, frame.len() + more);

@@ -71,8 +71,7 @@ fn ip(family: Family, l4: u16, protocol: u8, ports: (u16, u16), fragment: Fragme
         family,
         protocol,
         tcp_flags: if protocol == protocol::TCP && ports != (0, 0) { 2 } else { 0 },
-        src_port: ports.0,
-        dst_port: ports.1,
+        ports: transmute!([ports.0, ports.1].map(U16::new)),
         fragment,
     })
 }

@@ -67,13 +67,13 @@ fn check_packet(frame: &[u8], parsed: &Parsed) {
 
     let data = &frame[l4..end];
     if matches!(parsed.fragment, Fragment::Later { .. }) {
-        assert_eq!((parsed.src_port, parsed.dst_port, parsed.tcp_flags), (0, 0, 0));
+        assert_eq!((parsed.src_port(), parsed.dst_port(), parsed.tcp_flags), (0, 0, 0));
         return;
     }
     match (parsed.protocol, parsed.family) {
         (protocol::TCP, _) => {
             let (header, _, _) = tcp::TcpHeader::split(data).expect("a whole TCP header was promised");
-            assert_eq!((header.source_port.get(), header.flags), (parsed.src_port, parsed.tcp_flags));
+            assert_eq!((header.source_port.get(), header.flags), (parsed.src_port(), parsed.tcp_flags));
         }
         (protocol::UDP, _) => {
             for len in [0, 8, 20] {
