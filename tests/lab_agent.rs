@@ -87,10 +87,9 @@ fn iperf3_and_packets_in_fragments_pass() {
             let bits = report["end"]["sum_received"]["bits_per_second"].as_f64().expect("a rate");
             assert!(bits > 1e6, "{words}: {bits} bit/s");
         }
-        // The router's driver puts fragments of IPv4 together, up to 2048 bytes; in its tunnel the whole is sent in pieces.
-        // The first reply over IPv6 finds out that the client's link is narrower than the fabric.
-        let _ = lab.command("client", &format!("ping -c 1 -W 1 -s 1600 {vip}")).output();
-        let pings = lab.on("client", &format!("ping -c 3 -i 0.3 -W 3 -s 1600 {vip}"));
+        // In five fragments. The first reply over IPv6 finds out that the client's link is narrower than the fabric.
+        let _ = lab.command("client", &format!("ping -c 1 -W 1 -s 7000 {vip}")).output();
+        let pings = lab.on("client", &format!("ping -c 3 -i 0.3 -W 3 -s 7000 {vip}"));
         assert!(pings.contains(" 0% packet loss"), "{pings}");
     }
 }
