@@ -81,8 +81,8 @@ impl<'a> Visit<'a> {
         Some(record.target())
     }
 
-    /// Gives a new flow to a child. Where there is no room for its entry, or too many have been made, its packets are forwarded all the same, each by
-    /// hash, so that they stay together.
+    /// Gives a new flow to a child. Where there is no room for its entry, or too many have been made, its packets are
+    /// forwarded all the same, each by hash, so that they stay together.
     fn open<K: FlowKey, M: Memory>(&self, flows: &mut Table<K, M>, key: K) -> Result<TargetId, Refusal> {
         let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
         let (key, chosen_by, hash, state) = match host.granularity {
