@@ -126,7 +126,7 @@ fn after_a_crash_the_next_agent_cleans_up_and_serves_again() {
     if !may_run() {
         return;
     }
-    let lab = Lab::up(&[]);
+    let lab = Lab::up(&["--drain", "5"]);
     signal(agent_process(&lab, 2), "-KILL");
     let up = |server: &str| lab.metrics().sum("slr_child_up", &[&format!("child=\"{server}\"")]) == 1.0;
     wait_for("server2 to be down", Duration::from_secs(5), || !up("server2"));

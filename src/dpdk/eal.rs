@@ -235,12 +235,13 @@ fn choose_pages(wish: Hugepages, needed_mib: u32, free_mib: u64) -> Result<Pages
     }
 }
 
-/// Waits until no other process of ours is choosing its pages. The lock is on the kernel's own directory and leaves
-/// nothing behind; where it cannot be had, the choice is made without it.
+/// Waits until no other process of ours is choosing its pages. The lock is on a file of the kernel's and leaves nothing
+/// behind; where it cannot be had, the choice is made without it. The file is below /proc, as `ip netns exec` gives each
+/// network namespace a /sys of its own, whose locks nobody else sees.
 fn hugepages_turn() -> Option<File> {
-    let directory = File::open(HUGEPAGES).ok()?;
-    directory.lock().ok()?;
-    Some(directory)
+    let file = File::open("/proc/sys/vm/nr_hugepages").ok()?;
+    file.lock().ok()?;
+    Some(file)
 }
 
 /// Free hugepages of all sizes that nobody has reserved, in MiB.
