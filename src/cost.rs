@@ -17,14 +17,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use cel::{Context, ExecutionError, Program, Value};
 
 use crate::clock::WallClock;
 
-/// Longest expression, in characters: longer ones are nested beyond all measure.
+/// Longest expression, in characters.
 const LENGTH_MAX: usize = 1000;
+
+/// Most opening brackets and question marks: each may take the parser one level deeper, on a stack that has an end.
+const DEPTH_MAX: usize = 100;
 
 /// What an expression tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +134,33 @@ pub struct ExpressionError {
     pub message: String,
 }
 
+/// Reads an expression, whatever it may name.
+///
+/// # Errors
+/// The first thing that is wrong, with its place where that is known.
+pub fn compile(source: &str) -> Result<Program, ExpressionError> {
+    let wrong = |at, message| Err(ExpressionError { at, message });
+    if source.chars().count() > LENGTH_MAX {
+        return wrong(None, format!("has more than {LENGTH_MAX} characters; write a shorter one"));
+    }
+    if source.contains(['\n', '\r']) {
+        return wrong(None, "goes over more than one line; write it in one".into());
+    }
+    if source.chars().filter(|c| "([{?".contains(*c)).count() > DEPTH_MAX {
+        return wrong(None, format!("has more than {DEPTH_MAX} brackets and question marks; write a simpler one"));
+    }
+    // A parser that trips over strange text must not take the program with it.
+    let Ok(compiled) = catch_unwind(AssertUnwindSafe(|| Program::compile(source))) else {
+        return wrong(None, "is none that can be read".into());
+    };
+    compiled.or_else(|errors| {
+        let Some(first) = errors.errors.first() else { return wrong(None, "is none".into()) };
+        let at = usize::try_from(first.pos.1 - 1).unwrap_or(0);
+        let said: String = first.msg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        wrong(Some(at), format!("is no expression here: {said}"))
+    })
+}
+
 /// An expression that has been checked.
 #[derive(Clone)]
 pub struct Expression {
@@ -156,22 +187,8 @@ impl Expression {
     /// # Errors
     /// The first thing that is wrong, with its place where that is known.
     pub fn new(source: &str, kind: Kind) -> Result<Expression, ExpressionError> {
-        let wrong = |at: Option<usize>, message: String| Err(ExpressionError { at, message });
-        if source.chars().count() > LENGTH_MAX {
-            return wrong(None, format!("has more than {LENGTH_MAX} characters; write a shorter one"));
-        }
-        if source.contains(['\n', '\r']) {
-            return wrong(None, "goes over more than one line; write it in one".into());
-        }
-        let program = match Program::compile(source) {
-            Ok(program) => program,
-            Err(errors) => {
-                let Some(first) = errors.errors.first() else { return wrong(None, "is none".into()) };
-                let at = usize::try_from(first.pos.1 - 1).unwrap_or(0);
-                let said: String = first.msg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-                return wrong(Some(at), format!("is no expression here: {said}"));
-            }
-        };
+        let wrong = |at, message| Err(ExpressionError { at, message });
+        let program = compile(source)?;
         let known = kind.variables();
         // A macro's own variable counts as a reference; those of the children are what it is for.
         let references = program.references();
@@ -332,7 +349,11 @@ mod tests {
             assert!(error.message.contains(says) && !error.message.contains('\n'), "{source}: {error}");
             assert_eq!(error.at, at, "{source}: {error}");
         }
-        assert!(Expression::new(&"(".repeat(900), Kind::Child).is_err());
+        for nested in ["(", "[", "{", "load > 1.0 ? 2.0 : "] {
+            let error = Expression::new(&nested.repeat(DEPTH_MAX + 1), Kind::Child).expect_err(nested);
+            assert!(nested.len() > 1 || error.message.contains("simpler"), "{nested}: {error}");
+            assert!(Expression::new(&nested.repeat(40), Kind::Child).is_err(), "{nested}");
+        }
         assert!(Expression::new(&format!("1.0{}", " ".repeat(1000)), Kind::Child).is_err());
     }
 }

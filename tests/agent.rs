@@ -481,10 +481,10 @@ fn a_service_that_does_not_answer_is_down_and_an_application_is_heard() {
     pair.stop("-TERM");
 }
 
-/// Resident memory in KiB and processor time in ticks of a process.
+/// Memory of its own in KiB and processor time in ticks of a process.
 fn usage(process: u32) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a size");
     let memory = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
     let fields: Vec<u64> = stat
@@ -516,7 +516,8 @@ fn a_thousand_idle_virtual_hosts_cost_little() {
     sleep(Duration::from_secs(5));
     let (memory, after) = usage(process);
     println!("{memory} KiB, {} ticks of 10 ms in 5 s", after - before);
-    assert!(memory < 20 << 10, "{memory} KiB");
+    // 20 MiB are for all of it, and half of that is the program's own text.
+    assert!(memory < 10 << 10, "{memory} KiB");
     // 1 % of a processor is 5 ticks of 10 ms in 5 s; a debug build and a busy machine get some more.
     assert!(after - before <= 15, "{} ticks", after - before);
     pair.stop("-TERM");

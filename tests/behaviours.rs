@@ -89,7 +89,7 @@ const OWN: [&str; 2] = ["198.51.100.1", "2001:db8:1::1"];
 /// The virtual hosts.
 const HOSTS: [&str; 2] = ["192.0.2.80", "2001:db8:80::80"];
 
-/// A router in front of one child.
+/// A router in front of one child, for which any table will do.
 fn config(child: &Child, settings: &str) -> String {
     let Child { name, address, tunnel, .. } = child;
     let ([own4, own6], [host4, host6]) = (OWN, HOSTS);
@@ -103,6 +103,7 @@ virtual_hosts:
     addresses: [{host4}, "{host6}"]
     services: [tcp/80, udp/443, icmp, icmpv6]
     children: [{name}]
+    table_size: 251
     {settings}
 "#
     )

@@ -2,13 +2,11 @@
 //! Expression Language).
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use cel::{Context, Program, Value};
 
-/// Longest expression, in bytes.
-const LENGTH_MAX: usize = 1024;
+use crate::cost;
 
 /// What an expression may look at. All are numbers with a fraction: write `2.0`, not `2`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -62,15 +60,9 @@ impl Expression {
     /// # Errors
     /// What is wrong with it, to stand behind "expression ...".
     pub fn new(text: &str) -> Result<Expression, String> {
-        if text.len() > LENGTH_MAX {
-            return Err(format!("is too long; it may have {LENGTH_MAX} characters"));
-        }
-        // A parser that trips over strange text must not take the program with it.
-        let program = catch_unwind(AssertUnwindSafe(|| Program::compile(text)));
-        let program = program.map_err(|_| "cannot be read".to_owned())?.map_err(|error| {
-            let said = error.to_string();
-            let first = said.lines().next().unwrap_or_default();
-            format!("cannot be read ({})", first.trim_start_matches("ERROR: <input>:"))
+        let program = cost::compile(text).map_err(|error| match error.at {
+            Some(at) => format!("{error} (character {})", at + 1),
+            None => error.to_string(),
         })?;
         let known = Inputs::default().named().map(|(name, _)| name);
         let unknown =
@@ -154,8 +146,8 @@ mod tests {
     #[test]
     fn what_gives_no_load_is_refused_and_says_why() {
         for (text, why) in [
-            ("cpu +", "cannot be read"),
-            ("", "cannot be read"),
+            ("cpu +", "is no expression here"),
+            ("", "is no expression here"),
             ("cpus", "names \"cpus\", which is not measured; there are cpu, "),
             ("cpu * 2", "write 2.0, not 2"),
             ("\"high\"", "gives no number"),
