@@ -18,6 +18,7 @@
 
 pub mod child;
 pub mod parent;
+pub mod parents;
 pub mod report;
 
 #[cfg(test)]
