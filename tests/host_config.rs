@@ -32,7 +32,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "routers: [10.0.2.1]",
         "routers: [10.0.2.1]\nparents: [{ address: 10.0.2.1 }]",
-        r#"4:11: missing key "name"; add it: name: web-1"#,
+        r#"4:13: missing key "name"; add it: name: web-1"#,
     ),
     (
         "routers: [10.0.2.1]",
@@ -42,7 +42,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "routers: [10.0.2.1]",
         "routers: [10.0.2.1]\nparents: [{ name: site1, address: 10.0.2.1 }]",
-        r#"4:34: address "10.0.2.1" is no address with a port; write one like address: 10.255.0.9:9478"#,
+        r#"4:35: address "10.0.2.1" is no address with a port; write one like address: 10.255.0.9:9478"#,
     ),
     (
         "routers: [10.0.2.1]",

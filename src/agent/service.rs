@@ -115,7 +115,14 @@ struct Hosts {
     prefixes: Arc<Prefixes>,
     /// Numbers of each virtual host's prefixes.
     numbers: Vec<Vec<usize>>,
-    names: Vec<(Arc<str>, Arc<[IpNet]>, Arc<[Filter]>)>,
+    named: Vec<Named>,
+}
+
+/// What each report says anew of a virtual host.
+struct Named {
+    name: Arc<str>,
+    prefixes: Arc<[IpNet]>,
+    services: Arc<[Filter]>,
 }
 
 async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentError> {
@@ -123,16 +130,21 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
     let (prefixes, numbers) = Prefixes::new(&config.virtual_hosts);
-    let names = config
-        .virtual_hosts
-        .iter()
-        .map(|host| (host.name.as_str().into(), host.addresses.as_slice().into(), host.services.as_slice().into()));
-    let hosts = Hosts { prefixes: Arc::new(prefixes), numbers, names: names.collect() };
+    let named = config.virtual_hosts.iter().map(|host| Named {
+        name: host.name.as_str().into(),
+        prefixes: host.addresses.as_slice().into(),
+        services: host.services.as_slice().into(),
+    });
+    let hosts = Hosts { prefixes: Arc::new(prefixes), numbers, named: named.collect() };
 
     let room = room(config)?;
     if let Some(warning) = room.warning() {
         eprintln!("slr-host: {warning}");
     }
+    let seed = std::collections::hash_map::RandomState::new();
+    let seed = std::hash::BuildHasher::hash_one(&seed, &config.name);
+    let mut upward = Upward::new(config, seed)?;
+    let sessions = upward.look();
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let metrics_listener = metrics_listener(config).await?;
 
@@ -147,10 +159,6 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     let decapsulator = Arc::new(Decapsulator::start(config, &hosts.prefixes, sender)?);
     eprintln!("slr-host: decapsulation by {}: {}", decapsulator.method, decapsulator.why);
 
-    let seed = std::collections::hash_map::RandomState::new();
-    let seed = std::hash::BuildHasher::hash_one(&seed, &config.name);
-    let mut upward = Upward::new(config, seed)?;
-    let sessions = upward.look();
     let (reports, newest) = channel();
     let facts = status::Facts {
         name: config.name.clone(),
@@ -202,7 +210,8 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
                 sampling.sample(config, &hosts, &decapsulator, &checks, true, &reports);
                 eprintln!("slr-host: draining: {} connections, up to {:?}", sampling.sockets.open(), config.drain);
                 upward.drain(&newest.borrow());
-                draining = Some(Draining { since: Instant::now(), no_new_flows: None });
+                let no_new_flows = config.parents.is_empty().then(Instant::now);
+                draining = Some(Draining { since: Instant::now(), no_new_flows });
             }
             () = tokio::time::sleep(checks.pause()) => changed = checks.tick(&commands),
             Some(done) = done.recv() => changed = checks.done(done, &commands),
@@ -242,9 +251,7 @@ impl Draining {
     fn is_over(&mut self, config: &HostConfig, upward: &Upward, sockets: &Sockets) -> bool {
         if self.no_new_flows.is_none() && upward.is_drained() {
             self.no_new_flows = Some(Instant::now());
-            if !config.parents.is_empty() {
-                eprintln!("slr-host: no parent sends new flows any more");
-            }
+            eprintln!("slr-host: no parent sends new flows any more");
         }
         // What a parent has sent before it knew is on its way for a moment.
         let settled = self.no_new_flows.is_some_and(|since| since.elapsed() >= config.interval);
@@ -352,18 +359,15 @@ impl Sampling {
             .collect();
         let elapsed = std::mem::replace(&mut self.last, Instant::now()).elapsed();
         let samples = self.sampler.sample(&config.virtual_hosts, &known, &self.sockets, elapsed);
-        let virtual_hosts =
-            hosts.names.iter().zip(samples).zip(known).map(|(((name, prefixes, services), sample), known)| {
-                HostReport {
-                    name: name.clone(),
-                    prefixes: prefixes.clone(),
-                    services: services.clone(),
-                    failure: checks.failure(name),
-                    sample,
-                    application: known.application,
-                    traffic: known.traffic,
-                }
-            });
+        let virtual_hosts = hosts.named.iter().zip(samples).zip(known).map(|((of, sample), known)| HostReport {
+            name: of.name.clone(),
+            prefixes: of.prefixes.clone(),
+            services: of.services.clone(),
+            failure: checks.failure(&of.name),
+            sample,
+            application: known.application,
+            traffic: known.traffic,
+        });
         reports.send_replace(Arc::new(Report { draining, virtual_hosts: virtual_hosts.collect() }));
     }
 
