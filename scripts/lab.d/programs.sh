@@ -37,14 +37,10 @@ remove_groups() {
     if [[ -n $group && -e $group ]]; then find "$group" -depth -type d -exec rmdir {} + || true; fi
 }
 
-# An authority for this lab, and certificates of the router and the servers.
-make_certificates() {
-    local server
-    "$SLRCTL" ca init --directory "$DIR/ca" --name "lab $NAME" >/dev/null
-    "$SLRCTL" ca issue "$NAME" --level site --offer "$VIP/32" --offer "$VIP6/128" --directory "$DIR/ca" >/dev/null
-    for ((server = 1; server <= SERVERS; server++)); do
-        "$SLRCTL" ca issue "server$server" --level 0 --offer "$VIP/32" --offer "$VIP6/128" --directory "$DIR/ca" >/dev/null
-    done
+# issue NODE LEVEL: a certificate from the lab's own authority, which is made with the first one.
+issue() {
+    [[ -e $DIR/ca ]] || "$SLRCTL" ca init --directory "$DIR/ca" --name "lab $NAME" >/dev/null
+    "$SLRCTL" ca issue "$1" --level "$2" --offer "$VIP/32" --offer "$VIP6/128" --directory "$DIR/ca" >/dev/null
 }
 
 # proof NODE: the keys of its configuration by which it shows who it is.
@@ -103,6 +99,7 @@ start_servers() {
 # start_agent NUMBER: slr-host.
 start_agent() {
     local node=server$1
+    issue "$node" 0
     agent_configuration "$1" >"$DIR/$node/agent.yaml"
     start "$node" "$node-agent" "$AGENT" --config "$DIR/$node/agent.yaml"
     echo $! >"$DIR/$node/agent.pid"
@@ -129,7 +126,7 @@ decapsulation: $WAY
 tunnels: [$(tunnel)]
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
-parents: [{ name: $NAME, address: 10.255.0.1:9478 }]
+parents: [{ name: $NAME, address: 10.0.9.1:9478 }]
 drain: { timeout: ${DRAIN}s }
 control: { socket: $DIR/server$1/agent.sock, $(proof "server$1") }
 state: $DIR/server$1/state
@@ -190,6 +187,7 @@ END
 }
 
 start_router() {
+    issue "$NAME" site
     configuration >"$DIR/slrd.yaml"
     dirname "$SLRD" >"$DIR/programs"
     start router slrd "$SLRD" --config "$DIR/slrd.yaml"
@@ -266,7 +264,7 @@ END
     if [[ $SELECTION != consistent_hash ]]; then printf '    cost_function: "%s"\n' "$COST"; fi
     cat <<END
 metrics: { listen: ${METRICS:7:14} }
-control: { socket: $DIR/slrd.sock, listen: 10.255.0.1:9478, $(proof "$NAME") }
+control: { socket: $DIR/slrd.sock, listen: 10.0.9.1:9478, $(proof "$NAME") }
 END
 }
 
