@@ -98,9 +98,9 @@ make_server() {
 
 # manage NODE HOST: joins a node to the network of the sessions.
 manage() {
-    link "$1" manage switch "m-$1" 1500
+    link "$1" management switch "m-$1" 1500
     ip -n "$NAME-switch" link set "m-$1" master br1
-    ip -n "$NAME-$1" address add "10.0.9.$2/24" dev manage
+    ip -n "$NAME-$1" address add "10.255.0.$2/24" dev management
 }
 
 # link NODE INTERFACE NODE INTERFACE MTU

@@ -126,7 +126,7 @@ decapsulation: $WAY
 tunnels: [$(tunnel)]
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
-parents: [{ name: $NAME, address: 10.0.9.1:9478 }]
+parents: [{ name: $NAME, address: 10.255.0.1:9478 }]
 drain: { timeout: ${DRAIN}s }
 control: { socket: $DIR/server$1/agent.sock, $(proof "server$1") }
 state: $DIR/server$1/state
@@ -264,7 +264,7 @@ END
     if [[ $SELECTION != consistent_hash ]]; then printf '    cost_function: "%s"\n' "$COST"; fi
     cat <<END
 metrics: { listen: ${METRICS:7:14} }
-control: { socket: $DIR/slrd.sock, listen: 10.0.9.1:9478, $(proof "$NAME") }
+control: { socket: $DIR/slrd.sock, listen: 10.255.0.1:9478, $(proof "$NAME") }
 END
 }
 
