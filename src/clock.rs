@@ -5,7 +5,7 @@
 //! every flow entry.
 
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A point in time: nanoseconds since the origin of this process's clock. Never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +63,13 @@ impl Tick {
 /// A time of the calendar: milliseconds since 1970 (UTC).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallClock(pub u64);
+
+impl From<SystemTime> for WallClock {
+    fn from(time: SystemTime) -> WallClock {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        WallClock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
 
 #[cfg(test)]
 mod tests {

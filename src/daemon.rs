@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
-use crate::clock::WallClock;
 use crate::commands::Commands;
 use crate::config::{Config, ConfigError};
 use crate::control::compile::{Compiler, Configured, TooManyTargets};
@@ -46,7 +45,7 @@ use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
-use crate::transport::tls::{Tls, TlsError};
+use crate::transport::tls::{LEAVING, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
@@ -74,12 +73,8 @@ const PUNT_POLL: Duration = Duration::from_millis(1);
 const TELLING: Duration = Duration::from_secs(1);
 const CHANGES_TOLD: usize = 10;
 
-/// How often it is told that our certificate ends, and how long before.
+/// How often it is told that our certificate ends.
 const EXPIRING: Duration = Duration::from_secs(6 * 3600);
-const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
-
-/// How long what is said last may take to leave.
-const LEAVING: Duration = Duration::from_millis(200);
 
 /// Why the router does not start.
 #[derive(Debug, thiserror::Error)]
@@ -289,7 +284,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());
-    let mut hierarchy = Hierarchy::new(clock.now(), wall_clock(), &config, dpdk::tsc::now());
+    let mut hierarchy = Hierarchy::new(clock.now(), SystemTime::now().into(), &config, dpdk::tsc::now());
     let steering = hierarchy.steering(clock.now(), &config);
     let conditions = Conditions { down: health.down(), steering, ..Conditions::default() };
     let compiled = compiler.compile(&config, &conditions, &reachability, clock.now())?;
@@ -529,9 +524,12 @@ fn slow_path(
                     neighbours.tell();
                     children.tell();
                     sessions.tell();
-                    thinking.set_wall(clock.now(), wall_clock());
+                    thinking.set_wall(clock.now(), SystemTime::now().into());
                 }
-                _ = expiring.tick() => tell_expiry(thinking.config()),
+                _ = expiring.tick() => {
+                    let credentials = thinking.config().sessions.credentials.as_ref();
+                    sessions.add(credentials.and_then(|of| of.identity.expiry_warning(SystemTime::now().into())).into_iter());
+                }
                 // A large file takes its time to read, which the slow path has not.
                 _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
                 loaded = finished(&mut loading) => {
@@ -559,26 +557,6 @@ fn slow_path(
         }
         Ok(())
     })
-}
-
-/// The calendar.
-fn wall_clock() -> WallClock {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    WallClock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Says that our certificate is over, or will be soon.
-fn tell_expiry(config: &Config) {
-    let Some(credentials) = &config.sessions.credentials else { return };
-    let left = Duration::from_millis(credentials.identity.not_after.0.saturating_sub(wall_clock().0));
-    let days = left.as_secs() / 86_400;
-    match left {
-        Duration::ZERO => eprintln!("slr: our certificate is over; nobody takes it: slrctl ca issue, then restart"),
-        left if left < EXPIRES_SOON => {
-            eprintln!("slr: our certificate ends in {days} days; make a new one: slrctl ca issue, then restart");
-        }
-        _ => {}
-    }
 }
 
 /// A configuration that is being read.

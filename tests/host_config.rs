@@ -1,10 +1,12 @@
 //! What the host agent's configuration lets in, what it refuses, and in which words.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use slr::config::host::{Application, HostConfig, Method, Tunnels};
+use slr::trust::authority::{Node, init, issue};
 
 /// A small good configuration; the table below changes one thing in it.
 const GOOD: &str = r#"agent: { name: h1, tunnel_addresses: [10.0.2.11] }
@@ -30,7 +32,48 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "routers: [10.0.2.1]",
         "routers: [10.0.2.1]\nparents: [{ address: 10.0.2.1 }]",
-        "4:10: parents is not built yet: this agent does not speak the state-update protocol; leave the key out, and name in routers: whose tunnels end here",
+        r#"4:13: missing key "name"; add it: name: web-1"#,
+    ),
+    (
+        "routers: [10.0.2.1]",
+        "routers: [10.0.2.1]\nparents: { name: site1 }",
+        r#"4:10: a list is expected here; write it in brackets or with one "- " a line: parents: [{ name: site1, address: 10.255.0.1:9478 }]"#,
+    ),
+    (
+        "routers: [10.0.2.1]",
+        "routers: [10.0.2.1]\nparents: [{ name: site1, address: 10.0.2.1 }]",
+        r#"4:35: address "10.0.2.1" is no address with a port; write one like address: 10.255.0.9:9478"#,
+    ),
+    (
+        "routers: [10.0.2.1]",
+        "routers: [10.0.2.1]\nparents: [{ name: a, address: 10.0.2.1:1 }, { name: a, address: 10.0.2.1:2 }]",
+        "4:53: parent a is already there (line 4); change or remove one of them",
+    ),
+    (
+        "routers: [10.0.2.1]",
+        "routers: [10.0.2.1]\nparents: [{ name: site1, address: 10.0.2.1:9478 }]",
+        "4:19: sessions with children and parents need certificate, key and authority; add them to control: { certificate: /etc/slr/edge1.pem, key: /etc/slr/edge1.key, authority: /etc/slr/ca.pem }",
+    ),
+    (
+        "drain: { timeout: 60s }",
+        "control: { authority: /etc/slr/ca.pem }",
+        "14:23: this has no meaning without sessions; leave it out, or add parents:",
+    ),
+    (
+        "drain: { timeout: 60s }",
+        "control: { listen: 10.255.0.1:9478 }",
+        "14:20: listen is for routers, to which children come; a host server has none: leave it out",
+    ),
+    (
+        "drain: { timeout: 60s }",
+        "control: { interval: 1s }",
+        "14:22: interval is for routers, to which children come; a host server has none: leave it out",
+    ),
+    ("interval: 1s", "capacity: 0", "13:19: capacity 0 is out of range; write one from 1 to 10000: capacity: 100"),
+    (
+        "interval: 1s",
+        "cgroup: nginx",
+        r#"13:17: cgroup "nginx" is not a whole path; write cgroup: /sys/fs/cgroup/system.slice/nginx.service"#,
     ),
     ("[10.0.2.11]", "[]", "1:38: tunnels need an address to end at: tunnel_addresses: [192.0.2.1]"),
     (
@@ -134,12 +177,14 @@ fn an_unknown_key_is_refused_at_every_depth() {
         ("{ timeout:", "{ bogus: 1, timeout:"),
         ("health: tcp", "health: { bogus: 1 }"),
         ("[ipip, gre]", "[ipip, { bogus: 1 }]"),
+        ("interfaces:", "parents: [{ bogus: 1 }]\ninterfaces:"),
+        ("interfaces:", "control: { bogus: 1 }\ninterfaces:"),
     ] {
         let said = verdict(&GOOD.replacen(from, to, 1));
         let keys = said.split_once("unknown key \"bogus\"; the keys here are ").unwrap_or_else(|| panic!("{said}")).1;
         kinds.insert(keys.to_owned());
     }
-    assert_eq!(kinds.len(), 8, "{kinds:#?}");
+    assert_eq!(kinds.len(), 10, "{kinds:#?}");
 }
 
 #[test]
@@ -151,6 +196,8 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.tunnels, Tunnels { ipip: true, gue: Some(6080), gre: true, mpls: None, mac: true });
     assert!(config.mss_clamp);
     assert_eq!((config.interval, config.drain), (Duration::from_secs(1), Duration::from_secs(60)));
+    assert!(config.parents.is_empty() && config.credentials.is_none() && config.cgroup.is_none());
+    assert_eq!(config.capacity, 100);
     assert_eq!(config.metrics.listen, Some(([127, 0, 0, 1], 9478).into()));
     assert_eq!(config.control.socket.as_deref(), Some("/run/slr-host/h.sock".as_ref()));
     assert_eq!(config.state.as_os_str(), "/run/slr-host");
@@ -176,6 +223,63 @@ fn applications_are_asked_by_address() {
             Some(Application::Http { server: server.parse().expect("an address"), path: path.into() })
         });
         assert_eq!(found, expected, "{url}");
+    }
+}
+
+/// The sample with the lines about parents in force, and certificates of a directory.
+fn sample_with_parents(directory: &Path, from: &str, to: &str) -> Result<HostConfig, String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dpdk-config/host.yaml");
+    let mut text = std::fs::read_to_string(path).expect("the sample");
+    for key in ["parents:", "  - { name: site1", "certificate: /etc", "key: /etc", "authority: /etc"] {
+        assert_eq!(text.matches(&format!("# {key}")).count(), 1, "{key} must be there once, in a comment");
+        text = text.replace(&format!("# {key}"), key);
+    }
+    assert_eq!(text.matches(from).count(), 1, "the fragment {from:?} must be there once");
+    let text = text.replace(from, to).replace(": /etc/slr/", &format!(": {}/", directory.display()));
+    HostConfig::parse(&text, "h.yaml").map_err(|error| error.message.replace(&directory.display().to_string(), "DIR"))
+}
+
+#[test]
+fn sessions_with_parents_need_certificates_that_are_the_agents_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (directory, now, day) = (directory.path(), SystemTime::now(), Duration::from_secs(86_400));
+    init(directory, "test", now).expect("an authority");
+    for (name, level) in [("server1", 0), ("server2", 0), ("site", 1)] {
+        let offers = ["192.0.2.80/32", "2001:db8::/32"].map(|net| net.parse().expect("a prefix")).to_vec();
+        issue(directory, &Node { name: name.into(), level, offers }, now, day).expect("a certificate");
+    }
+    let same = "name: server1";
+    let config = sample_with_parents(directory, same, same).expect("the sample is good");
+    assert_eq!((config.parents[0].name.as_str(), config.parents[0].address.port()), ("site1", 9478));
+    assert_eq!(config.credentials.as_ref().map(|of| of.identity.level), Some(0));
+    let summary = config.summary().to_string();
+    for words in [
+        "sessions with parents: site1 at 10.255.0.1:9478\n",
+        "our certificate may offer 192.0.2.80, 2001:db8::/32\n",
+        "and not 192.0.2.53, which parents will refuse\n",
+        "load     every 1s, capacity 100; a stop waits up to 60s",
+    ] {
+        assert!(summary.contains(words), "{words} is not in:\n{summary}");
+    }
+    for (from, to, expected) in [
+        (
+            "name: server1",
+            "name: server9",
+            "the certificate is of node \"server1\", level 0, but the agent is \"server9\", level 0; make one for it: slrctl ca issue server9 --level 0",
+        ),
+        (
+            "server1.pem",
+            "server2.pem",
+            "key \"DIR/server1.key\" does not belong to certificate \"DIR/server2.pem\"; give the one made with it",
+        ),
+        ("name: site1,", "name: server1,", "parent \"server1\" is the agent itself; write the name of a router"),
+        (
+            "ca.pem",
+            "nothing.pem",
+            "authority \"DIR/nothing.pem\" cannot be read: No such file or directory (os error 2); give the path of a PEM file: authority: /etc/slr/ca.pem",
+        ),
+    ] {
+        assert_eq!(sample_with_parents(directory, from, to).map(|_| ()), Err(expected.to_owned()), "{from} -> {to}");
     }
 }
 

@@ -8,11 +8,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use slr::control::session::child::{self, ChildEnd, Stage, hello};
+use slr::agent::load::Sample;
+use slr::agent::parents::Upward;
+use slr::agent::report::{HostReport, Report};
+use slr::config::host::HostConfig;
+use slr::control::session::child::{self, ChildEnd, hello};
+use slr::control::session::parents::Parents;
 use slr::control::session::{Carrier, Happening};
 use slr::control::wire::{Load, Record, State};
 use slr::service::filter::Filter;
@@ -155,41 +160,28 @@ impl Agent {
                 let mut tls = Tls::new(&credentials, None).expect("TLS");
                 let now = || slr::clock::Instant::ZERO + start.elapsed();
                 let hello = hello(credentials.identity.name.clone(), credentials.identity.level);
-                let mut end = ChildEnd::new(now(), hello, parent, 7);
-                let (mut session, mut records, mut leaves) = (None, Vec::new(), false);
-                while end.stage() != Stage::Left || leaves {
-                    let mut outputs = end.handle(now(), child::Input::Tick);
+                let mut parents: Parents<SocketAddr> =
+                    [(ChildEnd::new(now(), hello, parent, 7), to)].into_iter().collect();
+                let mut records = Vec::new();
+                loop {
+                    let mut lines = Vec::new();
+                    parents.handle(now(), &child::Input::Tick, &mut tls, &mut lines);
                     match orders.try_recv() {
                         Ok(Some(new)) => records = new,
                         Ok(None) => {
-                            leaves = true;
-                            outputs.extend(end.handle(now(), child::Input::Leave("maintenance")));
+                            parents.handle(now(), &child::Input::Leave("maintenance"), &mut tls, &mut lines);
                         }
-                        Err(std::sync::mpsc::TryRecvError::Disconnected) => break,
-                        Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                        Err(TryRecvError::Disconnected) => break,
+                        Err(TryRecvError::Empty) => {}
                     }
                     while let Some(happening) = tls.poll() {
-                        outputs.extend(match &happening {
-                            Happening::Opened(_, identity) => end.handle(now(), child::Input::Opened(identity.clone())),
-                            Happening::Received(_, bytes) => end.handle(now(), child::Input::Received(bytes)),
-                            Happening::Closed(_, why) | Happening::Rejected(why) => {
-                                let _ = tell.send(why.clone());
-                                end.handle(now(), child::Input::Closed(why))
-                            }
-                        });
-                    }
-                    if end.wants_report() {
-                        outputs.extend(end.handle(now(), child::Input::Report(records.clone())));
-                    }
-                    for output in outputs {
-                        match output {
-                            child::Output::Connect => session = Some(tls.connect(&to)),
-                            child::Output::Send(bytes) => session.iter().for_each(|id| tls.send(*id, bytes.clone())),
-                            child::Output::Close => session.take().iter().for_each(|id| tls.close(*id)),
-                            child::Output::Told(line) => drop(tell.send(line)),
-                            child::Output::Report => {}
+                        if let Happening::Closed(_, why) = &happening {
+                            lines.push(why.clone());
                         }
+                        parents.take_in(now(), happening, &mut tls, &mut lines);
                     }
+                    parents.report(now(), || records.clone(), &mut tls, &mut lines);
+                    lines.into_iter().for_each(|line| drop(tell.send(line)));
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             });
@@ -215,6 +207,46 @@ impl Agent {
             }
         }
     }
+}
+
+/// What a real agent's report says of its only virtual host.
+fn report(draining: bool) -> Report {
+    let host = HostReport {
+        name: "web".into(),
+        prefixes: ["192.0.2.80/32".parse().expect("a prefix")].into(),
+        services: [Filter { protocol: Some(6), ports: 80..=80 }].into(),
+        failure: None,
+        sample: Sample { load: 0.5, ..Sample::default() },
+        application: None,
+        traffic: Default::default(),
+    };
+    Report { draining, virtual_hosts: vec![host] }
+}
+
+/// A real agent's sessions, until `orders` ends; an order is to drain. Says when it is drained.
+fn drive(config: &HostConfig, orders: &Receiver<()>, drained: &Sender<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut upward = Upward::new(config, 7).expect("TLS");
+        let (mut draining, mut told) = (false, false);
+        loop {
+            let _ = tokio::time::timeout(Duration::from_millis(20), upward.due()).await;
+            upward.pass(&report(draining));
+            match orders.try_recv() {
+                Ok(()) => {
+                    draining = true;
+                    upward.drain(&report(draining));
+                }
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {}
+            }
+            if draining && !told && upward.is_drained() {
+                told = true;
+                drained.send(()).expect("a test");
+            }
+        }
+        upward.leave().await;
+    });
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -326,6 +358,55 @@ virtual_hosts:
     system.says("child site1 has left: it stops");
     assert!(site.process.wait().expect("an end").success());
     system.wait("children", load(0), &serde_json::json!(["silent", null, null, null]));
+}
+
+#[test]
+fn an_agent_speaks_with_all_of_its_parents_though_one_is_dead_and_leaves_when_all_know() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, now) = (directory.path(), SystemTime::now());
+    authority::init(path, "test", now).expect("an authority");
+    issue(path, "server1", 0, &["192.0.2.80/32"], DAY, now);
+    let parents = ["site1", "site2", "dead"].map(|name| (name, free()));
+    let routers = parents.map(|(name, at)| {
+        issue(path, name, 1, &["192.0.2.0/24"], DAY, now);
+        let rest = format!(
+            r#"
+  listen: "{at}"
+router: {{ name: {name}, tunnel_addresses: [10.9.0.254] }}
+children: [{{ name: server1, address: 10.9.0.1, register: required }}]
+virtual_hosts: [{{ name: web, addresses: [192.0.2.80], services: [tcp/80], table_size: 251, children: [server1] }}]
+"#
+        );
+        (name != "dead").then(|| Router::start(path, name, &rest))
+    });
+    let list = parents.map(|(name, at)| format!("{{ name: {name}, address: \"{at}\" }}")).join(", ");
+    let files = ["server1.pem", "server1.key", "ca.pem"].map(|name| path.join(name).display().to_string());
+    let text = format!(
+        "agent: {{ name: server1, tunnel_addresses: [10.9.0.1] }}\ninterfaces: [eth0]\nrouters: [10.9.0.254]\n\
+         parents: [{list}]\nvirtual_hosts: [{{ name: web, addresses: [192.0.2.80], services: [tcp/80] }}]\n\
+         load: {{ capacity: 250 }}\n\
+         control: {{ certificate: \"{}\", key: \"{}\", authority: \"{}\" }}\n",
+        files[0], files[1], files[2]
+    );
+    let config = HostConfig::parse(&text, "h.yaml").unwrap_or_else(|error| panic!("{error}"));
+    let ((order, orders), (tell, drained)) = (channel(), channel());
+    let agent = std::thread::spawn(move || drive(&config, &orders, &tell));
+
+    let living = || routers.iter().flatten();
+    for router in living() {
+        router.wait("children", load(0), &serde_json::json!(["connected", "serving", 0.5, 250]));
+        router.wait("services", shares, &serde_json::json!([1.0]));
+    }
+    order.send(()).expect("an agent");
+    drained.recv_timeout(PATIENCE).expect("both have heard it");
+    for router in living() {
+        // What an agent goes by is so already.
+        assert_eq!(load(0)(&router.json("children")), serde_json::json!(["connected", "draining", 0.5, 250]));
+        router.wait("services", shares, &serde_json::json!([0.0]));
+    }
+    drop(order);
+    agent.join().expect("an end");
+    living().for_each(|router| drop(router.says("child server1 has left: it stops")));
 }
 
 #[test]

@@ -40,6 +40,8 @@ make_network() {
     link client eth0 gateway client 1500
     link gateway vips router clients 1500
     make_switch switch
+    ip -n "$NAME-switch" link add br1 up type bridge mcast_snooping 0
+    manage router 1
     link router servers switch router "$FABRIC_MTU"
     link gateway fabric switch gateway "$FABRIC_MTU"
     ip -n "$NAME-switch" link set router master br0
@@ -91,6 +93,14 @@ make_server() {
     ip -n "$NAME-$2" link set "$node" master br0
     address "$node" eth0 "$3" $((10 + $1))
     route "$node" default "$3" 254
+    manage "$node" $((10 + $1))
+}
+
+# manage NODE HOST: joins a node to the network of the sessions.
+manage() {
+    link "$1" management switch "m-$1" 1500
+    ip -n "$NAME-switch" link set "m-$1" master br1
+    ip -n "$NAME-$1" address add "10.255.0.$2/24" dev management
 }
 
 # link NODE INTERFACE NODE INTERFACE MTU
@@ -126,6 +136,7 @@ take_down() {
         done
         ip netns del "$namespace" || true
     done
+    remove_groups
     if [[ -L $DIR/www ]]; then rm -rf "$(readlink "$DIR/www")"; fi
     rm -rf "$DIR"
     rmdir /run/slr-lab 2>/dev/null || true

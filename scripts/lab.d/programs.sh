@@ -7,8 +7,44 @@ METRICS=http://127.0.0.1:9477/metrics
 start() {
     local node=$1 log=$DIR/$2.log
     shift 2
-    (exec ip netns exec "$NAME-$node" setsid "$@" >>"$log" 2>&1 </dev/null) &
+    (join_group "$node" && exec ip netns exec "$NAME-$node" setsid "$@" >>"$log" 2>&1 </dev/null) &
 }
+
+# The lab's control group, where such can be made (version 2, mounted beside version 1 or alone).
+group() {
+    local root
+    root=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
+    if [[ -n $root && -w $root/cgroup.procs ]]; then printf '%s/slr-lab-%s' "$root" "$NAME"; fi
+}
+
+# A control group for each server, seen in namespaces at $DIR/groups: /sys is another one there.
+make_groups() {
+    local server group
+    group=$(group)
+    if [[ -z $group ]]; then return; fi
+    for ((server = 1; server <= SERVERS; server++)); do mkdir -p "$group/server$server"; done
+    mkdir "$DIR/groups"
+    mount --bind "$group" "$DIR/groups"
+}
+
+# join_group NODE: what this process becomes counts for the node's load.
+join_group() { if [[ -e $DIR/groups/$1 ]]; then echo "$BASHPID" >"$DIR/groups/$1/cgroup.procs"; fi; }
+
+remove_groups() {
+    local group
+    if mountpoint -q "$DIR/groups"; then umount "$DIR/groups"; fi
+    group=$(group)
+    if [[ -n $group && -e $group ]]; then find "$group" -depth -type d -exec rmdir {} + || true; fi
+}
+
+# issue NODE LEVEL: a certificate from the lab's own authority, which is made with the first one.
+issue() {
+    [[ -e $DIR/ca ]] || "$SLRCTL" ca init --directory "$DIR/ca" --name "lab $NAME" >/dev/null
+    "$SLRCTL" ca issue "$1" --level "$2" --offer "$VIP/32" --offer "$VIP6/128" --directory "$DIR/ca" >/dev/null
+}
+
+# proof NODE: the keys of its configuration by which it shows who it is.
+proof() { printf 'certificate: %s.pem, key: %s.key, authority: %s/ca.pem' "$DIR/ca/$1" "$DIR/ca/$1" "$DIR/ca"; }
 
 find_slrd() {
     local build newest=''
@@ -26,7 +62,8 @@ find_slrd() {
     fi
     [[ -x $SLRD ]] || die 2 "$SLRD is no program"
     AGENT=$(dirname "$SLRD")/slr-host
-    [[ -x $AGENT ]] || die 2 "there is no slr-host beside $SLRD; build it with cargo build --bins"
+    SLRCTL=$(dirname "$SLRD")/slrctl
+    [[ -x $AGENT && -x $SLRCTL ]] || die 2 "slr-host or slrctl is not beside $SLRD; build it with cargo build --bins"
 }
 
 # Files of pseudo-random bytes, alike in every lab. On the disk, because /run is memory on most machines.
@@ -44,6 +81,7 @@ make_files() {
 
 start_servers() {
     local server
+    make_groups
     for ((server = 1; server <= SERVERS; server++)); do
         mkdir "$DIR/server$server"
         start_agent "$server"
@@ -61,6 +99,7 @@ start_servers() {
 # start_agent NUMBER: slr-host.
 start_agent() {
     local node=server$1
+    issue "$node" 0
     agent_configuration "$1" >"$DIR/$node/agent.yaml"
     start "$node" "$node-agent" "$AGENT" --config "$DIR/$node/agent.yaml"
     echo $! >"$DIR/$node/agent.pid"
@@ -87,10 +126,12 @@ decapsulation: $WAY
 tunnels: [$(tunnel)]
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
+parents: [{ name: $NAME, address: 10.255.0.1:9478 }]
 drain: { timeout: ${DRAIN}s }
-control: { socket: $DIR/server$1/agent.sock }
+control: { socket: $DIR/server$1/agent.sock, $(proof "server$1") }
 state: $DIR/server$1/state
 END
+    if [[ -e $DIR/groups ]]; then printf 'load: { cgroup: %s/groups/server%d }\n' "$DIR" "$1"; fi
 }
 
 # The kind of tunnel, as configurations name it.
@@ -146,6 +187,7 @@ END
 }
 
 start_router() {
+    issue "$NAME" site
     configuration >"$DIR/slrd.yaml"
     dirname "$SLRD" >"$DIR/programs"
     start router slrd "$SLRD" --config "$DIR/slrd.yaml"
@@ -153,6 +195,9 @@ start_router() {
     echo $ROUTER >"$DIR/slrd.pid"
     until_true 30 slrd router_forwards
     kill -0 "$ROUTER" 2>/dev/null || die 1 "slrd did not start: $(tail -n 1 "$DIR/slrd.log")"
+}
+
+until_served() {
     until_true 20 "http://$VIP/" on client curl -sf --max-time 1 -o /dev/null "http://$VIP/"
     until_true 20 "http://[$VIP6]/" on client curl -sf --max-time 1 -o /dev/null "http://[$VIP6]/"
 }
@@ -200,10 +245,11 @@ END
     for ((server = 1; server <= SERVERS; server++)); do
         names+="${names:+, }server$server"
         if ((server % 2)); then
-            printf '  - { name: server%d, address: 10.0.%d.%d, tunnel: %s }\n' "$server" $net $((10 + server)) "$(tunnel)"
+            printf '  - { name: server%d, address: 10.0.%d.%d, tunnel: %s, register: required }\n' \
+                "$server" $net $((10 + server)) "$(tunnel)"
         else
-            printf '  - { name: server%d, address: "2001:db8:%d::%d", tunnel: %s }\n' "$server" $net $((10 + server)) \
-                "$(tunnel)"
+            printf '  - { name: server%d, address: "2001:db8:%d::%d", tunnel: %s, register: required }\n' \
+                "$server" $net $((10 + server)) "$(tunnel)"
         fi
     done
     cat <<END
@@ -211,10 +257,14 @@ virtual_hosts:
   - name: web
     addresses: [$VIP, "$VIP6"]
     services: [any]
+    selection: $SELECTION
     children: [$names]
     health: { http: { path: /, expect: 200 } }
+END
+    if [[ $SELECTION != consistent_hash ]]; then printf '    cost_function: "%s"\n' "$COST"; fi
+    cat <<END
 metrics: { listen: ${METRICS:7:14} }
-control: { socket: $DIR/slrd.sock }
+control: { socket: $DIR/slrd.sock, listen: 10.255.0.1:9478, $(proof "$NAME") }
 END
 }
 

@@ -76,22 +76,23 @@ impl Checks {
         due.map_or(LONG, Duration::from_nanos)
     }
 
-    /// Does what is due.
-    pub fn tick(&mut self, commands: &Commands) {
-        self.handle(Input::Tick, commands);
+    /// Does what is due. Whether it has found that a service fails or works again; so do the next two.
+    pub fn tick(&mut self, commands: &Commands) -> bool {
+        self.handle(Input::Tick, commands)
     }
 
     /// Takes in that a program has ended.
-    pub fn done(&mut self, (run, result): Done, commands: &Commands) {
-        self.handle(Input::CommandDone(run, result), commands);
+    pub fn done(&mut self, (run, result): Done, commands: &Commands) -> bool {
+        self.handle(Input::CommandDone(run, result), commands)
     }
 
     /// Takes in a packet that has come back.
-    pub fn receive(&mut self, packet: &[u8], commands: &Commands) {
-        self.handle(Input::Packet(packet), commands);
+    pub fn receive(&mut self, packet: &[u8], commands: &Commands) -> bool {
+        self.handle(Input::Packet(packet), commands)
     }
 
-    fn handle(&mut self, input: Input<'_>, commands: &Commands) {
+    fn handle(&mut self, input: Input<'_>, commands: &Commands) -> bool {
+        let mut changed = false;
         for output in self.health.handle(self.now(), input) {
             match output {
                 Output::Send { packet, .. } => {
@@ -101,6 +102,7 @@ impl Checks {
                 Output::Run(command) => commands.start(command),
                 Output::Changed(change) => {
                     eprintln!("slr-host: {change}");
+                    changed = true;
                     let Some(name) = self.names.iter().find(|name| ***name == *change.virtual_host) else { continue };
                     match change.failure {
                         Some(failure) => self.failures.insert(name.clone(), failure.to_string().into()),
@@ -109,6 +111,7 @@ impl Checks {
                 }
             }
         }
+        changed
     }
 }
 

@@ -4,11 +4,13 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::decapsulate::Decapsulator;
 use super::outcome::Outcome;
+use super::parents::Sessions;
 use super::report::{HostReport, Report};
 use crate::metrics::collector::{Sample, family};
+use crate::metrics::sessions;
 
 /// Every metric family that has a sample now.
-pub fn gather(decapsulator: &Decapsulator, report: &Report) -> Vec<MetricFamily> {
+pub fn gather(decapsulator: &Decapsulator, report: &Report, parents: &Sessions) -> Vec<MetricFamily> {
     use MetricType::{COUNTER, GAUGE};
     let outcomes = |label: &'static str, wanted: fn(Outcome) -> bool| -> Vec<Sample> {
         let of = Outcome::ALL.iter().copied().filter(|of| wanted(*of));
@@ -113,5 +115,6 @@ pub fn gather(decapsulator: &Decapsulator, report: &Report) -> Vec<MetricFamily>
         .into_iter()
         .filter(|(_, _, _, samples)| !samples.is_empty())
         .map(|(name, help, kind, samples)| family(name, help, kind, samples))
+        .chain(sessions::parents("slr_host", &parents.parents, parents.not_after))
         .collect()
 }

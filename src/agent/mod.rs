@@ -5,14 +5,14 @@
 //!                              └ fragments ─► tun ─┘                    │
 //!   changes: addresses, settings, routes; undone at the end             │ straight to the client
 //!   checks:  each service, in packets through the TUN device            ▼
-//!   load:    samples ──► Report ──► whoever tells the routers above, metrics, slrctl --agent
+//!   load:    samples ──► Report ──► parents: sessions with the routers above; metrics, slrctl --agent
 //! ```
 //!
 //! - [`changes`]: what is changed in the system, and how it is undone, after a crash by the next start.
 //! - [`decapsulate`]: which way of taking tunnels off is used, and why; [`ebpf`] and [`tun`] are the ways.
 //! - [`mtu`]: what must be announced so that packets fit into tunnels.
 //! - [`load`]: how loaded each virtual host is; [`checks`]: whether it works at all.
-//! - [`report`]: what comes of that, for whoever passes it on.
+//! - [`report`]: what comes of that, for whoever passes it on; [`parents`]: the routers above are told.
 //! - [`service`]: all of it together, from start to end.
 
 pub mod changes;
@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod mtu;
 pub mod netlink;
 pub mod outcome;
+pub mod parents;
 pub mod prefixes;
 pub mod report;
 pub mod service;

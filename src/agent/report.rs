@@ -1,15 +1,19 @@
 //! What the agent has found out, for whoever passes it on: to the routers above, to metrics, to people.
 //!
 //! The agent publishes a [`Report`] each interval and whenever it starts to drain; [`watch::Receiver`]s always find the
-//! newest. The state-update protocol is to be one of these: each report is one update, and `draining` its drain.
+//! newest.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use super::checks::Checks;
 use super::load::Sample;
 use super::outcome::Traffic;
+use crate::control::wire::{Load, Record, State};
+use crate::service::filter::Filter;
 
 /// How the host is.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +31,8 @@ pub struct HostReport {
     pub name: Arc<str>,
     /// Its addresses and subnets.
     pub prefixes: Arc<[IpNet]>,
+    /// Its protocols and ports.
+    pub services: Arc<[Filter]>,
     /// Why it does not work, as its checks say; `None`: it does.
     pub failure: Option<Arc<str>>,
     /// What was measured.
@@ -38,18 +44,31 @@ pub struct HostReport {
 }
 
 impl Report {
-    /// What a router above is to be told: each subnet with its load, infinite where nothing is to come. Sorted by subnet; a
-    /// subnet of several virtual hosts has the load of the busiest.
-    pub fn loads(&self) -> Vec<(IpNet, f64)> {
-        let mut loads: Vec<(IpNet, f64)> = Vec::new();
-        for host in &self.virtual_hosts {
-            let refuses = self.draining || host.failure.is_some();
-            let load = if refuses { f64::INFINITY } else { host.sample.load };
-            loads.extend(host.prefixes.iter().map(|net| (*net, load)));
+    /// The same, with what the checks say now.
+    pub fn take_in(&mut self, checks: &Checks) {
+        self.virtual_hosts.iter_mut().for_each(|host| host.failure = checks.failure(&host.name));
+    }
+
+    /// What a router above is to be told: each subnet with each service. Where several virtual hosts have the same, the one
+    /// speaks for all that is in the worst state, and then the busiest.
+    pub fn records(&self, capacity: u32) -> Vec<Record> {
+        let mut records = Vec::new();
+        for HostReport { prefixes, services, failure, sample, .. } in &self.virtual_hosts {
+            let state = match failure {
+                Some(_) => State::Down,
+                None if self.draining => State::Draining,
+                None => State::Serving,
+            };
+            let load = Load::from_ratio(sample.load);
+            for prefix in prefixes.iter().copied() {
+                let record = |service: &Filter| Record { prefix, service: service.clone(), state, load, capacity };
+                records.extend(services.iter().map(record));
+            }
         }
-        loads.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.total_cmp(&one.1)));
-        loads.dedup_by_key(|(net, _)| *net);
-        loads
+        let what = |of: &Record| (of.prefix, of.service.protocol, *of.service.ports.start(), *of.service.ports.end());
+        records.sort_by_key(|of| (what(of), Reverse((of.state as u8, of.load))));
+        records.dedup_by_key(|of| what(of));
+        records
     }
 }
 
@@ -62,10 +81,13 @@ pub fn channel() -> (watch::Sender<Arc<Report>>, watch::Receiver<Arc<Report>>) {
 mod tests {
     use super::*;
 
-    fn host(name: &str, prefixes: &[&str], load: f64, failure: Option<&str>) -> HostReport {
+    const TCP: u8 = 6;
+
+    fn host(name: &str, prefixes: &[&str], port: u16, load: f64, failure: Option<&str>) -> HostReport {
         HostReport {
             name: name.into(),
             prefixes: prefixes.iter().map(|net| net.parse().expect("a prefix")).collect(),
+            services: [Filter { protocol: Some(TCP), ports: port..=port }].into(),
             failure: failure.map(Into::into),
             sample: Sample { load, ..Sample::default() },
             application: None,
@@ -74,16 +96,26 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_has_the_load_of_the_busiest_and_none_where_nothing_is_to_come() {
-        let web = || host("web", &["192.0.2.80/32", "2001:db8::/64"], 0.25, None);
-        let mail = |failure| host("mail", &["192.0.2.80/32"], 0.5, failure);
-        let loads = |draining, hosts| Report { draining, virtual_hosts: hosts }.loads();
-        let of = |v4: f64, v6: f64| {
-            vec![("192.0.2.80/32".parse().expect("a prefix"), v4), ("2001:db8::/64".parse().expect("a prefix"), v6)]
+    fn each_subnet_and_service_is_told_once_and_by_the_virtual_host_that_can_do_least() {
+        use State::{Down, Draining, Serving};
+        let (v4, v6) = ("192.0.2.80/32", "2001:db8::/64");
+        let web = || host("web", &[v4, v6], 80, 0.25, None);
+        let same = |failure| host("same", &[v4], 80, 0.5, failure);
+        let mail = || host("mail", &[v4], 25, f64::INFINITY, None);
+        let told = |draining, hosts| {
+            let records = Report { draining, virtual_hosts: hosts }.records(300);
+            assert!(records.iter().all(|of| of.capacity == 300 && of.service.protocol == Some(TCP)));
+            let row = |of: &Record| (of.prefix.to_string(), *of.service.ports.start(), of.state, of.load.0);
+            records.iter().map(row).collect::<Vec<_>>()
         };
-        assert_eq!(loads(false, vec![web(), mail(None)]), of(0.5, 0.25));
-        assert_eq!(loads(false, vec![mail(None), web()]), of(0.5, 0.25));
-        assert_eq!(loads(false, vec![web(), mail(Some("refused"))]), of(f64::INFINITY, 0.25));
-        assert_eq!(loads(true, vec![web()]), of(f64::INFINITY, f64::INFINITY));
+        let row = |net: &str, port, state, load| (net.to_owned(), port, state, load);
+        let both = |load, state| vec![row(v4, 80, state, load), row(v6, 80, Serving, 250_000)];
+        assert_eq!(told(false, vec![web(), same(None)]), both(500_000, Serving));
+        assert_eq!(told(false, vec![same(None), web()]), both(500_000, Serving));
+        assert_eq!(told(false, vec![web(), same(Some("refused"))]), both(500_000, Down));
+        let rows = vec![row(v4, 25, Serving, u32::MAX), row(v4, 80, Serving, 250_000), row(v6, 80, Serving, 250_000)];
+        assert_eq!(told(false, vec![web(), mail()]), rows);
+        let rows = vec![row(v4, 80, Down, 500_000), row(v6, 80, Draining, 250_000)];
+        assert_eq!(told(true, vec![web(), same(Some("refused"))]), rows);
     }
 }

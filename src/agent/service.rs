@@ -3,7 +3,8 @@
 //! ```text
 //! clean up after a crash ─► addresses, settings ─► decapsulation ─► MSS ─► serve: sample, check, report, answer
 //!                                                                            │ SIGTERM
-//!      all undone ◄── decapsulation ends ◄── no connection is left, or the time is over ◄── draining is reported
+//!   all undone ◄── goodbye ◄── no connection is left ◄── no parent sends new flows ◄── draining is reported
+//!                      ◄────────────────── or the time is over
 //! ```
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -26,6 +27,7 @@ use super::load::{Known, Sampler};
 use super::mtu::Room;
 use super::netlink::Netlink;
 use super::outcome::Traffic;
+use super::parents::Upward;
 use super::prefixes::Prefixes;
 use super::report::{HostReport, Report, channel};
 use super::{metrics, status};
@@ -33,6 +35,8 @@ use crate::commands::Commands;
 use crate::config::host::{HostConfig, HostedService};
 use crate::ctl::socket::{Listener, SocketError};
 use crate::metrics::server;
+use crate::service::filter::Filter;
+use crate::transport::tls::TlsError;
 
 /// Requests that wait for their answers at most.
 const ASKED: usize = 16;
@@ -71,6 +75,9 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// Sessions with parents.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Something else of the system.
     #[error("cannot {what}: {source}")]
     System {
@@ -108,7 +115,14 @@ struct Hosts {
     prefixes: Arc<Prefixes>,
     /// Numbers of each virtual host's prefixes.
     numbers: Vec<Vec<usize>>,
-    names: Vec<(Arc<str>, Arc<[IpNet]>)>,
+    named: Vec<Named>,
+}
+
+/// What each report says anew of a virtual host.
+struct Named {
+    name: Arc<str>,
+    prefixes: Arc<[IpNet]>,
+    services: Arc<[Filter]>,
 }
 
 async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentError> {
@@ -116,13 +130,21 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
     let (prefixes, numbers) = Prefixes::new(&config.virtual_hosts);
-    let names = config.virtual_hosts.iter().map(|host| (host.name.as_str().into(), host.addresses.as_slice().into()));
-    let hosts = Hosts { prefixes: Arc::new(prefixes), numbers, names: names.collect() };
+    let named = config.virtual_hosts.iter().map(|host| Named {
+        name: host.name.as_str().into(),
+        prefixes: host.addresses.as_slice().into(),
+        services: host.services.as_slice().into(),
+    });
+    let hosts = Hosts { prefixes: Arc::new(prefixes), numbers, named: named.collect() };
 
     let room = room(config)?;
     if let Some(warning) = room.warning() {
         eprintln!("slr-host: {warning}");
     }
+    let seed = std::collections::hash_map::RandomState::new();
+    let seed = std::hash::BuildHasher::hash_one(&seed, &config.name);
+    let mut upward = Upward::new(config, seed)?;
+    let sessions = upward.look();
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let metrics_listener = metrics_listener(config).await?;
 
@@ -153,11 +175,11 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
         let address = listener.local_addr().map_err(system("tell the address of the metrics"))?;
         eprintln!("slr-host: metrics at http://{address}/metrics");
         let (decapsulator, newest) = (decapsulator.clone(), newest.clone());
-        tokio::spawn(server::serve(listener, move || metrics::gather(&decapsulator, &newest.borrow())));
+        let sessions = upward.look();
+        let gather = move || metrics::gather(&decapsulator, &newest.borrow(), &sessions.load());
+        tokio::spawn(server::serve(listener, gather));
     }
 
-    let seed = std::collections::hash_map::RandomState::new();
-    let seed = std::hash::BuildHasher::hash_one(&seed, &config.name);
     let mut checks =
         Checks::new(config, decapsulator.device.clone(), seed).map_err(system("have answers to checks come back"))?;
     let (commands, mut done) = Commands::new();
@@ -165,20 +187,15 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     let mut tick = tokio::time::interval(config.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut routes = tokio::time::interval_at(tokio::time::Instant::now() + ROUTES, ROUTES);
-    let mut draining: Option<Instant> = None;
+    let mut draining: Option<Draining> = None;
     eprintln!("slr-host: {} serves {} virtual hosts", config.name, config.virtual_hosts.len());
     loop {
+        let mut changed = false;
         tokio::select! {
             _ = tick.tick() => {
                 sampling.sample(config, &hosts, &decapsulator, &checks, draining.is_some(), &reports);
-                let over = |since: Instant| sampling.sockets.open() == 0 && since.elapsed() >= config.interval;
-                match draining {
-                    Some(since) if over(since) => return Ok(()),
-                    Some(since) if since.elapsed() >= config.drain => {
-                        eprintln!("slr-host: {} connections are cut off", sampling.sockets.open());
-                        return Ok(());
-                    }
-                    _ => {}
+                if draining.as_mut().is_some_and(|of| of.is_over(config, &upward, &sampling.sockets)) {
+                    break;
                 }
             }
             _ = routes.tick() => {
@@ -186,20 +203,67 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
                     eprintln!("slr-host: {error}");
                 }
             }
-            _ = terminate.recv() => match draining {
-                Some(_) => return Ok(()),
-                None => draining = Some(sampling.drain(config, &hosts, &decapsulator, &checks, &reports)),
-            },
-            _ = interrupt.recv() => match draining {
-                Some(_) => return Ok(()),
-                None => draining = Some(sampling.drain(config, &hosts, &decapsulator, &checks, &reports)),
-            },
-            _ = tokio::time::sleep(checks.pause()) => checks.tick(&commands),
-            Some(done) = done.recv() => checks.done(done, &commands),
-            Some(packet) = answers.recv() => checks.receive(&packet, &commands),
+            _ = stopped(&mut terminate, &mut interrupt) => {
+                if draining.is_some() {
+                    break;
+                }
+                sampling.sample(config, &hosts, &decapsulator, &checks, true, &reports);
+                eprintln!("slr-host: draining: {} connections, up to {:?}", sampling.sockets.open(), config.drain);
+                upward.drain(&newest.borrow());
+                let no_new_flows = config.parents.is_empty().then(Instant::now);
+                draining = Some(Draining { since: Instant::now(), no_new_flows });
+            }
+            () = tokio::time::sleep(checks.pause()) => changed = checks.tick(&commands),
+            Some(done) = done.recv() => changed = checks.done(done, &commands),
+            Some(packet) = answers.recv() => changed = checks.receive(&packet, &commands),
             Some((host, said)) = sampling.said.1.recv() => sampling.take_in(config, host, said),
-            Some(asked) = asked.recv() => status::answer(&facts, &decapsulator, &newest.borrow(), asked),
+            Some(asked) = asked.recv() => {
+                status::answer(&facts, &decapsulator, &newest.borrow(), &sessions.load(), asked);
+            }
+            () = upward.due() => upward.pass(&newest.borrow()),
         }
+        if changed {
+            reports.send_modify(|report| Arc::make_mut(report).take_in(&checks));
+            upward.hurry(&newest.borrow());
+        }
+    }
+    upward.leave().await;
+    Ok(())
+}
+
+/// Waits for either signal.
+async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// A stop that has begun.
+struct Draining {
+    since: Instant,
+    /// Since when no parent has given us new flows.
+    no_new_flows: Option<Instant>,
+}
+
+impl Draining {
+    /// Whether nothing is left to wait for, or there is no time left to wait.
+    fn is_over(&mut self, config: &HostConfig, upward: &Upward, sockets: &Sockets) -> bool {
+        if self.no_new_flows.is_none() && upward.is_drained() {
+            self.no_new_flows = Some(Instant::now());
+            eprintln!("slr-host: no parent sends new flows any more");
+        }
+        // What a parent has sent before it knew is on its way for a moment.
+        let settled = self.no_new_flows.is_some_and(|since| since.elapsed() >= config.interval);
+        if settled && sockets.open() == 0 {
+            return true;
+        }
+        let late = self.since.elapsed() >= config.drain;
+        if late {
+            let whose = if settled { "" } else { ", and a parent may still send new flows" };
+            eprintln!("slr-host: {} connections are cut off{whose}", sockets.open());
+        }
+        late
     }
 }
 
@@ -259,7 +323,7 @@ impl Sampling {
     fn new(config: &HostConfig, hosts: &Hosts) -> io::Result<Sampling> {
         let count = config.virtual_hosts.len();
         Ok(Sampling {
-            sampler: Sampler::default(),
+            sampler: Sampler::new(config.cgroup.clone()),
             sockets: Sockets::new(&config.virtual_hosts, &hosts.prefixes, &hosts.numbers)?,
             last: Instant::now(),
             application: vec![None; count],
@@ -267,20 +331,6 @@ impl Sampling {
             silent: vec![false; count],
             said: mpsc::unbounded_channel(),
         })
-    }
-
-    /// Begins to drain: says so at once.
-    fn drain(
-        &mut self,
-        config: &HostConfig,
-        hosts: &Hosts,
-        decapsulator: &Decapsulator,
-        checks: &Checks,
-        reports: &watch::Sender<Arc<Report>>,
-    ) -> Instant {
-        self.sample(config, hosts, decapsulator, checks, true, reports);
-        eprintln!("slr-host: draining: {} connections, up to {:?}", self.sockets.open(), config.drain);
-        Instant::now()
     }
 
     /// Takes a sample and reports it.
@@ -309,15 +359,15 @@ impl Sampling {
             .collect();
         let elapsed = std::mem::replace(&mut self.last, Instant::now()).elapsed();
         let samples = self.sampler.sample(&config.virtual_hosts, &known, &self.sockets, elapsed);
-        let virtual_hosts =
-            hosts.names.iter().zip(samples).zip(known).map(|(((name, prefixes), sample), known)| HostReport {
-                name: name.clone(),
-                prefixes: prefixes.clone(),
-                failure: checks.failure(name),
-                sample,
-                application: known.application,
-                traffic: known.traffic,
-            });
+        let virtual_hosts = hosts.named.iter().zip(samples).zip(known).map(|((of, sample), known)| HostReport {
+            name: of.name.clone(),
+            prefixes: of.prefixes.clone(),
+            services: of.services.clone(),
+            failure: checks.failure(&of.name),
+            sample,
+            application: known.application,
+            traffic: known.traffic,
+        });
         reports.send_replace(Arc::new(Report { draining, virtual_hosts: virtual_hosts.collect() }));
     }
 

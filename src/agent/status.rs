@@ -1,14 +1,16 @@
 //! What the agent answers over its control socket: how it is.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::decapsulate::Decapsulator;
 use super::outcome::Outcome;
+use super::parents::Sessions;
 use super::report::Report;
+use crate::clock::WallClock;
 use crate::config::show;
 use crate::ctl::request::Request;
-use crate::ctl::response::{AgentStatus, HostedRow};
+use crate::ctl::response::{AgentStatus, HostedRow, ParentRow};
 use crate::ctl::socket::Asked;
 
 /// What does not change while the agent runs.
@@ -25,14 +27,29 @@ pub struct Facts {
 }
 
 /// Answers what is asked.
-pub fn answer(facts: &Facts, decapsulator: &Decapsulator, report: &Report, Asked { request, to }: Asked) {
+pub fn answer(
+    facts: &Facts,
+    decapsulator: &Decapsulator,
+    report: &Report,
+    sessions: &Sessions,
+    Asked { request, to }: Asked,
+) {
     match request {
-        Request::Status => to.finish(Ok(status(facts, decapsulator, report))),
-        _ => to.finish(Err::<(), _>("a host agent answers `status` only; ask a router for the rest".into())),
+        Request::Status => to.finish(Ok(status(facts, decapsulator, report, sessions))),
+        Request::Parents => to.finish(Ok(rows(sessions))),
+        _ => {
+            let why = "a host agent answers `status` and `parents` only; ask a router for the rest";
+            to.finish(Err::<(), _>(why.into()));
+        }
     }
 }
 
-fn status(facts: &Facts, decapsulator: &Decapsulator, report: &Report) -> AgentStatus {
+fn rows(sessions: &Sessions) -> Vec<ParentRow> {
+    sessions.parents.iter().map(ParentRow::from).collect()
+}
+
+fn status(facts: &Facts, decapsulator: &Decapsulator, report: &Report, sessions: &Sessions) -> AgentStatus {
+    let now = WallClock::from(SystemTime::now()).0 as f64;
     let packets = Outcome::ALL.iter().map(|of| (of.label().to_owned(), decapsulator.outcome(*of)));
     let machine = report.virtual_hosts.first().map(|host| host.sample.inputs).unwrap_or_default();
     let row = |host: &super::report::HostReport| HostedRow {
@@ -61,5 +78,7 @@ fn status(facts: &Facts, decapsulator: &Decapsulator, report: &Report) -> AgentS
         memory: machine.memory,
         memory_pressure: machine.memory_pressure,
         virtual_hosts: report.virtual_hosts.iter().map(row).collect(),
+        parents: rows(sessions),
+        certificate_seconds: sessions.not_after.map(|end| (end.0 as f64 - now) / 1000.0),
     }
 }

@@ -33,7 +33,7 @@ struct Arguments {
     /// Control socket of the router, where more than one runs: /run/slr/NAME.sock; with --agent, of the host agent
     #[arg(long, global = true, value_name = "PATH", env = "SLRCTL_SOCKET")]
     socket: Option<PathBuf>,
-    /// Ask the host agent of this machine, which answers `status`
+    /// Ask the host agent of this machine, which answers `status` and `parents`
     #[arg(long, global = true)]
     agent: bool,
     /// Answer in JSON

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::hierarchy::view::ParentView;
 use crate::metrics::collector::PortStatistics;
 use crate::metrics::report::Report;
 
@@ -85,6 +86,10 @@ pub struct AgentStatus {
     pub memory_pressure: f64,
     /// What it serves.
     pub virtual_hosts: Vec<HostedRow>,
+    /// The routers above, and how the sessions with them are.
+    pub parents: Vec<ParentRow>,
+    /// Time until its certificate ends, where there is one.
+    pub certificate_seconds: Option<f64>,
 }
 
 /// A virtual host on its host.
@@ -267,6 +272,21 @@ pub struct ParentRow {
     pub attempts: u64,
     /// Why it did not take us, or a part of what we said.
     pub refusal: Option<String>,
+}
+
+impl From<&ParentView> for ParentRow {
+    fn from(view: &ParentView) -> ParentRow {
+        ParentRow {
+            name: view.name.clone(),
+            address: view.address,
+            state: view.stage.label().to_owned(),
+            round_trip_seconds: view.round_trip.map(|time| time.as_secs_f64()),
+            updates: view.counters.updates.get(),
+            acknowledged: view.counters.acknowledged.get(),
+            attempts: view.counters.attempts.get(),
+            refusal: view.refusal.clone(),
+        }
+    }
 }
 
 /// A next hop.

@@ -100,10 +100,7 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     text += &table.to_string();
-    if let Some(seconds) = status.certificate_seconds {
-        let left = if seconds > 0.0 { format!("ends in {}", time(seconds)) } else { "is over".into() };
-        text += &format!("\nour certificate {left}\n");
-    }
+    text += &certificate(status.certificate_seconds);
     if !dropped.is_empty() {
         let mut table = Table::new(&["dropped for", ">packets"]);
         for (reason, count) in dropped {
@@ -112,6 +109,14 @@ pub fn status(status: &Status) -> String {
         text += &format!("\n{table}");
     }
     text
+}
+
+fn certificate(seconds: Option<f64>) -> String {
+    match seconds {
+        Some(seconds) if seconds > 0.0 => format!("\nour certificate ends in {}\n", time(seconds)),
+        Some(_) => "\nour certificate is over\n".into(),
+        None => String::new(),
+    }
 }
 
 /// `slrctl --agent status`.
@@ -150,7 +155,11 @@ pub fn agent(status: &AgentStatus) -> String {
     for (outcome, count) in status.packets.iter().filter(|(_, count)| **count > 0) {
         table.row([outcome.clone(), count.to_string()]);
     }
-    text + &format!("\n{table}")
+    text += &format!("\n{table}");
+    if !status.parents.is_empty() {
+        text += &format!("\n{}", parents(&status.parents));
+    }
+    text + &certificate(status.certificate_seconds)
 }
 
 /// `slrctl ports`.

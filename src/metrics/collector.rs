@@ -350,12 +350,11 @@ impl ForwardCollector {
             ("slr_port_transmit_errors_total", "Packets that the port failed to send.", COUNTER, port(|p| p.tx_errors)),
             ("slr_port_up", "1 while the port's link is up.", GAUGE, port(|p| u64::from(p.link_up))),
         ];
-        let sessions = sessions::families(&self.sessions.load());
         families
             .into_iter()
-            .chain(sessions)
             .filter(|(_, _, _, samples)| !samples.is_empty())
             .map(|(name, help, kind, samples)| family(name, help, kind, samples))
+            .chain(sessions::families(&self.sessions.load()))
             .collect()
     }
 }

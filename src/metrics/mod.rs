@@ -3,4 +3,4 @@
 pub mod collector;
 pub mod report;
 pub mod server;
-mod sessions;
+pub mod sessions;

@@ -1,28 +1,23 @@
 //! Metric families of the sessions with children and parents.
 
-use prometheus::proto::MetricType;
+use prometheus::proto::{MetricFamily, MetricType};
 
-use super::collector::Sample;
+use super::collector::{Sample, family};
+use crate::clock::WallClock;
 use crate::control::hierarchy::View;
 use crate::control::hierarchy::view::{ChildView, ParentView, Said};
+use crate::control::session::child::ChildCounters;
 use crate::control::wire::{Reason, State};
 use crate::forward::counters::Counter;
 
-/// Name, help, type and samples.
-type Family = (&'static str, &'static str, MetricType, Vec<Sample>);
-
-/// Everything about the sessions; empty where there are none.
-pub(super) fn families(view: &View) -> Vec<Family> {
+/// Everything about the sessions of a router; empty where there are none.
+pub(super) fn families(view: &View) -> Vec<MetricFamily> {
     use MetricType::{COUNTER, GAUGE};
     let children = |value: &dyn Fn(&ChildView) -> Option<f64>| {
         let sample = |child: &ChildView| Some((vec![("child", child.name.clone())], value(child)?));
         view.children.iter().filter_map(sample).collect::<Vec<Sample>>()
     };
     let said = |value: &dyn Fn(&Said) -> Option<f64>| children(&|child| value(child.said.as_ref()?));
-    let parents = |value: &dyn Fn(&ParentView) -> f64| {
-        view.parents.iter().map(|parent| (vec![("parent", parent.name.clone())], value(parent))).collect()
-    };
-    let counted = |value: fn(&ParentView) -> &Counter| parents(&|parent| value(parent).get() as f64);
     let (mut load, mut capacity, mut serving) = (Vec::new(), Vec::new(), Vec::new());
     for child in &view.children {
         for (host, serves) in child.said.iter().flat_map(|said| &said.hosts) {
@@ -44,7 +39,7 @@ pub(super) fn families(view: &View) -> Vec<Family> {
             |reason: &Reason| (vec![("reason", reason.label().to_owned())], counters.refused(*reason).get() as f64);
         Reason::ALL.iter().map(sample)
     });
-    vec![
+    let families = [
         ("slr_child_connected", "1 while the child has a session.", GAUGE, children(&|c| Some(c.connected.into()))),
         (
             "slr_child_update_age_seconds",
@@ -89,33 +84,47 @@ pub(super) fn families(view: &View) -> Vec<Family> {
             of(&|counters| counters.expired.get()),
         ),
         ("slr_session_refusals_total", "Sessions refused or ended, by reason.", COUNTER, refusals.collect()),
-        ("slr_parent_connected", "1 while the parent is told how we are.", GAUGE, counted(|p| &p.counters.established)),
-        ("slr_parent_updates_total", "Updates sent to the parent.", COUNTER, counted(|p| &p.counters.updates)),
+    ];
+    families
+        .into_iter()
+        .filter(|(_, _, _, samples)| !samples.is_empty())
+        .map(|(name, help, kind, samples)| family(name, help, kind, samples))
+        .chain(parents("slr", &view.parents, view.not_after))
+        .collect()
+}
+
+/// The sessions of a node with its parents, and its own certificate; names start with `prefix`. Empty where there are none.
+pub fn parents(prefix: &str, parents: &[ParentView], not_after: Option<WallClock>) -> Vec<MetricFamily> {
+    use MetricType::{COUNTER, GAUGE};
+    let counted = |value: fn(&ChildCounters) -> &Counter| {
+        let sample =
+            |parent: &ParentView| (vec![("parent", parent.name.clone())], value(&parent.counters).get() as f64);
+        parents.iter().map(sample).collect::<Vec<Sample>>()
+    };
+    let end = not_after.map(|end| (Vec::new(), end.0 as f64 / 1000.0)).into_iter().collect();
+    let families = [
+        ("parent_connected", "1 while the parent is told how we are.", GAUGE, counted(|of| &of.established)),
+        ("parent_updates_total", "Updates sent to the parent.", COUNTER, counted(|of| &of.updates)),
         (
-            "slr_parent_acknowledged_total",
+            "parent_acknowledged_total",
             "Updates that the parent has acknowledged.",
             COUNTER,
-            counted(|p| &p.counters.acknowledged),
+            counted(|of| &of.acknowledged),
         ),
         (
-            "slr_parent_records_refused_total",
+            "parent_records_refused_total",
             "Virtual subnets that the parent has refused.",
             COUNTER,
-            counted(|p| &p.counters.records_refused),
+            counted(|of| &of.records_refused),
         ),
-        ("slr_parent_refusals_total", "Refusals by the parent.", COUNTER, counted(|p| &p.counters.refusals)),
-        (
-            "slr_parent_attempts_total",
-            "Connections to the parent that were tried.",
-            COUNTER,
-            counted(|p| &p.counters.attempts),
-        ),
-        ("slr_parent_bytes_total", "Bytes sent to the parent.", COUNTER, counted(|p| &p.counters.bytes)),
-        (
-            "slr_certificate_end_timestamp_seconds",
-            "When our own certificate ends.",
-            GAUGE,
-            own(view.not_after.map(|end| end.0 as f64 / 1000.0)),
-        ),
-    ]
+        ("parent_refusals_total", "Refusals by the parent.", COUNTER, counted(|of| &of.refusals)),
+        ("parent_attempts_total", "Connections to the parent that were tried.", COUNTER, counted(|of| &of.attempts)),
+        ("parent_bytes_total", "Bytes sent to the parent.", COUNTER, counted(|of| &of.bytes)),
+        ("certificate_end_timestamp_seconds", "When our own certificate ends.", GAUGE, end),
+    ];
+    families
+        .into_iter()
+        .filter(|(_, _, _, samples)| !samples.is_empty())
+        .map(|(name, help, kind, samples)| family(&format!("{prefix}_{name}"), help, kind, samples))
+        .collect()
 }

@@ -17,7 +17,8 @@ use crate::control::hierarchy::Hierarchy;
 use crate::control::random::Random;
 use crate::control::session::child::{self, ChildEnd, hello};
 use crate::control::session::parent::EXPIRY_INTERVALS;
-use crate::control::session::{Carrier, Happening, Identity, SessionId};
+use crate::control::session::parents::Parents;
+use crate::control::session::{Carrier, Identity};
 use crate::control::wire::{Load, Record, State};
 use crate::service::filter::Filter;
 use crate::service::maglev::ClusterHash;
@@ -58,9 +59,7 @@ struct Router {
 
 struct Server {
     node: NodeId,
-    end: ChildEnd,
-    parent: SocketAddr,
-    session: Option<SessionId>,
+    parents: Parents<SocketAddr>,
     flows: u32,
 }
 
@@ -194,7 +193,7 @@ impl World {
         let node = self.network.add(World::identity(name, 0), None);
         let end = ChildEnd::new(Instant::ZERO, hello(name.to_owned(), 0), parent.to_owned(), self.random.next());
         let parent = address(self.names[parent].0);
-        let server = Server { node, end, parent, session: None, flows: 0 };
+        let server = Server { node, parents: [(end, parent)].into_iter().collect(), flows: 0 };
         self.nodes.push(Node::Server(Box::new(server)));
         self.names.insert(name.to_owned(), node);
     }
@@ -409,49 +408,25 @@ impl Server {
         if network.dead.contains(&self.node) {
             return;
         }
-        let due = self.end.next_deadline().is_some_and(|deadline| deadline <= now);
+        let due = self.parents.next_deadline().is_some_and(|deadline| deadline <= now);
         if !due && !network.has_arrived(self.node) {
             return;
         }
         let mut carrier = network.at(self.node);
-        let mut outputs = Vec::new();
+        // Nobody reads the logs of so many.
+        let mut told = Vec::new();
         while let Some(happening) = carrier.poll() {
-            let (id, input) = match &happening {
-                Happening::Opened(id, identity) => (*id, child::Input::Opened(identity.clone())),
-                Happening::Received(id, bytes) => (*id, child::Input::Received(bytes)),
-                Happening::Closed(id, why) => (*id, child::Input::Closed(why)),
-                Happening::Rejected(_) => continue,
-            };
             // Of a session that was given up, something may still be on its way.
-            if Some(id) == self.session {
-                outputs.extend(self.end.handle(now, input));
-            }
-            self.perform(&mut outputs, &mut carrier);
+            self.parents.take_in(now, happening, &mut carrier, &mut told);
         }
-        outputs.extend(self.end.handle(now, child::Input::Tick));
-        if self.end.wants_report() {
-            let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
-            let record = |prefix: &str| {
-                let prefix = prefix.parse().expect("a constant prefix");
-                Record { prefix, service: Filter::ANY, state: State::Serving, load, capacity }
-            };
-            let mut records = vec![record(VIRTUAL_HOST)];
-            if self.node.0.is_multiple_of(ROGUES) {
-                records.push(record(FOREIGN));
-            }
-            outputs.extend(self.end.handle(now, child::Input::Report(records)));
-        }
-        self.perform(&mut outputs, &mut carrier);
-    }
-
-    fn perform(&mut self, outputs: &mut Vec<child::Output>, carrier: &mut impl Carrier<Address = SocketAddr>) {
-        for output in outputs.drain(..) {
-            match output {
-                child::Output::Connect => self.session = Some(carrier.connect(&self.parent)),
-                child::Output::Send(bytes) => self.session.iter().for_each(|id| carrier.send(*id, bytes.clone())),
-                child::Output::Close => self.session.take().iter().for_each(|id| carrier.close(*id)),
-                child::Output::Report | child::Output::Told(_) => {}
-            }
-        }
+        self.parents.handle(now, &child::Input::Tick, &mut carrier, &mut told);
+        let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
+        let record = |prefix: &str| {
+            let prefix = prefix.parse().expect("a constant prefix");
+            Record { prefix, service: Filter::ANY, state: State::Serving, load, capacity }
+        };
+        let rogue = self.node.0.is_multiple_of(ROGUES);
+        let records = || [VIRTUAL_HOST].into_iter().chain(rogue.then_some(FOREIGN)).map(record).collect();
+        self.parents.report(now, records, &mut carrier, &mut told);
     }
 }

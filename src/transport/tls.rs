@@ -44,6 +44,9 @@ const SENDING: Duration = Duration::from_secs(10);
 /// connection and what we said last could be lost.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long what is said last may take to leave, when the process ends.
+pub const LEAVING: Duration = Duration::from_millis(200);
+
 /// Messages that wait to be sent in one session.
 const OUTBOX: usize = 256;
 
@@ -75,6 +78,8 @@ pub struct Tls {
     connector: TlsConnector,
     sender: Sender<Event>,
     events: Receiver<Event>,
+    /// The event that [`Tls::happens`] has found.
+    next: Option<Event>,
     sessions: HashMap<SessionId, Sender<Vec<u8>>>,
     /// Connections on their way.
     dials: HashMap<SessionId, AbortHandle>,
@@ -105,12 +110,20 @@ impl Tls {
             connector: TlsConnector::from(client),
             sender,
             events,
+            next: None,
             sessions: HashMap::new(),
             dials: HashMap::new(),
             stuck: VecDeque::new(),
             numbers,
             accepting,
         })
+    }
+
+    /// Waits until something has happened, which [`Carrier::poll`] then tells.
+    pub async fn happens(&mut self) {
+        if self.next.is_none() && self.stuck.is_empty() {
+            self.next = self.events.recv().await;
+        }
     }
 }
 
@@ -168,7 +181,7 @@ impl Carrier for Tls {
             return Some(Happening::Closed(session, "it does not take what is sent".into()));
         }
         loop {
-            match self.events.try_recv().ok()? {
+            match self.next.take().or_else(|| self.events.try_recv().ok())? {
                 Event::Opened(id, identity, outbox, dialled) => {
                     // It may have been closed meanwhile; the task ends when its outbox is dropped.
                     if self.dials.remove(&id).is_none() && dialled {

@@ -32,6 +32,11 @@ const NODE: &str = "slr:node:";
 const LEVEL: &str = "slr:level:";
 const OFFER: &str = "slr:offer:";
 
+const DAY_MS: u64 = 86_400_000;
+
+/// How long before its end a certificate is to be made anew.
+const EXPIRES_SOON_DAYS: u64 = 30;
+
 /// Largest file of certificates or keys, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -52,6 +57,20 @@ impl Identity {
     /// Whether it may say that it serves all of `prefix`.
     pub fn may_offer(&self, prefix: IpNet) -> bool {
         self.offers.iter().any(|offer| offer.contains(&prefix))
+    }
+
+    /// What its owner is to be told when it ends within a month.
+    pub fn expiry_warning(&self, now: WallClock) -> Option<String> {
+        let left = self.not_after.0.saturating_sub(now.0);
+        match left / DAY_MS {
+            _ if left == 0 => {
+                Some("our certificate is over; nobody takes it: slrctl ca issue, then restart".to_owned())
+            }
+            days @ ..EXPIRES_SOON_DAYS => {
+                Some(format!("our certificate ends in {days} days; make a new one: slrctl ca issue, then restart"))
+            }
+            _ => None,
+        }
     }
 
     /// Reads a certificate; its signature is not looked at.
@@ -166,5 +185,21 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     match fs::metadata(file)?.len() {
         ..=FILE_MAX => fs::read(file),
         _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_a_month_before_and_ever_after() {
+        let of = Identity { name: "a".into(), level: 0, offers: Vec::new(), not_after: WallClock(100 * DAY_MS) };
+        for (day, says) in [(70, None), (71, Some("ends in 29 days")), (99, Some("in 1 days")), (100, Some("is over"))]
+        {
+            let told = of.expiry_warning(WallClock(day * DAY_MS));
+            assert_eq!(told.is_some(), says.is_some(), "{day}: {told:?}");
+            assert!(told.unwrap_or_default().contains(says.unwrap_or_default()), "{day}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! by an expression.
 //!
 //! ```text
-//! /proc: processors, pressure, memory ─┐
+//! /proc, cgroup: processors, memory ────┐
 //! sock_diag: connections, accept queues ├─► Inputs of each virtual host ── expression ──► load
 //! counters: bytes in and out            │
 //! application: page, file or program ───┘
@@ -15,6 +15,7 @@ pub mod application;
 pub mod machine;
 pub mod sockets;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::host::{Expression, HostedService, Inputs};
@@ -53,6 +54,11 @@ pub struct Known {
 }
 
 impl Sampler {
+    /// Of the machine, or of a control group below its directory.
+    pub fn new(cgroup: Option<PathBuf>) -> Sampler {
+        Sampler { machine: Machine::new(cgroup), ..Sampler::default() }
+    }
+
     /// Samples all virtual hosts, `elapsed` after the last time.
     pub fn sample(
         &mut self,

@@ -4,7 +4,7 @@ pub(super) mod health;
 mod links;
 mod overlap;
 pub(super) mod services;
-mod sessions;
+pub(super) mod sessions;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -25,13 +25,7 @@ const EXAMPLE: &str =
     "control: { certificate: /etc/slr/edge1.pem, key: /etc/slr/edge1.key, authority: /etc/slr/ca.pem }";
 
 pub(super) fn sessions(raw: &raw::Config) -> Result<Sessions, Fault> {
-    let mut once = Once::new("parent");
-    let parent = |raw: &raw::Parent| {
-        let name = name("name", &raw.name)?;
-        once.add(name.clone(), &raw.name)?;
-        Ok(Parent { name, address: address("address", "10.255.0.9:9478", &raw.address)? })
-    };
-    let parents = raw.parents.iter().map(parent).collect::<Result<Vec<_>, _>>()?;
+    let parents = parents(&raw.parents)?;
     let mut sessions = Sessions { listen: None, interval: INTERVAL, parents, credentials: None };
     let control = raw.control.as_ref();
     if let Some(control) = control {
@@ -41,43 +35,78 @@ pub(super) fn sessions(raw: &raw::Config) -> Result<Sessions, Fault> {
     // What needs certificates, as it was written.
     let listen = control.and_then(|control| control.listen.as_ref());
     let reason = listen.or(raw.parents.first().map(|parent| &parent.name));
+    sessions.credentials = proof(control, reason, "control: listen or parents:")?;
+    match control.and_then(|control| control.interval.as_ref()) {
+        Some(text) if reason.is_none() => Err(meaningless(text, "control: listen or parents:")),
+        _ => Ok(sessions),
+    }
+}
+
+/// Routers above.
+pub(in crate::config) fn parents(raw: &[raw::Parent]) -> Result<Vec<Parent>, Fault> {
+    let mut once = Once::new("parent");
+    let parent = |raw: &raw::Parent| {
+        let name = name("name", &raw.name)?;
+        once.add(name.clone(), &raw.name)?;
+        Ok(Parent { name, address: address("address", "10.255.0.9:9478", &raw.address)? })
+    };
+    raw.iter().map(parent).collect()
+}
+
+/// By what we show who we are, where `reason` asks for it; else nothing may, unless there were `sessions`.
+pub(in crate::config) fn proof(
+    control: Option<&raw::Control>,
+    reason: Option<&Text>,
+    sessions: &str,
+) -> Result<Option<Credentials>, Fault> {
     let files = control.map(|control| (&control.certificate, &control.key, &control.authority));
     match (reason, files) {
         (Some(_), Some((Some(certificate), Some(key), Some(authority)))) => {
-            sessions.credentials = Some(credentials(certificate, key, authority)?);
+            credentials(certificate, key, authority).map(Some)
         }
         (Some(at), _) => {
             let message = "sessions with children and parents need certificate, key and authority; add them to";
-            return Err(Fault::at(at, format!("{message} {EXAMPLE}")));
+            Err(Fault::at(at, format!("{message} {EXAMPLE}")))
         }
         (None, Some((certificate, key, authority))) => {
-            let interval = control.and_then(|control| control.interval.as_ref());
-            if let Some(text) = [certificate, key, authority].into_iter().flatten().next().or(interval) {
-                let message = "this has no meaning without sessions; leave it out, or add control: listen or parents:";
-                return Err(Fault::at(text, message));
+            match [certificate, key, authority].into_iter().flatten().next() {
+                Some(text) => Err(meaningless(text, sessions)),
+                None => Ok(None),
             }
         }
-        (None, None) => {}
+        (None, None) => Ok(None),
     }
-    Ok(sessions)
+}
+
+fn meaningless(text: &Text, sessions: &str) -> Fault {
+    Fault::at(text, format!("this has no meaning without sessions; leave it out, or add {sessions}"))
+}
+
+/// Whether the certificate is that of the router or agent (`what`) of this name and level.
+pub(in crate::config) fn own(
+    credentials: Option<&Credentials>,
+    control: Option<&raw::Control>,
+    (what, name, level): (&str, &str, u8),
+) -> Result<(), Fault> {
+    let Some((credentials, at)) = credentials.zip(control.and_then(|control| control.certificate.as_ref())) else {
+        return Ok(());
+    };
+    let of = &credentials.identity;
+    if (of.name.as_str(), of.level) == (name, level) {
+        return Ok(());
+    }
+    let message = format!(
+        "the certificate is of node \"{}\", level {}, but the {what} is \"{name}\", level {level}; \
+         make one for it: slrctl ca issue {name} --level {level}",
+        of.name, of.level
+    );
+    Err(Fault::at(at, message))
 }
 
 /// Whether sessions fit what else there is.
 pub(super) fn fit(raw: &raw::Config, config: &Config) -> Result<(), Fault> {
     let (router, sessions) = (&config.router, &config.sessions);
-    if let (Some(credentials), Some(control)) = (&sessions.credentials, &raw.control)
-        && let Some(at) = &control.certificate
-    {
-        let of = &credentials.identity;
-        if (&of.name, of.level) != (&router.name, router.level) {
-            let message = format!(
-                "the certificate is of node \"{}\", level {}, but the router is \"{}\", level {}; \
-                 make one for it: slrctl ca issue {} --level {}",
-                of.name, of.level, router.name, router.level, router.name, router.level
-            );
-            return Err(Fault::at(at, message));
-        }
-    }
+    own(sessions.credentials.as_ref(), raw.control.as_ref(), ("router", &router.name, router.level))?;
     for (raw, child) in raw.children.iter().zip(&config.children) {
         if let Some(text) = &raw.register
             && child.register != Register::Off

@@ -9,11 +9,12 @@ use serde_saphyr::Spanned;
 use super::raw::{self, Config};
 use super::{Application, DIRECTORY, Expression, HostConfig, HostedService, Method, Tunnels};
 use crate::config::check::services::{addresses, services};
-use crate::config::check::{control, health, metrics, or, tunnel};
+use crate::config::check::{control, health, metrics, or, sessions, tunnel};
 use crate::config::error::{Fault, quote};
 use crate::config::raw::{Text, WordOr};
-use crate::config::values::{Once, duration, example, host, name, prefix, show, word};
+use crate::config::values::{Once, duration, example, host, name, number, prefix, show, word};
 use crate::config::{Probe, TunnelKind};
+use crate::units::Weight;
 
 /// TCP port of the agent's metrics.
 const METRICS_PORT: u16 = 9478;
@@ -24,16 +25,14 @@ const GUE_PORT: u16 = 6080;
 /// Tunnel addresses at most; the eBPF program has room for as many.
 const TUNNEL_ADDRESSES_MAX: usize = 16;
 
+/// What a machine can do when nothing else is said: the weight of a child of which nothing else is said.
+const CAPACITY: u32 = 100;
+
 /// Longest name of an interface, in bytes (IFNAMSIZ without its end).
 const INTERFACE_NAME_MAX: usize = 15;
 
 /// Checks everything; the first fault ends it.
 pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
-    if let Some(parents) = &raw.parents {
-        let message = "parents is not built yet: this agent does not speak the state-update protocol; leave the key out, \
-                       and name in routers: whose tunnels end here";
-        return Err(Fault::at(parents, message));
-    }
     let load = raw.load.as_ref();
     let expression = load.and_then(|load| load.expression.as_ref()).map(expression).transpose()?;
     let mut config = HostConfig {
@@ -41,11 +40,17 @@ pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
         tunnel_addresses: tunnel_addresses(&raw.agent.tunnel_addresses)?,
         interfaces: interfaces(&raw.interfaces)?,
         routers: Vec::new(),
+        parents: sessions::parents(&raw.parents)?,
+        credentials: None,
         method: or(&raw.decapsulation, Method::Auto, method)?,
         tunnels: tunnels(raw.tunnels.as_ref())?,
         mss_clamp: or(&raw.mss_clamp, true, |text| word("mss_clamp", text, &[("auto", true), ("off", false)]))?,
         virtual_hosts: Vec::new(),
         interval: or(&load.and_then(|load| load.interval.clone()), Duration::from_secs(1), interval)?,
+        capacity: or(&load.and_then(|load| load.capacity.clone()), CAPACITY, |text| {
+            number("capacity", text, 1..=u32::from(Weight::MAX))
+        })?,
+        cgroup: load.and_then(|load| load.cgroup.as_ref()).map(|text| whole_path("cgroup", text)).transpose()?,
         drain: or(&raw.drain.as_ref().and_then(|drain| drain.timeout.clone()), Duration::from_secs(60), |text| {
             duration("timeout", text)
         })?,
@@ -54,6 +59,7 @@ pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
         state: or(&raw.state, DIRECTORY.into(), |text| whole_path("state", text))?,
     };
     routers(&raw.routers, &mut config)?;
+    parents(raw, &mut config)?;
     virtual_hosts(&raw.virtual_hosts, &mut config, expression)?;
     if let (Method::Tc | Method::Tun, Some(_), Some(text)) = (config.method, config.tunnels.mpls, &raw.decapsulation) {
         let message = format!("decapsulation {} cannot take labels off; write decapsulation: xdp or auto", text.value);
@@ -118,6 +124,28 @@ fn routers(list: &Spanned<Vec<Text>>, config: &mut HostConfig) -> Result<(), Fau
     match config.routers.is_empty() {
         true => Err(Fault::at(list, format!("without a router no tunnel is taken; write {}", example("routers")))),
         false => Ok(()),
+    }
+}
+
+/// Whether there can be sessions with the parents.
+fn parents(raw: &Config, config: &mut HostConfig) -> Result<(), Fault> {
+    let control = raw.control.as_ref();
+    if let Some((key, text)) = control.and_then(|of| {
+        [("listen", &of.listen), ("interval", &of.interval)]
+            .into_iter()
+            .find_map(|(key, text)| Some((key, text.as_ref()?)))
+    }) {
+        let message = format!("{key} is for routers, to which children come; a host server has none: leave it out");
+        return Err(Fault::at(text, message));
+    }
+    config.credentials = sessions::proof(control, raw.parents.first().map(|parent| &parent.name), "parents:")?;
+    sessions::own(config.credentials.as_ref(), control, ("agent", &config.name, 0))?;
+    match raw.parents.iter().find(|parent| parent.name.value == config.name) {
+        Some(parent) => {
+            let message = format!("parent \"{}\" is the agent itself; write the name of a router", config.name);
+            Err(Fault::at(&parent.name, message))
+        }
+        None => Ok(()),
     }
 }
 

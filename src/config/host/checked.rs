@@ -7,8 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Expression;
-use crate::config::{Control, Health, Metrics};
+use crate::config::{Control, Health, Metrics, Parent};
 use crate::service::filter::Filter;
+use crate::trust::Credentials;
 use crate::units::labelled;
 
 /// Where agents have their control sockets and journals when nothing else is said, each under its own name.
@@ -25,6 +26,10 @@ pub struct HostConfig {
     pub interfaces: Vec<String>,
     /// Outer sources whose tunnel packets are taken; never empty.
     pub routers: Vec<IpNet>,
+    /// The routers that are told how each virtual host is.
+    pub parents: Vec<Parent>,
+    /// By what the agent shows them who it is; there where there are some.
+    pub credentials: Option<Credentials>,
     /// How tunnels are taken off.
     pub method: Method,
     /// Which are.
@@ -35,6 +40,10 @@ pub struct HostConfig {
     pub virtual_hosts: Vec<HostedService>,
     /// From one sample of the load to the next.
     pub interval: Duration,
+    /// How much this machine can do, in the unit of weights.
+    pub capacity: u32,
+    /// Directory of the control group (version 2) whose processors and pressure are measured; `None`: the machine's.
+    pub cgroup: Option<PathBuf>,
     /// How long a stop waits for connections to end.
     pub drain: Duration,
     /// Where metrics are served.

@@ -13,11 +13,11 @@ use crate::cost;
 pub struct Inputs {
     /// Share of the processors' time that is in use, 0 to 1.
     pub cpu: f64,
-    /// Share of the time in which something waited for a processor (PSI, over 10 s), 0 to 1.
+    /// Share of the time in which something waited for a processor (PSI), 0 to 1.
     pub cpu_pressure: f64,
     /// Share of the memory that is in use and cannot be had back, 0 to 1.
     pub memory: f64,
-    /// Share of the time in which something waited for memory (PSI, over 10 s), 0 to 1.
+    /// Share of the time in which something waited for memory (PSI), 0 to 1.
     pub memory_pressure: f64,
     /// Established TCP connections of the service.
     pub established: f64,

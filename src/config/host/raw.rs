@@ -4,14 +4,15 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::config::error::Fault;
-use crate::config::raw::{self, Control, Dialect, Health, Metrics, Text, Tunnel, WordOr, raw};
+use crate::config::raw::{self, Control, Dialect, Health, Metrics, Parent, Text, Tunnel, WordOr, raw};
 
 raw! {
     Config {
         agent: Agent,
         interfaces: Spanned<Vec<Text>>,
         routers: Spanned<Vec<Text>>,
-        parents: Option<Spanned<serde::de::IgnoredAny>>,
+        #[serde(default)]
+        parents: Vec<Parent>,
         decapsulation: Option<Text>,
         tunnels: Option<Spanned<Vec<Spanned<WordOr<Tunnel>>>>>,
         mss_clamp: Option<Text>,
@@ -42,6 +43,8 @@ raw! {
     Load {
         interval: Option<Text>,
         expression: Option<Text>,
+        capacity: Option<Text>,
+        cgroup: Option<Text>,
     }
     Drain {
         timeout: Option<Text>,
@@ -54,6 +57,7 @@ const DIALECT: Dialect = Dialect {
     examples: &[
         ("virtual_hosts", true, "virtual_hosts: [{ name: web, addresses: [192.0.2.80] }]"),
         ("load", true, "load: { interval: 1s, expression: cpu }"),
+        ("parents", true, "parents: [{ name: site1, address: 10.255.0.1:9478 }]"),
         ("control", true, "control: { socket: /run/slr-host/server1.sock }"),
         ("metrics", true, "metrics: { listen: 127.0.0.1:9478 }"),
     ],

@@ -12,14 +12,20 @@ pub struct Summary<'a>(pub(super) &'a HostConfig);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HostConfig { name, tunnel_addresses, interfaces, routers, method, tunnels, interval, drain, .. } = self.0;
+        let HostConfig { name, tunnel_addresses, interfaces, routers, method, tunnels, interval, .. } = self.0;
         writeln!(f, "host {name}")?;
         writeln!(f, "  tunnel addresses  {}", list(tunnel_addresses.iter().map(ToString::to_string)))?;
         writeln!(f, "  interfaces        {}", interfaces.join(", "))?;
         writeln!(f, "  routers           {}", list(routers.iter().copied().map(show)))?;
         writeln!(f, "  decapsulation     {method}: {tunnels}")?;
         writeln!(f, "  mss clamp         {}", if self.0.mss_clamp { "auto" } else { "off" })?;
-        writeln!(f, "load     every {interval:?}; a stop waits up to {drain:?} for connections to end")?;
+        self.sessions(f)?;
+        let HostConfig { capacity, drain, .. } = self.0;
+        write!(f, "load     every {interval:?}, capacity {capacity}")?;
+        if let Some(cgroup) = &self.0.cgroup {
+            write!(f, ", of control group {}", cgroup.display())?;
+        }
+        writeln!(f, "; a stop waits up to {drain:?} for connections to end")?;
         match self.0.metrics.listen {
             Some(listen) => writeln!(f, "metrics  http://{listen}/metrics")?,
             None => writeln!(f, "metrics  off")?,
@@ -31,6 +37,22 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "state    {}", self.0.state.display())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| virtual_host(f, host))
+    }
+}
+
+impl Summary<'_> {
+    fn sessions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(credentials) = &self.0.credentials else { return Ok(()) };
+        let parents = self.0.parents.iter().map(|parent| format!("{} at {}", parent.name, parent.address));
+        writeln!(f, "sessions with parents: {}", list(parents))?;
+        let identity = &credentials.identity;
+        writeln!(f, "         our certificate may offer {}", list(identity.offers.iter().copied().map(show)))?;
+        let addresses = self.0.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
+        let mut beyond = addresses.filter(|net| !identity.may_offer(*net)).map(show).peekable();
+        match beyond.peek() {
+            Some(_) => writeln!(f, "         and not {}, which parents will refuse", list(beyond)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -28,7 +28,8 @@ use super::conditions::{Conditions, Steer, Steering};
 use super::random::Random;
 use super::session::child::{self, ChildEnd};
 use super::session::parent::{self, News, ParentEnd, Settings};
-use super::session::{Carrier, Happening, SessionId};
+use super::session::parents::Parents;
+use super::session::{Carrier, Happening};
 use super::wire::{OFFERS_MAX, RECORDS_MAX, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
@@ -45,12 +46,6 @@ const HAPPENINGS_PER_PASS: usize = 256;
 /// part of the slow path's time.
 const VIEWING: (Duration, Duration) = (Duration::from_millis(500), Duration::from_micros(20));
 
-struct Upward {
-    end: ChildEnd,
-    address: SocketAddr,
-    session: Option<SessionId>,
-}
-
 /// What a pass has brought.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -63,9 +58,7 @@ pub struct Outcome {
 /// The sessions of one router, and what comes of them.
 pub struct Hierarchy {
     children: Option<ParentEnd>,
-    parents: Vec<Upward>,
-    /// Whose sessions these are, by their position among the parents.
-    dialled: HashMap<SessionId, usize>,
+    parents: Parents<SocketAddr>,
     /// In which virtual hosts each child is, by its name.
     hosts: HashMap<String, Vec<usize>>,
     /// Children about which something is new.
@@ -109,13 +102,11 @@ impl Hierarchy {
             let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
             hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
             hello.tunnels = aggregate::tunnel_ends(router);
-            let end = ChildEnd::new(now, hello, parent.name.clone(), random.next());
-            Upward { end, address: parent.address, session: None }
+            (ChildEnd::new(now, hello, parent.name.clone(), random.next()), parent.address)
         });
         let mut hierarchy = Hierarchy {
             children,
             parents: parents.collect(),
-            dialled: HashMap::new(),
             hosts: HashMap::new(),
             changed: BTreeSet::new(),
             pending: Vec::new(),
@@ -151,7 +142,7 @@ impl Hierarchy {
 
     /// The sessions with the parents.
     pub fn parents(&self) -> impl Iterator<Item = (&ChildEnd, SocketAddr)> {
-        self.parents.iter().map(|up| (&up.end, up.address))
+        self.parents.iter().map(|(end, address)| (end, *address))
     }
 
     /// Another configuration with the same sessions is in force.
@@ -188,15 +179,14 @@ impl Hierarchy {
     /// Whether a pass has anything to do beside what the carrier brings.
     fn is_due(&self, now: Instant) -> bool {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
-        let parents = self.parents.iter().filter_map(|up| up.end.next_deadline());
-        children.chain(parents).any(|deadline| deadline <= now)
+        children.chain(self.parents.next_deadline()).any(|deadline| deadline <= now)
     }
 
     /// When time alone brings something up.
     pub fn next_deadline(&self) -> Option<Instant> {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
         let shares = (!self.priced.is_empty()).then_some(self.step_at);
-        children.chain(self.parents.iter().filter_map(|up| up.end.next_deadline())).chain(shares).min()
+        children.chain(self.parents.next_deadline()).chain(shares).min()
     }
 
     /// Takes in what has happened, lets the machines go on, and steers.
@@ -216,9 +206,7 @@ impl Hierarchy {
                 let outputs = children.handle(now, parent::Input::Tick);
                 self.downward(outputs, carrier, &mut outcome);
             }
-            for position in 0..self.parents.len() {
-                self.upward(now, position, child::Input::Tick, carrier, &mut outcome);
-            }
+            self.parents.handle(now, &child::Input::Tick, carrier, &mut outcome.told);
         }
         let changed = std::mem::take(&mut self.changed);
         let mut hosts: BTreeSet<usize> =
@@ -239,15 +227,11 @@ impl Hierarchy {
         }
         outcome.told.extend(self.cost_error.take());
         if urgent {
-            for position in 0..self.parents.len() {
-                self.upward(now, position, child::Input::Urgent, carrier, &mut outcome);
-            }
+            self.parents.handle(now, &child::Input::Urgent, carrier, &mut outcome.told);
         }
-        for position in 0..self.parents.len() {
-            if self.parents[position].end.wants_report() {
-                let records = aggregate::records(self, now, config, conditions);
-                self.upward(now, position, child::Input::Report(records), carrier, &mut outcome);
-            }
+        if self.parents.iter().any(|(end, _)| end.wants_report()) {
+            let records = aggregate::records(self, now, config, conditions);
+            self.parents.report(now, || records.clone(), carrier, &mut outcome.told);
         }
         if now >= self.view_after {
             let entries: usize = self.hosts.values().map(Vec::len).sum();
@@ -260,52 +244,26 @@ impl Hierarchy {
 
     /// Says goodbye to the parents.
     pub fn leave<C: Carrier<Address = SocketAddr>>(&mut self, now: Instant, carrier: &mut C) {
-        let mut outcome = Outcome::default();
-        for position in 0..self.parents.len() {
-            self.upward(now, position, child::Input::Leave("it stops"), carrier, &mut outcome);
-        }
+        self.parents.handle(now, &child::Input::Leave("it stops"), carrier, &mut Vec::new());
     }
 
     fn take_in<C>(&mut self, now: Instant, happening: Happening, carrier: &mut C, outcome: &mut Outcome)
     where
         C: Carrier<Address = SocketAddr>,
     {
-        let id = match &happening {
-            Happening::Opened(id, _) | Happening::Received(id, _) | Happening::Closed(id, _) => *id,
+        let Some(happening) = self.parents.take_in(now, happening, carrier, &mut outcome.told) else { return };
+        // Without children: of a session that we have closed.
+        let Some(children) = &mut self.children else { return };
+        let outputs = match happening {
+            Happening::Opened(id, identity) => children.handle(now, parent::Input::Opened(id, identity)),
+            Happening::Received(id, bytes) => children.handle(now, parent::Input::Received(id, &bytes)),
+            Happening::Closed(id, why) => children.handle(now, parent::Input::Closed(id, &why)),
             Happening::Rejected(why) => {
-                if let Some(children) = &mut self.children {
-                    children.reject();
-                }
+                children.reject();
                 return outcome.told.push(format!("session refused (certificate): {why}"));
             }
         };
-        let parent = self.dialled.get(&id).copied();
-        match (parent, &mut self.children) {
-            (Some(position), _) => {
-                let input = match &happening {
-                    Happening::Opened(_, identity) => child::Input::Opened(identity.clone()),
-                    Happening::Received(_, bytes) => child::Input::Received(bytes),
-                    Happening::Closed(_, why) | Happening::Rejected(why) => {
-                        self.dialled.remove(&id);
-                        self.parents[position].session = None;
-                        child::Input::Closed(why)
-                    }
-                };
-                self.upward(now, position, input, carrier, outcome);
-            }
-            (None, Some(children)) => {
-                let outputs = match happening {
-                    Happening::Opened(_, identity) => children.handle(now, parent::Input::Opened(id, identity)),
-                    Happening::Received(_, bytes) => children.handle(now, parent::Input::Received(id, &bytes)),
-                    Happening::Closed(_, why) | Happening::Rejected(why) => {
-                        children.handle(now, parent::Input::Closed(id, &why))
-                    }
-                };
-                self.downward(outputs, carrier, outcome);
-            }
-            // Of a session that we have closed.
-            (None, None) => {}
-        }
+        self.downward(outputs, carrier, outcome);
     }
 
     fn downward<C: Carrier>(&mut self, outputs: Vec<parent::Output>, carrier: &mut C, outcome: &mut Outcome) {
@@ -315,36 +273,6 @@ impl Hierarchy {
                 parent::Output::Close(id) => carrier.close(id),
                 parent::Output::Changed(child) => drop(self.changed.insert(child)),
                 parent::Output::Told(line) => outcome.told.push(line),
-            }
-        }
-    }
-
-    fn upward<C: Carrier<Address = SocketAddr>>(
-        &mut self,
-        now: Instant,
-        position: usize,
-        input: child::Input<'_>,
-        carrier: &mut C,
-        outcome: &mut Outcome,
-    ) {
-        let up = &mut self.parents[position];
-        for output in up.end.handle(now, input) {
-            match output {
-                child::Output::Connect => {
-                    let session = carrier.connect(&up.address);
-                    up.session = Some(session);
-                    self.dialled.insert(session, position);
-                }
-                child::Output::Send(bytes) => up.session.iter().for_each(|id| carrier.send(*id, bytes.clone())),
-                child::Output::Close => {
-                    if let Some(id) = up.session.take() {
-                        self.dialled.remove(&id);
-                        carrier.close(id);
-                    }
-                }
-                // The pass gives it where steering is settled.
-                child::Output::Report => {}
-                child::Output::Told(line) => outcome.told.push(line),
             }
         }
     }

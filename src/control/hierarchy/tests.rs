@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::*;
-use crate::control::session::Identity;
+use crate::control::session::{Identity, SessionId};
 use crate::control::wire::State;
 use crate::trust::Credentials;
 use crate::units::Weight;

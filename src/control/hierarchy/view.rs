@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::Hierarchy;
 use crate::clock::Instant;
 use crate::config::{Config, Register};
-use crate::control::session::child::{ChildCounters, Stage};
+use crate::control::session::child::{ChildCounters, ChildEnd, Stage};
 use crate::control::session::parent::ParentCounters;
 use crate::control::session::report::Serves;
 use crate::control::wire::WallClock;
@@ -75,6 +75,20 @@ pub struct ParentView {
     pub counters: Arc<ChildCounters>,
 }
 
+impl ParentView {
+    /// The session as it is now, with a parent that listens there.
+    pub fn of(end: &ChildEnd, address: SocketAddr) -> ParentView {
+        ParentView {
+            name: end.parent().to_owned(),
+            address,
+            stage: end.stage(),
+            round_trip: end.round_trip(),
+            refusal: end.refusal().map(str::to_owned),
+            counters: end.counters().clone(),
+        }
+    }
+}
+
 impl Hierarchy {
     /// The sessions as they are now.
     pub fn view(&self, now: Instant, config: &Config) -> View {
@@ -94,14 +108,7 @@ impl Hierarchy {
             });
             ChildView { name: child.name.clone(), connected: news.is_some_and(|news| news.session.is_some()), said }
         });
-        let parents = self.parents().map(|(end, address)| ParentView {
-            name: end.parent().to_owned(),
-            address,
-            stage: end.stage(),
-            round_trip: end.round_trip(),
-            refusal: end.refusal().map(str::to_owned),
-            counters: end.counters().clone(),
-        });
+        let parents = self.parents().map(|(end, address)| ParentView::of(end, address));
         View {
             counters: self.children.as_ref().map(|children| children.counters().clone()),
             children: children.collect(),

@@ -116,6 +116,12 @@ pub struct ChildEnd {
     unanswered: bool,
     acknowledged: Instant,
     draining: bool,
+    /// The first update behind the word that we drain: who has acknowledged it has heard that.
+    drained_by: Sequence,
+    drain_heard: bool,
+    /// How long an update is believed, and until when the last one is.
+    expiry: Duration,
+    believed: Instant,
     wall: Option<(Instant, WallClock)>,
     round_trip: Smoothed,
     /// What the parent has said last about why not.
@@ -140,6 +146,10 @@ impl ChildEnd {
             unanswered: false,
             acknowledged: now,
             draining: false,
+            drained_by: Sequence(0),
+            drain_heard: false,
+            expiry: Duration::ZERO,
+            believed: now,
             wall: None,
             round_trip: Smoothed::default(),
             refusal: None,
@@ -166,6 +176,11 @@ impl ChildEnd {
     /// Whether [`Output::Report`] has asked and has not been answered.
     pub fn wants_report(&self) -> bool {
         self.stage == Stage::Established && self.unanswered
+    }
+
+    /// Whether the parent gives us no new flows: it has heard that we drain, or believes nothing of what we have said.
+    pub fn is_drained(&self, now: Instant) -> bool {
+        (self.draining && self.drain_heard) || (self.stage != Stage::Established && self.believed <= now)
     }
 
     /// Why the parent did not take us, or a part of what we said.
@@ -220,15 +235,17 @@ impl ChildEnd {
             }
             (Input::Report(records), Stage::Established) => {
                 (self.sequence, self.unanswered) = (Sequence(self.sequence.0 + 1), false);
+                self.believed = now + self.expiry;
                 let update = Update { sequence: self.sequence, sent: Token(now.as_nanos()), records };
                 self.counters.updates.add(1);
                 self.send(Message::Update(update), &mut outputs);
             }
-            (Input::Urgent, Stage::Established) => self.at = self.at.min(self.asked + URGENT).max(now),
+            (Input::Urgent, Stage::Established) => self.hurry(now),
             (Input::Drain(draining), stage) => {
                 let new = std::mem::replace(&mut self.draining, draining) != draining;
                 if new && stage == Stage::Established {
-                    self.send(Message::Drain(draining), &mut outputs);
+                    self.say_drain(&mut outputs);
+                    self.hurry(now);
                 }
             }
             (Input::Leave(why), stage) => {
@@ -249,6 +266,16 @@ impl ChildEnd {
         let bytes = message.to_bytes();
         self.counters.bytes.add(bytes.len() as u64);
         outputs.push(Output::Send(bytes));
+    }
+
+    /// The next update does not wait for the end of the interval.
+    fn hurry(&mut self, now: Instant) {
+        self.at = self.at.min(self.asked + URGENT).max(now);
+    }
+
+    fn say_drain(&mut self, outputs: &mut Vec<Output>) {
+        (self.drained_by, self.drain_heard) = (Sequence(self.sequence.0 + 1), false);
+        self.send(Message::Drain(self.draining), outputs);
     }
 
     fn greet(&mut self, now: Instant, identity: &Identity, outputs: &mut Vec<Output>) {
@@ -296,13 +323,14 @@ impl ChildEnd {
                 (self.stage, self.at, self.again, self.refusal) = (Stage::Established, now, AGAIN.0, None);
                 (self.sequence, self.acknowledged) = (Sequence(0), now);
                 self.interval = welcome.interval.clamp(INTERVALS.0, INTERVALS.1);
-                self.wall = Some((now, welcome.wall));
+                (self.wall, self.expiry) = (Some((now, welcome.wall)), welcome.expiry.min(INTERVALS.1));
                 // The parent may remember otherwise from an earlier session.
-                self.send(Message::Drain(self.draining), outputs);
+                self.say_drain(outputs);
             }
             (Message::Acknowledgement(of), Stage::Established) => {
                 self.acknowledged = now;
                 self.wall = Some((now, of.wall));
+                self.drain_heard |= of.sequence >= self.drained_by;
                 self.counters.acknowledged.add(1);
                 self.counters.records_refused.add(of.refused.into());
                 if of.sequence == self.sequence {

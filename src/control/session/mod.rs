@@ -13,11 +13,14 @@
 //! Both machines take bytes and give bytes, and read no clock. What they stand on (TLS over the kernel's sockets, a network
 //! in memory) is a [`Carrier`]: it opens and closes sessions, and has checked the certificates' signatures.
 //!
+//! A child that is about to stop says `drain` before an update; who acknowledges that one gives it no new flows any more.
+//!
 //! A parent believes an update for its `expiry`, whatever becomes of the session; only a goodbye ends that at once. So a
 //! session that breaks and comes back within that time changes nothing.
 
 pub mod child;
 pub mod parent;
+pub mod parents;
 pub mod report;
 
 #[cfg(test)]

@@ -198,6 +198,37 @@ fn a_session_that_drains_says_so_again_when_it_comes_back() {
 }
 
 #[test]
+fn who_drains_knows_when_the_parent_has_heard_it_or_believes_nothing_any_more() {
+    let mut pair = Pair::new();
+    pair.run(at(1000));
+    pair.child(at(1010), child::Input::Drain(true));
+    assert!(!pair.child.is_drained(at(1010)), "nothing is acknowledged yet");
+    pair.run(at(1050));
+    assert!(pair.child.is_drained(at(1050)));
+    // A session that comes back says it again.
+    let session = pair.session.take().unwrap();
+    pair.parent.handle(at(1100), parent::Input::Closed(session, "reset"));
+    pair.child(at(1100), child::Input::Closed("reset"));
+    pair.run(at(2000));
+    assert_eq!((pair.child.stage(), pair.child.is_drained(at(2000))), (Stage::Established, true));
+
+    // Nothing arrives any more: what was said last, at 3500, may have.
+    let mut pair = Pair::new();
+    pair.run(at(1000));
+    pair.reachable = false;
+    pair.child(at(1500), child::Input::Drain(true));
+    pair.run(at(20_000));
+    assert_eq!([6499, 6500].map(|ms| pair.child.is_drained(at(ms))), [false, true]);
+
+    // Who has never been heard need not wait.
+    let mut pair = Pair::new();
+    pair.reachable = false;
+    pair.child(at(0), child::Input::Drain(true));
+    pair.run(at(1000));
+    assert!(pair.child.is_drained(at(1000)));
+}
+
+#[test]
 fn a_parent_that_is_not_the_right_one_hears_nothing() {
     for (name, level, why) in [("system2", 2, "certificate of system2"), ("system1", 1, "not above our 1")] {
         let mut child = ChildEnd::new(at(0), hello("site1".into(), 1), "system1".into(), 7);

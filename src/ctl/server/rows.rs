@@ -1,14 +1,13 @@
 //! What there is to tell about ports, services, children and neighbours.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::clock::WallClock;
 use crate::config::Config;
 use crate::control::conditions::Steer;
-use crate::control::hierarchy::view::ChildView;
-use crate::control::session::child::ChildEnd;
+use crate::control::hierarchy::Hierarchy;
+use crate::control::hierarchy::view::{ChildView, ParentView};
 use crate::control::session::report::Serves;
 use crate::control::slow_path::SlowPath;
 use crate::control::wire::State;
@@ -192,17 +191,8 @@ fn tells(view: &ChildView, wall: SystemTime) -> Tells {
 }
 
 pub fn parents(router: &SlowPath) -> Vec<ParentRow> {
-    let row = |(end, address): (&ChildEnd, SocketAddr)| ParentRow {
-        name: end.parent().to_owned(),
-        address,
-        state: end.stage().label().to_owned(),
-        round_trip_seconds: end.round_trip().map(|time| time.as_secs_f64()),
-        updates: end.counters().updates.get(),
-        acknowledged: end.counters().acknowledged.get(),
-        attempts: end.counters().attempts.get(),
-        refusal: end.refusal().map(str::to_owned),
-    };
-    router.hierarchy().map(|hierarchy| hierarchy.parents().map(row).collect()).unwrap_or_default()
+    let parents = router.hierarchy().into_iter().flat_map(Hierarchy::parents);
+    parents.map(|(end, address)| (&ParentView::of(end, address)).into()).collect()
 }
 
 pub fn port(config: &Config, port: PortIndex) -> String {
