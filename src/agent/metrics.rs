@@ -3,12 +3,13 @@
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::decapsulate::Decapsulator;
+use super::echo::{EchoOutcome, Echoes};
 use super::outcome::Outcome;
 use super::report::{HostReport, Report};
 use crate::metrics::collector::{Sample, family};
 
 /// Every metric family that has a sample now.
-pub fn gather(decapsulator: &Decapsulator, report: &Report) -> Vec<MetricFamily> {
+pub fn gather(decapsulator: &Decapsulator, echoes: &Echoes, report: &Report) -> Vec<MetricFamily> {
     use MetricType::{COUNTER, GAUGE};
     let outcomes = |label: &'static str, wanted: fn(Outcome) -> bool| -> Vec<Sample> {
         let of = Outcome::ALL.iter().copied().filter(|of| wanted(*of));
@@ -38,6 +39,15 @@ pub fn gather(decapsulator: &Decapsulator, report: &Report) -> Vec<MetricFamily>
             "Fragments of tunnel packets left to the system.",
             COUNTER,
             one(decapsulator.outcome(Outcome::Fragment) as f64),
+        ),
+        (
+            "slr_host_recovery_echoes_total",
+            "Connections without word of their client, by whether a recovery echo was sent.",
+            COUNTER,
+            EchoOutcome::ALL
+                .iter()
+                .map(|of| (vec![("outcome", of.label().to_owned())], echoes.count(*of) as f64))
+                .collect(),
         ),
         (
             "slr_host_draining",

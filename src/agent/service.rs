@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use super::changes::{ChangeError, Journal};
 use super::checks::Checks;
 use super::decapsulate::{DecapsulateError, Decapsulator};
+use super::echo::Echoes;
 use super::load::application::{self, Silence};
 use super::load::sockets::Sockets;
 use super::load::{Known, Sampler};
@@ -137,6 +138,8 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     let decapsulator = Arc::new(Decapsulator::start(config, &hosts.prefixes, sender)?);
     eprintln!("slr-host: decapsulation by {}: {}", decapsulator.method, decapsulator.why);
 
+    let echoes = Echoes::start(config, &hosts.prefixes).map_err(system("send recovery echoes"))?;
+    let echoes = Arc::new(echoes);
     let (reports, newest) = channel();
     let facts = status::Facts {
         name: config.name.clone(),
@@ -152,8 +155,8 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     if let Some(listener) = metrics_listener {
         let address = listener.local_addr().map_err(system("tell the address of the metrics"))?;
         eprintln!("slr-host: metrics at http://{address}/metrics");
-        let (decapsulator, newest) = (decapsulator.clone(), newest.clone());
-        tokio::spawn(server::serve(listener, move || metrics::gather(&decapsulator, &newest.borrow())));
+        let (decapsulator, newest, echoes) = (decapsulator.clone(), newest.clone(), echoes.clone());
+        tokio::spawn(server::serve(listener, move || metrics::gather(&decapsulator, &echoes, &newest.borrow())));
     }
 
     let seed = std::collections::hash_map::RandomState::new();

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::config::error::Fault;
-use crate::config::raw::{self, Control, Dialect, Health, Metrics, Text, Tunnel, WordOr, raw};
+use crate::config::raw::{self, Control, Dialect, Echo, Health, Metrics, Text, Tunnel, WordOr, raw};
 
 raw! {
     Config {
@@ -21,6 +21,10 @@ raw! {
         metrics: Option<Metrics>,
         control: Option<Control>,
         state: Option<Text>,
+        recovery: Option<Recovery>,
+    }
+    Recovery {
+        echo: Echo,
     }
     Agent {
         name: Text,
@@ -55,6 +59,7 @@ const DIALECT: Dialect = Dialect {
         ("virtual_hosts", true, "virtual_hosts: [{ name: web, addresses: [192.0.2.80] }]"),
         ("load", true, "load: { interval: 1s, expression: cpu }"),
         ("control", true, "control: { socket: /run/slr-host/server1.sock }"),
+        ("recovery", true, "recovery: { echo: { key: 9d02c6714b8ea35f10e7d9c84a6b2f53 } }"),
         ("metrics", true, "metrics: { listen: 127.0.0.1:9478 }"),
     ],
 };
