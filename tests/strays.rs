@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use router::{ROUTER_MAC, TestRouter};
-use slr::clock::Instant;
+use slr::clock::{Instant, WallClock};
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::neighbours::Neighbours;
 use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::recovery::FlowId;
+use slr::recovery::echo::{Codec, Echo};
 use slr::recovery::events::Event;
 use slr::units::MacAddr;
 
@@ -274,4 +276,69 @@ fn a_flood_of_strays_leaves_room_for_the_routers_own_and_costs_no_entry() {
     let passed = router.workers[0].counters.strays_passed.get();
     // The ring has 8 slots.
     assert_eq!((passed, router.inserted()), (u64::from(flood) - 4, before));
+}
+
+/// A client's echo reply to the virtual host with this behind its IP header.
+fn reply(client: [u8; 4], message: &[u8]) -> Vec<u8> {
+    let mut packet =
+        etherparse::Ipv4Header::new(message.len() as u16, 57, etherparse::IpNumber::ICMP, client, [192, 0, 2, 1])
+            .expect("a header");
+    packet.header_checksum = packet.calc_header_checksum();
+    let mut message = message.to_vec();
+    message[0] = 0;
+    [&ROUTER_MAC.0[..], &[2, 0, 0, 0, 0, 9], &[8, 0], &packet.to_bytes()[..], &message].concat()
+}
+
+#[test]
+fn a_recovery_echo_teaches_where_its_flow_goes_and_reaches_no_server() {
+    const KEY: [u8; 16] = [9; 16];
+    const NOW: u64 = 1_700_000_000_000;
+    let config = with("ask_workers: on", "echo: { key: 09090909090909090909090909090909 }");
+    let config = config.replace("round_robin,", "round_robin, on_unknown: drop,");
+    let echo = |port: u16, server: u8, number| {
+        let (source, destination) = (([10, 0, 0, 9], port).into(), ([192, 0, 2, 1], 80).into());
+        let flow = FlowId { source, destination, protocol: 6 };
+        let (tunnel_v4, expires) = (Some([10, 1, 0, server].into()), WallClock(NOW + 5_000));
+        Echo { flow, tunnel_v4, tunnel_v6: None, expires, number }
+    };
+    let codec = Codec::new(&KEY);
+    let written = |port, server, number| reply([10, 0, 0, 9], &codec.write(&echo(port, server, number)));
+    for framing in [|frame: &[u8]| frame.to_vec(), tunnelled] {
+        let mut router = Router::new(&config);
+        router.slow_path.set_wall(router.now, WallClock(NOW));
+        for (port, server) in [(1, 10), (2, 20), (3, 20), (4, 10)] {
+            assert_eq!(router.server(0, &segment(port, Data)), None, "nobody knows it yet");
+            assert!(router.arrive(0, &framing(&written(port, server, 1))).is_empty(), "the echo ends here");
+            // By whichever worker.
+            assert_eq!(router.server(0, &segment(port, Data)), Some(server));
+            assert_eq!(router.server(2, &segment(port, Data)), Some(server));
+        }
+        assert_eq!(router.count(Event::EchoInstalled), 4);
+        // A flow that is known stays where it is.
+        let known = router.server(1, &segment(5, Syn)).expect("a server");
+        assert!(router.arrive(1, &framing(&written(5, 30 - known, 1))).is_empty());
+        assert_eq!(router.server(1, &segment(5, Data)), Some(known));
+
+        let forged = reply([10, 0, 0, 9], &Codec::new(&[8; 16]).write(&echo(6, 10, 1)));
+        let of_another = reply([10, 0, 0, 8], &codec.write(&echo(6, 10, 2)));
+        let expired = Echo { expires: WallClock(NOW - 1), ..echo(6, 10, 3) };
+        for (frame, event) in [
+            (forged, Event::EchoForged),
+            (of_another, Event::EchoForged),
+            (reply([10, 0, 0, 9], &codec.write(&expired)), Event::EchoExpired),
+            (written(1, 10, 1), Event::EchoReplayed),
+            (written(6, 99, 4), Event::EchoUnknownServer),
+        ] {
+            let before = (router.count(event), router.installed());
+            assert!(router.arrive(0, &framing(&frame)).is_empty(), "{event}");
+            assert_eq!((router.count(event), router.installed()), (before.0 + 1, before.1), "{event}");
+        }
+        assert_eq!(router.server(0, &segment(6, Data)), None);
+        // Any other echo reply is the servers' own.
+        let ping = [&[0; 8][..], &[7; 80]].concat();
+        assert!(router.server(0, &reply([10, 0, 0, 9], &ping)).is_some());
+    }
+    // Without a key it is a ping like any other.
+    let mut router = Router::new(CONFIG);
+    assert!(router.server(0, &written(1, 10, 1)).is_some());
 }

@@ -1,7 +1,7 @@
 //! Which connections have had no word of their client for too long, and whom the client's echo reply is to remind of them.
 //!
 //! ```text
-//! sock_diag: unacknowledged data, sent again, no acknowledgement for longer than the retransmission time
+//! sock_diag: unacknowledged data or a probe, sent again, no acknowledgement for longer than the retransmission time
 //!    └─► echo request from the virtual host's address to the client ─► its reply ─► the router that has the flow now
 //! ```
 //!
@@ -112,6 +112,8 @@ impl Drop for Echoes {
 struct Progress {
     /// Times that the oldest data have been sent again without an acknowledgement.
     retransmits: u8,
+    /// Times that the client was asked for room, or whether it is there, without an answer.
+    probes: u8,
     /// Segments without an acknowledgement.
     unacked: u32,
     /// When data are sent again.
@@ -126,6 +128,7 @@ impl Progress {
         let number = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
         Some(Progress {
             retransmits: *info.get(2)?,
+            probes: *info.get(3)?,
             retransmission_time: Duration::from_micros(number(8)?.into()),
             unacked: number(24)?,
             silence: Duration::from_millis(number(56)?.into()),
@@ -136,7 +139,8 @@ impl Progress {
     fn is_stuck(&self) -> bool {
         // The time doubles with each try; the first one counts.
         let first = self.retransmission_time / (1 << self.retransmits.min(16));
-        self.unacked > 0 && self.retransmits > 0 && self.silence > first && self.silence < PATIENCE
+        let unanswered = self.unacked > 0 && self.retransmits > 0 || self.probes > 0;
+        unanswered && self.silence > first && self.silence < PATIENCE
     }
 }
 
@@ -257,19 +261,21 @@ mod tests {
 
     #[test]
     fn a_connection_is_stuck_when_data_were_sent_again_and_nothing_came_back_for_long() {
-        let progress = |retransmits, unacked, rto_ms, silence_ms| Progress {
+        let progress = |retransmits, probes, unacked, rto_ms, silence_ms| Progress {
             retransmits,
+            probes,
             unacked,
             retransmission_time: Duration::from_millis(rto_ms),
             silence: Duration::from_millis(silence_ms),
         };
         for (progress, stuck) in [
-            (progress(1, 10, 400, 250), true),
-            (progress(3, 1, 1600, 1400), true),
-            (progress(0, 10, 200, 5000), false),
-            (progress(1, 0, 400, 250), false),
-            (progress(1, 10, 400, 150), false),
-            (progress(9, 10, 120_000, 61_000), false),
+            (progress(1, 0, 10, 400, 250), true),
+            (progress(3, 0, 1, 1600, 1400), true),
+            (progress(0, 1, 0, 200, 250), true),
+            (progress(0, 0, 10, 200, 5000), false),
+            (progress(1, 0, 0, 400, 250), false),
+            (progress(1, 0, 10, 400, 150), false),
+            (progress(9, 0, 10, 120_000, 61_000), false),
         ] {
             assert_eq!(progress.is_stuck(), stuck, "{progress:?}");
         }
@@ -278,12 +284,12 @@ mod tests {
     #[test]
     fn progress_is_read_where_the_kernel_writes_it() {
         let mut info = [0; 104];
-        info[2] = 3;
+        (info[2], info[3]) = (3, 1);
         info[8..12].copy_from_slice(&204_000_u32.to_ne_bytes());
         info[24..28].copy_from_slice(&10_u32.to_ne_bytes());
         info[56..60].copy_from_slice(&1500_u32.to_ne_bytes());
         let (retransmission_time, silence) = (Duration::from_millis(204), Duration::from_millis(1500));
-        let expected = Progress { retransmits: 3, unacked: 10, retransmission_time, silence };
+        let expected = Progress { retransmits: 3, probes: 1, unacked: 10, retransmission_time, silence };
         assert_eq!(Progress::read(&info), Some(expected));
         assert_eq!(Progress::read(&info[..59]), None);
     }

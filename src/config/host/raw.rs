@@ -59,6 +59,7 @@ const DIALECT: Dialect = Dialect {
         ("virtual_hosts", true, "virtual_hosts: [{ name: web, addresses: [192.0.2.80] }]"),
         ("load", true, "load: { interval: 1s, expression: cpu }"),
         ("control", true, "control: { socket: /run/slr-host/server1.sock }"),
+        ("echo", false, "echo: { key: 9d02c6714b8ea35f10e7d9c84a6b2f53 }"),
         ("recovery", true, "recovery: { echo: { key: 9d02c6714b8ea35f10e7d9c84a6b2f53 } }"),
         ("metrics", true, "metrics: { listen: 127.0.0.1:9478 }"),
     ],
