@@ -212,6 +212,17 @@ fn several_packets_of_one_flow_ask_once_and_leave_in_order() {
 }
 
 #[test]
+fn a_flow_without_room_for_its_entry_is_asked_for_with_each_packet_and_goes_right() {
+    let mut router = Router::new(&with("capacity_v4: 600", "capacity_v4: 1"));
+    let server = router.server(1, &segment(1, Syn));
+    assert!(router.server(0, &segment(2, Syn)).is_some());
+    for packet in 1..=3 {
+        assert_eq!(router.server(0, &segment(1, Data)), server);
+        assert_eq!((router.count(Event::Stray), router.installed()), (packet, 0));
+    }
+}
+
+#[test]
 fn what_nobody_knows_is_selected_dropped_or_reset() {
     for (policy, ask, answered) in [
         ("select", "on", true),

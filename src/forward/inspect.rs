@@ -30,8 +30,8 @@ const COPIES: usize = 1024;
 /// Single flows that are looked for at the same time.
 const FINDS: usize = 8;
 
-/// Flows that the slow path looks for in its own business at the same time.
-const QUESTIONS: usize = 256;
+/// Flows that the slow path looks for in its own business at the same time: as many as it asks for at once.
+const QUESTIONS: usize = 4096;
 
 /// Groups that are walked in one turn.
 const GROUPS: usize = 2;

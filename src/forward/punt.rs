@@ -79,6 +79,8 @@ pub enum Stray {
     Keep,
     /// The flow is still asked for: the packet goes to a child by hash, where the virtual host wants that.
     Pass,
+    /// The flow goes there, also where its entry has found no room.
+    Goes(TargetId),
 }
 
 /// A flow entry to be made.

@@ -45,6 +45,9 @@ impl<I: PacketIo> Pipeline<I> {
             }
             Stray::Ask if asks => Stray::Pass,
             Stray::Ask => Stray::Keep,
+            Stray::Goes(target) if target.index() < arrival.tables.targets.len() => {
+                return self.carry_to(io, arrival, packet, work, Ok(target));
+            }
             told => told,
         };
         if !selects {

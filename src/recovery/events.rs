@@ -54,7 +54,7 @@ labelled! {
         Malformed => "malformed",
         /// An answer to no question that is still open.
         Unasked => "unasked",
-        /// An answer named a tunnel that is none of the virtual host's children's.
+        /// An answer named a tunnel that is none of the virtual host's children's, or one that flows are to leave.
         UnknownTunnel => "unknown_tunnel",
         /// A recovery echo came back and its flow was learned.
         EchoInstalled => "echo_installed",

@@ -186,11 +186,13 @@ impl SlowPath {
                 Output::AskWorkers { number, flow, but } => self.ask_workers(now, &tables, (number, flow), but),
                 Output::Send { to, datagram } => self.recovering.datagrams.push((to, datagram)),
                 Output::Settled { flow, owner, workers, packets } => {
-                    match place(&tables, &flow).and_then(|place| Some((place.key, self.target(&place, &owner)?))) {
+                    let found = place(&tables, &flow).and_then(|place| Some((place.key, self.target(&place, &owner)?)));
+                    // Flows that are to leave a child are not brought back to it.
+                    match found.filter(|(_, target)| !tables.targets[target.index()].moves) {
                         Some((key, target)) => {
                             let install = Install { key, target, state: owner.state, replaces: false };
                             workers.iter().for_each(|worker| self.install(*worker, install));
-                            packets.iter().for_each(|waiter| self.walk(waiter, Stray::Ask));
+                            packets.iter().for_each(|waiter| self.walk(waiter, Stray::Goes(target)));
                         }
                         None => {
                             self.count(Event::UnknownTunnel);
