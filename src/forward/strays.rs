@@ -12,7 +12,7 @@
 use super::io::PacketIo;
 use super::pipeline::{Arrival, End, Pipeline, Work};
 use super::punt::{Cause, Install, Stray};
-use super::tables::ForwardTables;
+use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::{PuntReason, Refusal};
 use super::visit::Visit;
 use crate::clock::{Instant, Tick};
@@ -22,6 +22,7 @@ use crate::flow::table::Table;
 use crate::forward::inspect::Key;
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::Family;
+use crate::service::selection::Granularity;
 use crate::service::unknown::OnUnknown;
 use crate::units::TargetId;
 
@@ -109,6 +110,21 @@ fn make<K: FlowKey, M: Memory>(
 }
 
 impl Visit<'_> {
+    /// The target of a packet in the middle of a flow that is not to be opened by it, where its client has one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn stray<K: FlowKey, M: Memory>(
+        &self,
+        flows: &mut Table<K, M>,
+        key: K,
+        host: &VirtualHost,
+    ) -> Result<TargetId, Refusal> {
+        let Granularity::Source { v4, v6 } = host.granularity else { return Err(Refusal::UnknownFlow) };
+        let key = key.coarse(host.number, if self.parsed.family == Family::V4 { v4 } else { v6 });
+        let hash = flows.hash(&key);
+        self.follow(flows, hash, &key).ok_or(Refusal::UnknownFlow)
+    }
+
     /// What the virtual host of a packet does with those in the middle of flows that are not known.
     fn policy<K: FlowKey>(&self, key: &K) -> Option<OnUnknown> {
         self.virtual_host(key)?.on_unknown
@@ -121,6 +137,6 @@ impl Visit<'_> {
         stray: Stray,
     ) -> Result<TargetId, Refusal> {
         let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
-        self.choose(flows, key, host, stray)
+        self.choose(flows, key, host, stray == Stray::Pass)
     }
 }

@@ -4,7 +4,6 @@ mod steer;
 
 use super::counters::WorkerCounters;
 use super::pipeline::{Arrival, Work};
-use super::punt::Stray;
 use super::tables::{ForwardTables, Target, VirtualHost};
 use super::verdict::Refusal;
 use crate::clock::Tick;
@@ -71,7 +70,13 @@ impl<'a> Visit<'a> {
     }
 
     /// The target of a flow that has an entry; counts the packet there.
-    fn follow<K: FlowKey, M: Memory>(&self, table: &mut Table<K, M>, hash: FlowHash, key: &K) -> Option<TargetId> {
+    #[inline(always)]
+    pub(super) fn follow<K: FlowKey, M: Memory>(
+        &self,
+        table: &mut Table<K, M>,
+        hash: FlowHash,
+        key: &K,
+    ) -> Option<TargetId> {
         let slot = table.find_live(hash, key, self.now, &self.tables.timeouts)?;
         let record = table.record_mut(slot);
         let state = record.state().after(self.parsed.tcp_flags);
@@ -86,17 +91,21 @@ impl<'a> Visit<'a> {
     /// Gives a new flow to a child.
     fn open<K: FlowKey, M: Memory>(&self, flows: &mut Table<K, M>, key: K) -> Result<TargetId, Refusal> {
         let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
-        self.choose(flows, key, host, if host.on_unknown.is_some() { Stray::Ask } else { Stray::Keep })
+        if host.on_unknown.is_some() && self.parsed.protocol == protocol::TCP && self.parsed.tcp_flags & tcp::SYN == 0 {
+            return self.stray(flows, key, host);
+        }
+        self.choose(flows, key, host, false)
     }
 
-    /// Gives a flow that has no entry to a child. Where there is no room for its entry, or too many have been made, its
-    /// packets are forwarded all the same, each by hash, so that they stay together.
+    /// Gives a flow that has no entry to a child. Where there is no room for its entry, or too many have been made, or it
+    /// only `passes`, its packets are forwarded all the same, each by hash, so that they stay together.
+    #[inline(always)]
     pub(super) fn choose<K: FlowKey, M: Memory>(
         &self,
         flows: &mut Table<K, M>,
         key: K,
         host: &VirtualHost,
-        stray: Stray,
+        passes: bool,
     ) -> Result<TargetId, Refusal> {
         let (key, chosen_by, hash, state) = match host.granularity {
             Granularity::FiveTuple => {
@@ -115,10 +124,6 @@ impl<'a> Visit<'a> {
                 (key, chosen_by, hash, FlowState::Other)
             }
         };
-        if stray == Stray::Ask && self.parsed.protocol == protocol::TCP && self.parsed.tcp_flags & tcp::SYN == 0 {
-            return Err(Refusal::UnknownFlow);
-        }
-        let passes = stray == Stray::Pass;
         let within_limit = !passes && self.inserts.take(self.now, self.tables.inserts_per_second);
         let vacancy = within_limit.then(|| flows.vacancy(hash, self.now, &self.tables.timeouts));
         let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
