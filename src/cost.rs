@@ -17,8 +17,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 
 use cel::{Context, ExecutionError, Program, Value};
 
@@ -27,8 +27,11 @@ use crate::clock::WallClock;
 /// Longest expression, in characters.
 const LENGTH_MAX: usize = 1000;
 
-/// Most opening brackets and question marks: each may take the parser one level deeper, on a stack that has an end.
+/// Most opening brackets and question marks: each may take the parser one level deeper.
 const DEPTH_MAX: usize = 100;
+
+/// Bytes of the parser's stack: ten times what the deepest takes in a build without optimisation.
+const STACK: usize = 32 << 20;
 
 /// What an expression tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,10 +152,12 @@ pub fn compile(source: &str) -> Result<Program, ExpressionError> {
     if source.chars().filter(|c| "([{?".contains(*c)).count() > DEPTH_MAX {
         return wrong(None, format!("has more than {DEPTH_MAX} brackets and question marks; write a simpler one"));
     }
-    // A parser that trips over strange text must not take the program with it.
-    let Ok(compiled) = catch_unwind(AssertUnwindSafe(|| Program::compile(source))) else {
-        return wrong(None, "is none that can be read".into());
-    };
+    // On a stack of its own: the parser goes deep, and one that trips over strange text must not take the program with it.
+    let compiled = thread::scope(|scope| {
+        let builder = thread::Builder::new().name("expression".into()).stack_size(STACK);
+        builder.spawn_scoped(scope, || Program::compile(source)).ok()?.join().ok()
+    });
+    let Some(compiled) = compiled else { return wrong(None, "is none that can be read".into()) };
     compiled.or_else(|errors| {
         let Some(first) = errors.errors.first() else { return wrong(None, "is none".into()) };
         let at = usize::try_from(first.pos.1 - 1).unwrap_or(0);

@@ -6,7 +6,7 @@
 //! ```
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
+use crate::recovery::whohas;
 use crate::transport::tls::{LEAVING, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 
@@ -68,6 +69,9 @@ const ASKED: usize = 16;
 
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
+
+/// Datagrams of other routers that are taken in a pass at most.
+const DATAGRAMS_PER_PASS: usize = 1024;
 
 /// How often changes of neighbours and children are told, and how many at most at a time: who flaps does not fill the log.
 const TELLING: Duration = Duration::from_secs(1);
@@ -119,6 +123,14 @@ pub enum StartError {
     /// The place where children's sessions come.
     #[error("control.listen {address}: {source}; choose another address, or leave it out")]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The place where other routers ask for flows.
+    #[error("recovery: whohas: listen {address}: {source}; choose another address, or leave whohas out")]
+    Peers {
         /// The address.
         address: SocketAddr,
         /// What the system says.
@@ -237,10 +249,11 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
     let children =
         config.sessions.listen.map(|address| listen(address).map_err(|source| StartError::Listen { address, source }));
     let children = children.transpose()?;
+    let peers = config.recovery.whohas.as_ref().map(|whohas| Peers::bind(whohas.listen)).transpose()?;
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control, children })?;
+    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control, children, peers })?;
     eal.cleanup()?;
     Ok(report)
 }
@@ -250,10 +263,34 @@ struct Listeners {
     metrics: Option<TcpListener>,
     control: Option<Listener>,
     children: Option<TcpListener>,
+    peers: Option<Peers>,
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+}
+
+/// Where other routers ask for flows.
+struct Peers(UdpSocket);
+
+impl Peers {
+    fn bind(address: SocketAddr) -> Result<Peers, StartError> {
+        let socket = UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        socket.map(Peers).map_err(|source| StartError::Peers { address, source })
+    }
+
+    /// Takes in what has come, and sends what there is to send. What cannot be sent is lost, as datagrams are.
+    fn pass(&self, thinking: &mut SlowPath, now: crate::clock::Instant) {
+        // A byte more than any datagram of ours: a longer one is seen to be none.
+        let mut bytes = [0; whohas::LEN + 1];
+        for _ in 0..DATAGRAMS_PER_PASS {
+            let Ok((len, from)) = self.0.recv_from(&mut bytes) else { break };
+            thinking.hear(now, from, &bytes[..len]);
+        }
+        for (to, datagram) in thinking.take_datagrams() {
+            let _ = self.0.send_to(&datagram, to);
+        }
+    }
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
@@ -295,7 +332,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let start = Instant::now();
     let mut counters = Vec::new();
     let mut ends = Vec::new();
-    let mut desks = Vec::new();
+    let (mut desks, mut finders) = (Vec::new(), Vec::new());
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(targets_max));
@@ -318,6 +355,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
             worker_loop.finish();
         })?);
         counters.push(worker_counters.clone());
+        finders.push(desk.finder());
         desks.push(desk);
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
@@ -335,10 +373,11 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let hz = dpdk::tsc::hz() as f64;
     let look = hierarchy.look();
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
-    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy);
+    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy).recovering(finders, dpdk::tsc::now());
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
-    let collector = Arc::new(collector.with_checks(thinking.records()).with_sessions(look));
+    let collector = collector.with_checks(thinking.records()).with_sessions(look);
+    let collector = Arc::new(collector.with_recovery(thinking.recovery_counters()));
     let facts = Facts {
         configuration: file.display().to_string(),
         started: clock.now(),
@@ -504,6 +543,9 @@ fn slow_path(
                 _ = interrupt.recv() => break,
                 _ = poll.tick() => {
                     neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
+                    if let Some(peers) = &listeners.peers {
+                        peers.pass(&mut thinking, clock.now());
+                    }
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
                     let told = match &mut tls {
                         Some(tls) => thinking.converse(clock.now(), tls),

@@ -6,6 +6,7 @@
 //!              │       │
 //!      ├───── ctl ───┐ │   transport             asked and steered while it runs; sessions over TLS
 //!   control  metrics   │                         slow path: compile, publish, count
+//!      ├── recovery     │                         whose a flow is that is not known here
 //!      │       │       │
 //!      └────► forward ◄┘ ◄── dpdk                fast path: burst in, burst out (dpdk arrives as `PacketIo`)
 //!      │       │
@@ -33,6 +34,7 @@ pub mod flow;
 pub mod forward;
 pub mod metrics;
 pub mod packet;
+pub mod recovery;
 #[cfg(feature = "dpdk")]
 pub mod replay;
 pub mod service;

@@ -147,6 +147,16 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     ("drain: { timeout: 60s }", "state: run", r#"14:8: state "run" is not a whole path; write state: /run/slr-host"#),
     (
         "drain: { timeout: 60s }",
+        "recovery: { echo: { key: secret } }",
+        "14:26: the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: key: 000102030405060708090a0b0c0d0e0f",
+    ),
+    (
+        "drain: { timeout: 60s }",
+        "recovery: {}",
+        r#"14:11: missing key "echo"; add it: echo: { key: 9d02c6714b8ea35f10e7d9c84a6b2f53 }"#,
+    ),
+    (
+        "drain: { timeout: 60s }",
         "control: { socket: run.sock }",
         r#"14:20: socket "run.sock" is neither off nor the whole path of a file; write socket: /run/slr/edge1.sock or socket: off"#,
     ),
@@ -176,6 +186,8 @@ fn an_unknown_key_is_refused_at_every_depth() {
         ("{ interval:", "{ bogus: 1, interval:"),
         ("{ timeout:", "{ bogus: 1, timeout:"),
         ("health: tcp", "health: { bogus: 1 }"),
+        ("drain:", "recovery: { bogus: 1 }\ndrain:"),
+        ("drain:", "recovery: { echo: { bogus: 1 } }\ndrain:"),
         ("[ipip, gre]", "[ipip, { bogus: 1 }]"),
         ("interfaces:", "parents: [{ bogus: 1 }]\ninterfaces:"),
         ("interfaces:", "control: { bogus: 1 }\ninterfaces:"),

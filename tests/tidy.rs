@@ -16,11 +16,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cost", &["clock"]),
     ("config", &["clock", "cost", "service", "trust", "units"]),
     ("dpdk", &["flow", "packet", "units", "clock"]),
-    ("control", &["config", "cost", "forward", "flow", "service", "trust", "tunnel", "packet", "units", "clock"]),
+    ("recovery", &["clock", "config", "flow", "forward", "packet", "tunnel", "units"]),
+    (
+        "control",
+        &["clock", "config", "cost", "flow", "forward", "packet", "recovery", "service", "trust", "tunnel", "units"],
+    ),
     ("transport", &["control", "trust"]),
     ("sim", &["clock", "config", "control", "cost", "service", "trust"]),
-    ("metrics", &["clock", "control", "forward", "units"]),
-    ("ctl", &["clock", "config", "control", "flow", "forward", "metrics", "packet", "service", "tunnel", "units"]),
+    ("metrics", &["clock", "control", "forward", "recovery", "units"]),
+    (
+        "ctl",
+        &[
+            "clock", "config", "control", "flow", "forward", "metrics", "packet", "recovery", "service", "tunnel",
+            "units",
+        ],
+    ),
     ("commands", &["control"]),
     (
         "agent",
@@ -32,13 +42,29 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ctl",
             "metrics",
             "packet",
+            "recovery",
             "service",
             "transport",
             "tunnel",
             "units",
         ],
     ),
-    ("daemon", &["clock", "commands", "config", "control", "ctl", "dpdk", "forward", "metrics", "transport", "units"]),
+    (
+        "daemon",
+        &[
+            "clock",
+            "commands",
+            "config",
+            "control",
+            "ctl",
+            "dpdk",
+            "forward",
+            "metrics",
+            "recovery",
+            "transport",
+            "units",
+        ],
+    ),
     (
         "replay",
         &["clock", "config", "control", "daemon", "dpdk", "forward", "metrics", "packet", "service", "tunnel", "units"],
@@ -52,8 +78,10 @@ const MUST_NOT_USE: &[(&str, &[&str])] = &[
     ("service", LOW),
     ("tunnel", LOW),
     ("forward", LOW),
-    ("control", &["std::time::Instant", "SystemTime", "TcpStream", "UdpSocket", "TcpListener"]),
+    ("recovery", MACHINES),
+    ("control", MACHINES),
 ];
+const MACHINES: &[&str] = &["std::time::Instant", "SystemTime", "TcpStream", "UdpSocket", "TcpListener"];
 const LOW: &[&str] = &[
     "std::time::Instant",
     "SystemTime",

@@ -354,6 +354,7 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         number: VirtualHostId(0),
         granularity: Granularity::FiveTuple,
         quic: None,
+        on_unknown: None,
         mss_clamp: MssClamp::Off,
         selector: Arc::new(selector),
         members: CHILDREN.into_iter().enumerate().map(member).collect(),
@@ -393,6 +394,8 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         cluster: ClusterHash::new(&key),
         timeouts: Timeouts::new(|_| 3_600_000),
         inserts_per_second: u32::MAX,
+        asks_elsewhere: false,
+        takes_recovery_echoes: false,
         capture: None,
     }
 }

@@ -99,7 +99,7 @@ start_servers() {
 # start_agent NUMBER: slr-host.
 start_agent() {
     local node=server$1
-    issue "$node" 0
+    ((CLUSTER > 0)) || issue "$node" 0
     agent_configuration "$1" >"$DIR/$node/agent.yaml"
     start "$node" "$node-agent" "$AGENT" --config "$DIR/$node/agent.yaml"
     echo $! >"$DIR/$node/agent.pid"
@@ -115,23 +115,37 @@ agent_way() { sed -n 's/^slr-host: decapsulation by \([a-z]*\):.*/\1/p' "$DIR/se
 
 # agent_configuration NUMBER
 agent_configuration() {
-    local net=2
+    local net=2 routers='10.0.2.1, "2001:db8:2::1"'
     if [[ -n $NARROW ]]; then net=3; fi
+    # Whichever router the network has sent a connection to.
+    if ((CLUSTER > 0)); then routers='10.0.2.0/29, "2001:db8:2::/125"'; fi
     cat <<END
 # The agent of server$1 of lab $NAME, made by scripts/lab. dpdk-config/host.yaml explains the keys.
 agent: { name: server$1, tunnel_addresses: [10.0.$net.$((10 + $1)), "2001:db8:$net::$((10 + $1))"] }
 interfaces: [eth0]
-routers: [10.0.2.1, "2001:db8:2::1"]
+routers: [$routers]
 decapsulation: $WAY
 tunnels: [$(tunnel)]
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
-parents: [{ name: $NAME, address: 10.255.0.1:9478 }]
 drain: { timeout: ${DRAIN}s }
-control: { socket: $DIR/server$1/agent.sock, $(proof "server$1") }
+$(above "server$1")
 state: $DIR/server$1/state
 END
     if [[ -e $DIR/groups ]]; then printf 'load: { cgroup: %s/groups/server%d }\n' "$DIR" "$1"; fi
+    if ((CLUSTER > 0)) && [[ $RECOVERY == echo || $RECOVERY == both ]]; then
+        printf 'recovery: { echo: { key: %s } }\n' "$ECHO_KEY"
+    fi
+}
+
+# above NODE: who a server's router is and how it shows who it is; the routers of a cluster hear of servers by their checks.
+above() {
+    if ((CLUSTER > 0)); then
+        printf 'control: { socket: %s/%s/agent.sock }\n' "$DIR" "$1"
+    else
+        printf 'parents: [{ name: %s, address: 10.255.0.1:9478 }]\n' "$NAME"
+        printf 'control: { socket: %s/%s/agent.sock, %s }\n' "$DIR" "$1" "$(proof "$1")"
+    fi
 }
 
 # The kind of tunnel, as configurations name it.

@@ -3,6 +3,7 @@
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::decapsulate::Decapsulator;
+use super::echo::{EchoOutcome, Echoes};
 use super::outcome::Outcome;
 use super::parents::Sessions;
 use super::report::{HostReport, Report};
@@ -10,7 +11,7 @@ use crate::metrics::collector::{Sample, family};
 use crate::metrics::sessions;
 
 /// Every metric family that has a sample now.
-pub fn gather(decapsulator: &Decapsulator, report: &Report, parents: &Sessions) -> Vec<MetricFamily> {
+pub fn gather(decapsulator: &Decapsulator, echoes: &Echoes, report: &Report, parents: &Sessions) -> Vec<MetricFamily> {
     use MetricType::{COUNTER, GAUGE};
     let outcomes = |label: &'static str, wanted: fn(Outcome) -> bool| -> Vec<Sample> {
         let of = Outcome::ALL.iter().copied().filter(|of| wanted(*of));
@@ -40,6 +41,15 @@ pub fn gather(decapsulator: &Decapsulator, report: &Report, parents: &Sessions) 
             "Fragments of tunnel packets left to the system.",
             COUNTER,
             one(decapsulator.outcome(Outcome::Fragment) as f64),
+        ),
+        (
+            "slr_host_recovery_echoes_total",
+            "Connections without word of their client, by whether a recovery echo was sent.",
+            COUNTER,
+            EchoOutcome::ALL
+                .iter()
+                .map(|of| (vec![("outcome", of.label().to_owned())], echoes.count(*of) as f64))
+                .collect(),
         ),
         (
             "slr_host_draining",

@@ -12,6 +12,7 @@
 //! - [`decapsulate`]: which way of taking tunnels off is used, and why; [`ebpf`] and [`tun`] are the ways.
 //! - [`mtu`]: what must be announced so that packets fit into tunnels.
 //! - [`load`]: how loaded each virtual host is; [`checks`]: whether it works at all.
+//! - [`echo`]: whom a client's echo reply is to remind of a connection without word of its client.
 //! - [`report`]: what comes of that, for whoever passes it on; [`parents`]: the routers above are told.
 //! - [`service`]: all of it together, from start to end.
 
@@ -19,6 +20,7 @@ pub mod changes;
 pub mod checks;
 pub mod decapsulate;
 pub mod ebpf;
+pub mod echo;
 pub mod load;
 pub mod metrics;
 pub mod mtu;

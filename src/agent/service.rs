@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use super::changes::{ChangeError, Journal};
 use super::checks::Checks;
 use super::decapsulate::{DecapsulateError, Decapsulator};
+use super::echo::Echoes;
 use super::load::application::{self, Silence};
 use super::load::sockets::Sockets;
 use super::load::{Known, Sampler};
@@ -159,6 +160,8 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     let decapsulator = Arc::new(Decapsulator::start(config, &hosts.prefixes, sender)?);
     eprintln!("slr-host: decapsulation by {}: {}", decapsulator.method, decapsulator.why);
 
+    let echoes = Echoes::start(config, &hosts.prefixes).map_err(system("send recovery echoes"))?;
+    let echoes = Arc::new(echoes);
     let (reports, newest) = channel();
     let facts = status::Facts {
         name: config.name.clone(),
@@ -174,9 +177,9 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
     if let Some(listener) = metrics_listener {
         let address = listener.local_addr().map_err(system("tell the address of the metrics"))?;
         eprintln!("slr-host: metrics at http://{address}/metrics");
-        let (decapsulator, newest) = (decapsulator.clone(), newest.clone());
+        let (decapsulator, newest, echoes) = (decapsulator.clone(), newest.clone(), echoes.clone());
         let sessions = upward.look();
-        let gather = move || metrics::gather(&decapsulator, &newest.borrow(), &sessions.load());
+        let gather = move || metrics::gather(&decapsulator, &echoes, &newest.borrow(), &sessions.load());
         tokio::spawn(server::serve(listener, gather));
     }
 

@@ -96,6 +96,15 @@ enum Command {
         #[arg(value_parser = weight)]
         weight: Wanted,
     },
+    /// How flows were found again that a worker did not know
+    #[command(after_help = "Example:\n  slrctl recovery")]
+    Recovery,
+    /// Let a worker forget all its flows, as if it had been started anew: to try out what happens then
+    #[command(after_help = "Example:\n  slrctl forget 0")]
+    Forget {
+        /// Number of the worker
+        worker: u16,
+    },
     /// Read the configuration again: the new one takes over whole, or the old one stays
     #[command(after_help = "Example:\n  slrctl reload")]
     Reload,
@@ -315,6 +324,8 @@ fn run(Arguments { socket, agent, json, command }: Arguments) -> Result<(), Fail
         Command::Drain { child } => done(Request::Drain { child }),
         Command::Undrain { child } => done(Request::Undrain { child }),
         Command::Weight { child, weight: Wanted(weight) } => done(Request::Weight { child, weight }),
+        Command::Recovery => print(json, ask(Request::Recovery)?, show::recovery),
+        Command::Forget { worker } => done(Request::Forget { worker }),
         Command::Reload => done(Request::Reload),
         Command::Trace { source, destination, protocol } => {
             print(json, ask(Request::Trace(TraceRequest { source, destination, protocol }))?, show::trace)

@@ -14,6 +14,7 @@ use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
+pub use crate::service::unknown::OnUnknown;
 use crate::trust::Credentials;
 pub use crate::units::{GueVariant, Hugepages};
 use crate::units::{MacAddr, PortIndex, Weight};
@@ -52,6 +53,8 @@ pub struct Config {
     pub control: Control,
     /// With whom of the hierarchy it speaks.
     pub sessions: Sessions,
+    /// How flows are found again that a worker does not know.
+    pub recovery: Recovery,
 }
 
 /// Who this router is.
@@ -267,6 +270,8 @@ pub struct VirtualHost {
     pub health: Option<Health>,
     /// What becomes of a child's flows when its check fails.
     pub on_failure: OnFailure,
+    /// What becomes of packets in the middle of TCP connections that nobody knows.
+    pub on_unknown: OnUnknown,
 }
 
 /// What becomes of the flows of a child that has failed.
@@ -424,6 +429,45 @@ pub struct Parent {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+}
+
+/// How flows are found again that a worker does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether the other workers are asked.
+    pub asks_workers: bool,
+    /// What becomes of a flow's first packets while it is asked for.
+    pub first_packets: FirstPackets,
+    /// Which other routers are asked, and answered.
+    pub whohas: Option<Whohas>,
+    /// Key of the recovery echoes of host servers; `None`: there are none.
+    pub echo: Option<[u8; 16]>,
+}
+
+/// What becomes of a flow's first packets while it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstPackets {
+    /// A few are held.
+    Hold,
+    /// They go to a child by hash, where the virtual host selects anew for unknown flows.
+    Select,
+}
+
+/// Which other routers are asked for flows, and answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whohas {
+    /// Where their datagrams come, and ours come from.
+    pub listen: SocketAddr,
+    /// Key of the datagrams.
+    pub key: [u8; 16],
+    /// Who is asked.
+    pub peers: Vec<SocketAddr>,
+    /// How often a question may be passed on.
+    pub hops: u8,
+    /// How long answers are waited for.
+    pub patience: Duration,
+    /// Questions that are asked, and that are answered or passed on, in a second at most.
+    pub questions_per_second: u32,
 }
 
 /// The subnet of a port that an address lies in.

@@ -101,6 +101,12 @@ impl Config {
         tunnel.or_else(|| ports.flat_map(|port| &port.addresses).map(IpNet::addr).find(|own| own.is_ipv4() == ipv4))
     }
 
+    /// Whether there is somebody to ask about flows that a worker does not know.
+    pub fn asks_elsewhere(&self) -> bool {
+        let others = self.recovery.asks_workers && self.workers.count > 1;
+        others || self.recovery.whohas.as_ref().is_some_and(|whohas| !whohas.peers.is_empty())
+    }
+
     /// What was compiled, for people.
     pub fn summary(&self) -> Summary<'_> {
         Summary(self)

@@ -46,6 +46,7 @@ raw! {
         control: Option<Control>,
         #[serde(default)]
         parents: Vec<Parent>,
+        recovery: Option<Recovery>,
     }
     Router {
         name: Text,
@@ -135,6 +136,7 @@ raw! {
         children: Spanned<Vec<Spanned<WordOr<Member>>>>,
         health: Option<Spanned<WordOr<Health>>>,
         on_failure: Option<Text>,
+        on_unknown: Option<Text>,
     }
     Health {
         icmp: Option<Spanned<Icmp>>,
@@ -215,6 +217,24 @@ raw! {
     Parent {
         name: Text,
         address: Text,
+    }
+    Recovery {
+        ask_workers: Option<Text>,
+        first_packets: Option<Text>,
+        whohas: Option<Whohas>,
+        echo: Option<Echo>,
+    }
+    Whohas {
+        listen: Text,
+        key: Text,
+        #[serde(default)]
+        peers: Vec<Text>,
+        hops: Option<Text>,
+        patience: Option<Text>,
+        questions_per_second: Option<Text>,
+    }
+    Echo {
+        key: Text,
     }
 }
 

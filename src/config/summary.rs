@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::values::show;
 use super::{
-    Config, GueVariant, Health, Hugepages, OnFailure, Probe, Register, Request, Rhythm, Tls, TunnelKind, VirtualHost,
+    Config, GueVariant, Health, Hugepages, OnFailure, OnUnknown, Probe, Register, Request, Rhythm, Tls, TunnelKind,
+    VirtualHost, Whohas,
 };
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
@@ -35,7 +36,7 @@ impl fmt::Display for Summary<'_> {
 
 impl Summary<'_> {
     fn router(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { router, dpdk, workers, flows, cluster, metrics, control, sessions, .. } = self.0;
+        let Config { router, dpdk, workers, flows, cluster, metrics, control, sessions, recovery, .. } = self.0;
         let level = match router.level {
             1 => " (site)",
             2 => " (system)",
@@ -83,6 +84,13 @@ impl Summary<'_> {
         match &control.socket {
             Some(socket) => writeln!(f, "control  {}", socket.display())?,
             None => writeln!(f, "control  off")?,
+        }
+        if let Some(Whohas { listen, peers, hops, patience, .. }) = &recovery.whohas {
+            let peers = list(peers.iter().map(ToString::to_string));
+            writeln!(f, "whohas   at {listen}, asks {peers} for {patience:?}, passed on {hops} times at most")?;
+        }
+        if recovery.echo.is_some() {
+            writeln!(f, "recovery echoes of host servers are taken")?;
         }
         let Some(credentials) = &sessions.credentials else { return Ok(()) };
         let listen = sessions.listen.map_or("none".into(), |listen| listen.to_string());
@@ -136,6 +144,11 @@ impl Summary<'_> {
             MssClamp::Off => {}
             MssClamp::Auto => writeln!(f, "    mss clamp  auto")?,
             MssClamp::To(limit) => writeln!(f, "    mss clamp  {limit}")?,
+        }
+        match host.on_unknown {
+            OnUnknown::Select => {}
+            OnUnknown::Drop => writeln!(f, "    unknown    flows that nobody knows are dropped")?,
+            OnUnknown::Reset => writeln!(f, "    unknown    flows that nobody knows are reset")?,
         }
         if let Some(health) = &host.health {
             writeln!(f, "    health     {}", checks(health))?;

@@ -30,6 +30,7 @@ use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
 use crate::service::selection::{Candidate, Policy, Selector, TableCache};
+use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::{Endpoints, Link, Template};
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId, Weight};
 
@@ -180,7 +181,19 @@ impl Compiler {
             selectors.insert(host.name.clone(), (inputs, selector.clone()));
             let (name, granularity) = (host.name.clone(), host.flow);
             let (quic, mss_clamp) = (server_ids(host), host.mss_clamp);
-            virtual_hosts.push(VirtualHost { name, number, granularity, quic, mss_clamp, selector, members: members? });
+            let on_unknown =
+                (config.asks_elsewhere() || host.on_unknown != OnUnknown::Select).then_some(host.on_unknown);
+            let members = members?;
+            virtual_hosts.push(VirtualHost {
+                name,
+                number,
+                granularity,
+                quic,
+                on_unknown,
+                mss_clamp,
+                selector,
+                members,
+            });
         }
         numbers.end(now);
         let renumbered = numbers.take_reused();
@@ -212,6 +225,8 @@ impl Compiler {
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
             inserts_per_second: config.flows.inserts_per_second,
+            asks_elsewhere: config.asks_elsewhere(),
+            takes_recovery_echoes: config.recovery.echo.is_some(),
             capture: None,
         };
         Ok(Compiled { tables, renumbered })

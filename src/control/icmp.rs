@@ -225,7 +225,7 @@ impl Icmp {
 }
 
 /// Reads a punted packet again.
-fn read(bytes: &[u8], bare: bool) -> Option<Parsed> {
+pub(super) fn read(bytes: &[u8], bare: bool) -> Option<Parsed> {
     if bare {
         return parse_ip(bytes, LEN_UNKNOWN).ok();
     }
@@ -268,7 +268,8 @@ fn own_address(here: &Configured<'_>, port: PortIndex, sender: IpAddr) -> Option
     })
 }
 
-fn way_back(
+/// The link by which a packet has come, back to who sent it; out of a tunnel, the way to its sender.
+pub(super) fn way_back(
     here: &Configured<'_>,
     port: PortIndex,
     bare: bool,

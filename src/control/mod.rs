@@ -10,7 +10,7 @@ pub mod neighbours;
 mod numbers;
 pub mod path_mtu;
 pub(crate) mod random;
-pub mod rate_limit;
+pub use crate::clock::rate_limit;
 pub mod session;
 pub mod slow_path;
 pub mod waiting;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 mod checks;
+mod recovery;
 mod sessions;
 
 use std::sync::Arc;
@@ -20,14 +21,16 @@ use crate::clock::Instant;
 use crate::config::Config;
 use crate::forward::capture::Capture;
 use crate::forward::counters::{Counter, WorkerCounters};
-use crate::forward::punt::{Handling, InjectRing, Injection, Punt, PuntRing};
+use crate::forward::punt::{Again, Handling, InjectRing, Injection, Punt, PuntRing};
 use crate::forward::tables::{ForwardTables, Published};
 use crate::forward::verdict::{InjectDrop, PuntReason};
 use crate::packet::ethernet;
 use crate::packet::parse::{Frame, parse};
 use crate::units::{TargetId, Weight};
+use recovery::Recovering;
 
 pub use checks::{HealthNews, Records};
+pub use recovery::NoSuchWorker;
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
@@ -146,6 +149,7 @@ pub struct SlowPath {
     records: Records,
     news: HealthNews,
     hierarchy: Option<Hierarchy>,
+    recovering: Recovering,
 }
 
 impl SlowPath {
@@ -158,6 +162,7 @@ impl SlowPath {
         published: Published,
         workers: Vec<WorkerEnd>,
     ) -> SlowPath {
+        let recovering = Recovering::new(&config, workers.len());
         let (icmp, path_mtus) = (Icmp::default(), PathMtus::default());
         let (sent, learned) = (icmp.counters().clone(), path_mtus.counters().clone());
         let counters = Arc::new(SlowPathCounters { icmp: sent, path_mtu: learned, ..SlowPathCounters::default() });
@@ -183,6 +188,7 @@ impl SlowPath {
             records: Records::default(),
             news: HealthNews::default(),
             hierarchy: None,
+            recovering,
         }
     }
 
@@ -203,6 +209,7 @@ impl SlowPath {
                 self.take_in(now, worker, &punt, &mut changes);
             }
         }
+        self.recover(now);
         for Waiter { worker, punt } in self.waiting.expired(now) {
             self.give_up(now, worker, &punt, WaitingDrop::Unanswered);
         }
@@ -242,6 +249,8 @@ impl SlowPath {
             PuntReason::NoRoute => self.tell_sender(now, worker, punt, Kind::NetUnreachable),
             PuntReason::HostUnreachable => self.tell_sender(now, worker, punt, Kind::HostUnreachable),
             PuntReason::IcmpErrorElsewhere => self.ask_next(worker, punt),
+            PuntReason::RecoveryEcho => self.recovery_echo(now, worker, punt),
+            PuntReason::FlowElsewhere => self.stray(now, worker, punt),
             // What comes out of a tunnel is from no neighbour.
             _ if punt.what.bare => {}
             PuntReason::VirtualHostEcho => {
@@ -336,6 +345,7 @@ impl SlowPath {
         if let Some(hierarchy) = &mut self.hierarchy {
             hierarchy.reconfigure(&self.config);
         }
+        self.reconfigure_recovery();
         self.records.store(Arc::new(self.health.as_ref().map(Health::records).unwrap_or_default()));
         self.publish(compiled, now);
         Ok(())
@@ -457,12 +467,12 @@ impl SlowPath {
     }
 
     fn go_on(&self, Waiter { worker, punt }: &Waiter) {
-        self.workers[*worker].send(Injection::new(punt.port, Handling::Walk { strangers: 0 }, punt.frame()));
+        self.workers[*worker].send(Injection::new(punt.port, Handling::Walk(Again::default()), punt.frame()));
     }
 
     /// Lets the next worker carry a packet whose flow `worker` does not know.
     fn ask_next(&self, worker: usize, punt: &Punt) {
-        let handling = Handling::Walk { strangers: punt.what.strangers };
+        let handling = Handling::Walk(Again { strangers: punt.what.strangers, ..Again::default() });
         let injection = match punt.what.bare {
             false => Injection::new(punt.port, handling, punt.frame()),
             true => Injection::new(punt.port, handling, &framed(punt.frame())),
@@ -486,7 +496,7 @@ fn framed(packet: &[u8]) -> Vec<u8> {
     [&[0; 12][..], &ethertype.to_be_bytes(), packet].concat()
 }
 
-/// A packet that waits for its next hop.
+/// A packet that waits until more is known.
 struct Waiter {
     /// Who is to carry it.
     worker: usize,
@@ -495,6 +505,7 @@ struct Waiter {
 
 /// The key of what differs although it is settled at start.
 fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
+    let whohas = |config: &Config| config.recovery.whohas.as_ref().map(|whohas| whohas.listen);
     let flows = |config: &Config| (config.flows.capacity_v4, config.flows.capacity_v6);
     [
         ("router.name", before.router.name == after.router.name),
@@ -504,6 +515,7 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
         ("flows.capacity_v4 or flows.capacity_v6", flows(before) == flows(after)),
         ("metrics", before.metrics == after.metrics),
         ("control", before.control == after.control),
+        ("recovery.whohas.listen", whohas(before) == whohas(after)),
         ("parents, control.listen or a certificate", before.sessions.same(&after.sessions)),
     ]
     .into_iter()

@@ -56,6 +56,13 @@ pub enum Request {
     },
     /// Read the configuration again. [`Done`](super::response::Done).
     Reload,
+    /// [`Recovery`](super::response::Recovery).
+    Recovery,
+    /// No flows for a worker, as after a start: to try out what happens. [`Done`](super::response::Done).
+    Forget {
+        /// Its number.
+        worker: u16,
+    },
 }
 
 /// Which flows; what is `None` does not matter.

@@ -289,6 +289,30 @@ impl From<&ParentView> for ParentRow {
     }
 }
 
+/// How flows were found again that a worker did not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// How often each event has happened, in the order of their list.
+    pub counts: Vec<(String, u64)>,
+    /// What has come of it last, the latest first.
+    pub last: Vec<RecoveryEvent>,
+}
+
+/// What has become of a flow that a worker did not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecoveryEvent {
+    /// How long ago.
+    pub age_seconds: f64,
+    /// What.
+    pub event: String,
+    /// Its client.
+    pub source: SocketAddr,
+    /// Its virtual host.
+    pub destination: SocketAddr,
+    /// Its protocol's name, or number.
+    pub protocol: String,
+}
+
 /// A next hop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourRow {

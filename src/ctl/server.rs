@@ -112,6 +112,11 @@ impl Control {
             Request::Services => json(rows::services(&self.collector.report(0.0), router)),
             Request::Children => json(rows::children(&self.collector.report(0.0), router, at)),
             Request::Parents => json(rows::parents(router)),
+            Request::Recovery => json(rows::recovery(router, now)),
+            Request::Forget { worker } => {
+                router.forget(usize::from(*worker)).map_err(|error| error.to_string())?;
+                done(format!("worker {worker} has forgotten its flows"))
+            }
             Request::Neighbours => json(rows::neighbours(router)),
             Request::Counters => json(Counters {
                 name: router.config().router.name.clone(),

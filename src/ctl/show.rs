@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use super::response::{AgentStatus, ChildRow, FlowRow, NeighbourRow, ParentRow, PortRow, ServiceRow, Status, Trace};
+use super::response::{
+    AgentStatus, ChildRow, FlowRow, NeighbourRow, ParentRow, PortRow, Recovery, ServiceRow, Status, Trace,
+};
 use crate::metrics::report::PacketReport;
 
 /// A table: columns as wide as they need to be, numbers to the right.
@@ -301,6 +303,18 @@ pub fn children(children: &[ChildRow]) -> String {
 
 fn milliseconds(seconds: f64) -> String {
     format!("{:.2} ms", seconds * 1000.0)
+}
+
+/// `slrctl recovery`.
+pub fn recovery(recovery: &Recovery) -> String {
+    let mut counts = Table::new(&["event", ">times"]);
+    recovery.counts.iter().for_each(|(event, times)| counts.row([event.clone(), times.to_string()]));
+    let mut last = Table::new(&[">ago", "event", "client", "virtual host", "protocol"]);
+    for event in &recovery.last {
+        let (client, host) = (event.source.to_string(), event.destination.to_string());
+        last.row([time(event.age_seconds), event.event.clone(), client, host, event.protocol.clone()]);
+    }
+    format!("{counts}\n{last}")
 }
 
 /// `slrctl parents`.

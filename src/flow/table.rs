@@ -435,6 +435,15 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         self.expired += 1;
     }
 
+    /// Removes every entry.
+    pub fn clear(&mut self) {
+        for group in 0..self.groups.len() {
+            for slot in self.groups[group].taken() {
+                self.remove(Slot(group * GROUP + slot));
+            }
+        }
+    }
+
     /// Reclaims expired entries of the next `groups` groups, so that each group is visited in turn.
     pub fn age(&mut self, now: Tick, groups: usize, timeouts: &Timeouts) {
         for _ in 0..groups.min(self.groups.len()) {

@@ -82,6 +82,10 @@ pub struct WorkerCounters {
     /// Packets that would have made a flow entry when there had been enough of them for the time being; they are forwarded
     /// all the same.
     pub flows_over_limit: Counter,
+    /// Packets in the middle of flows that are not known which went to a child by hash and made no flow entry.
+    pub strays_passed: Counter,
+    /// Flow entries made because the slow path wanted them.
+    pub flows_installed: Counter,
     /// Packets that a QUIC connection id has given another child than their flow entry or, without one, than selection.
     pub quic_steered: Counter,
     /// TCP packets whose MSS option was lowered.
@@ -121,6 +125,8 @@ impl WorkerCounters {
             flows_expired: Counter::default(),
             flows_refused: Counter::default(),
             flows_over_limit: Counter::default(),
+            strays_passed: Counter::default(),
+            flows_installed: Counter::default(),
             quic_steered: Counter::default(),
             mss_clamped: Counter::default(),
             flows_active: Counter::default(),

@@ -30,6 +30,9 @@ const COPIES: usize = 1024;
 /// Single flows that are looked for at the same time.
 const FINDS: usize = 8;
 
+/// Flows that the slow path looks for in its own business at the same time: as many as it asks for at once.
+const QUESTIONS: usize = 4096;
+
 /// Groups that are walked in one turn.
 const GROUPS: usize = 2;
 
@@ -105,6 +108,8 @@ struct Shared {
     walked: ArrayQueue<(u32, Walked)>,
     finds: ArrayQueue<Key>,
     found: ArrayQueue<(Key, Option<Flow>)>,
+    questions: ArrayQueue<(u64, Key)>,
+    answers: ArrayQueue<(u64, Option<Flow>)>,
 }
 
 /// The slow path's end.
@@ -137,11 +142,35 @@ pub fn pair() -> (Desk, Inspector) {
         walked: ArrayQueue::new(COPIES),
         finds: ArrayQueue::new(FINDS),
         found: ArrayQueue::new(FINDS),
+        questions: ArrayQueue::new(QUESTIONS),
+        answers: ArrayQueue::new(QUESTIONS),
     });
     (Desk { shared: shared.clone(), walks: 0 }, Inspector { shared, walk: Walk::default() })
 }
 
+/// Another end of the slow path, for flows that are looked for without anybody at the desk.
+pub struct Finder(Arc<Shared>);
+
+impl Finder {
+    /// Has a flow looked for, under a number of the caller's; false when too many are.
+    pub fn ask(&self, number: u64, key: Key) -> bool {
+        let room = self.0.questions.push((number, key)).is_ok();
+        self.0.asked.store(true, Ordering::Release);
+        room
+    }
+
+    /// The number of a flow that was looked for, and what was found.
+    pub fn answer(&self) -> Option<(u64, Option<Flow>)> {
+        self.0.answers.pop()
+    }
+}
+
 impl Desk {
+    /// A finder at the same worker. Of several each gets some of the answers.
+    pub fn finder(&self) -> Finder {
+        Finder(self.shared.clone())
+    }
+
     /// Starts a walk over all flows; ends the one that is under way.
     pub fn start_walk(&mut self) {
         self.walks = self.walks.wrapping_add(1).max(1);
@@ -196,13 +225,21 @@ impl Inspector {
     pub fn answer<M: Memory>(&mut self, v4: &Table<KeyV4, M>, v6: &Table<KeyV6, M>, now: Tick, timeouts: &Timeouts) {
         // Before the look at what there is: who asks later sets it again.
         self.shared.asked.swap(false, Ordering::AcqRel);
+        let find = |key| match key {
+            Key::V4(key) => find(v4, &key, now, timeouts),
+            Key::V6(key) => find(v6, &key, now, timeouts),
+        };
         for key in (0..FINDS).map_while(|_| self.shared.finds.pop()) {
-            let flow = match key {
-                Key::V4(key) => find(v4, &key, now, timeouts),
-                Key::V6(key) => find(v6, &key, now, timeouts),
-            };
             // Whoever asks takes the answers before asking more.
-            let _ = self.shared.found.push((key, flow));
+            let _ = self.shared.found.push((key, find(key)));
+        }
+        for _ in 0..FINDS {
+            let Some((number, key)) = self.shared.questions.pop() else { break };
+            // Who does not take the answers has waited long enough.
+            let _ = self.shared.answers.push((number, find(key)));
+        }
+        if !self.shared.questions.is_empty() {
+            self.shared.asked.store(true, Ordering::Relaxed);
         }
         let wanted = self.shared.walk.load(Ordering::Relaxed);
         if wanted != self.walk.number {

@@ -27,6 +27,7 @@ pub mod punt;
 mod rare;
 pub mod routes;
 mod routing;
+mod strays;
 pub mod tables;
 mod too_long;
 pub mod verdict;

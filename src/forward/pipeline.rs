@@ -23,7 +23,7 @@ use super::counters::WorkerCounters;
 use super::fragments::Fragments;
 use super::inspect::Inspector;
 use super::io::{BURST, Burst, PacketIo};
-use super::punt::{Cause, Punt, PuntRing};
+use super::punt::{Again, Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path, Target};
 use super::verdict::{DropReason, PuntReason, Refusal};
 use super::visit::{Visit, quick_target};
@@ -136,16 +136,16 @@ pub struct Pipeline<I: PacketIo> {
     pub(super) worker: WorkerId,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) inserts: InsertLimit,
-    punts: PuntRing,
+    pub(super) punts: PuntRing,
     /// Leaving packets, by port.
     outgoing: Vec<Burst<I::Packet>>,
     /// Outer identification of the next packet that may be fragmented, of which IPv4 takes the low half; each worker has
     /// its own.
     pub(super) identification: u32,
     identification_step: u32,
-    /// All workers, and those that do not know the flow of the packet that is carried again.
     workers: u16,
-    strangers: u16,
+    /// What has come of asking others about the packet that is carried now.
+    pub(super) again: Again,
 }
 
 impl<I: PacketIo> Pipeline<I> {
@@ -169,7 +169,7 @@ impl<I: PacketIo> Pipeline<I> {
             // A power of two, so that workers stay out of each other's numbers after the wrap too.
             identification_step: u32::from(workers.max(1)).next_power_of_two(),
             workers,
-            strangers: 0,
+            again: Again::default(),
         })
     }
 
@@ -193,24 +193,24 @@ impl<I: PacketIo> Pipeline<I> {
         }
     }
 
-    /// Carries a packet of the slow path, about whose flow so many workers have been asked before.
+    /// Carries a packet of the slow path, about whose flow others have been asked.
     pub fn process_again(
         &mut self,
-        strangers: u16,
+        again: Again,
         tables: &ForwardTables,
         io: &mut I,
         port: PortIndex,
         now: Instant,
         burst: &mut Burst<I::Packet>,
     ) {
-        self.strangers = strangers;
+        self.again = again;
         self.process(tables, io, port, now, burst);
-        self.strangers = 0;
+        self.again = Again::default();
     }
 
     /// What becomes of an ICMP error about a flow that this worker does not know: the next one may, where there is one.
     pub(super) fn ask_elsewhere(&self, work: &Work) -> End {
-        let strangers = self.strangers + 1;
+        let strangers = self.again.strangers + 1;
         if strangers >= self.workers || !self.punts.is_read() {
             return Refusal::IcmpErrorUnknownFlow.into();
         }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use super::inspect::Key;
 use super::verdict::PuntReason;
+use crate::flow::state::FlowState;
 use crate::units::{PortIndex, TargetId};
 
 /// Longest frame that is copied whole; a longer one is cut.
@@ -51,10 +53,47 @@ pub enum Handling {
     /// Sends it by its port, as it is.
     Send,
     /// Carries it as if it had just come in by its port.
-    Walk {
-        /// Workers that do not know its flow, as far as they have been asked.
-        strangers: u16,
-    },
+    Walk(Again),
+    /// Makes a flow entry. There is no frame.
+    Install(Install),
+    /// Forgets all its flows. There is no frame.
+    Forget,
+}
+
+/// What has come of asking others about a packet that is carried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Workers that do not know the flow of its ICMP error, as far as they have been asked.
+    pub strangers: u16,
+    /// What becomes of it in the middle of a flow that this worker does not know.
+    pub stray: Stray,
+}
+
+/// What becomes of a packet in the middle of a flow that this worker does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stray {
+    /// The slow path is asked.
+    #[default]
+    Ask,
+    /// Nobody knows the flow: it is given to a child, where the virtual host wants that.
+    Keep,
+    /// The flow is still asked for: the packet goes to a child by hash, where the virtual host wants that.
+    Pass,
+    /// The flow goes there, also where its entry has found no room.
+    Goes(TargetId),
+}
+
+/// A flow entry to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// As the worker's table has it: coarse where the virtual host's flows are.
+    pub key: Key,
+    /// Where the flow's packets go.
+    pub target: TargetId,
+    /// How far the flow has come.
+    pub state: FlowState,
+    /// Whether it takes the place of a live entry; else a flow that is known stays where it is.
+    pub replaces: bool,
 }
 
 /// A frame that a worker could not decide on.

@@ -13,7 +13,7 @@ use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::fragment::Piece;
-use crate::packet::icmp::{V4_ECHO_REQUEST, V6_ECHO_REQUEST};
+use crate::packet::icmp::{V4_ECHO_REQUEST, V6_ECHO_REQUEST, is_recovery_reply};
 use crate::packet::parse::{Family, Fragment};
 use crate::packet::protocol::{ICMP, ICMPV6};
 use crate::units::TargetId;
@@ -45,6 +45,10 @@ impl<I: PacketIo> Pipeline<I> {
                 let bare = work.parsed.l3_offset == 0;
                 let cause = Cause { bare, ..PuntReason::VirtualHostEcho.into() };
                 self.end(arrival.port, &packet, End::Punt(cause));
+            }
+            Fragment::None if is_recovery_echo(arrival, packet.head(), work) => {
+                let bare = work.parsed.l3_offset == 0;
+                self.end(arrival.port, &packet, End::Punt(Cause { bare, ..PuntReason::RecoveryEcho.into() }));
             }
             Fragment::None => match self.carry(arrival, &mut packet, work) {
                 Ok(port) => self.push(io, port, packet),
@@ -119,7 +123,7 @@ impl<I: PacketIo> Pipeline<I> {
         }
     }
 
-    fn carry_to(
+    pub(super) fn carry_to(
         &mut self,
         io: &mut I,
         arrival: Arrival<'_>,
@@ -148,6 +152,7 @@ impl<I: PacketIo> Pipeline<I> {
             End::Drop(DropReason::Refused(Refusal::IcmpErrorUnknownFlow)) => {
                 self.end(arrival.port, &packet, self.ask_elsewhere(work));
             }
+            End::Drop(DropReason::Refused(Refusal::UnknownFlow)) => self.carry_stray(io, arrival, packet, work),
             End::TooLong(path, target) => self.too_long(io, arrival, packet, work, path, target),
             end => self.end(arrival.port, &packet, end),
         }
@@ -164,6 +169,15 @@ fn is_echo_for_us(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
     };
     head.get(usize::from(parsed.l4_offset)) == Some(&request)
         && arrival.tables.echo.find(parsed.destination(head)) == Some(true)
+}
+
+/// Whether it answers a recovery echo of one of our virtual hosts' servers.
+fn is_recovery_echo(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
+    let parsed = &work.parsed;
+    arrival.tables.takes_recovery_echoes
+        && matches!((parsed.family, parsed.protocol), (Family::V4, ICMP) | (Family::V6, ICMPV6))
+        && head.get(usize::from(parsed.l4_offset)..).is_some_and(|message| is_recovery_reply(parsed.family, message))
+        && arrival.tables.index.covers(parsed.destination(head))
 }
 
 impl Visit<'_> {

@@ -19,6 +19,7 @@ use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
 use crate::service::selection::{Granularity, Selector};
+use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::Template;
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
 
@@ -51,6 +52,10 @@ pub struct ForwardTables {
     pub timeouts: Timeouts,
     /// Flow entries that a worker makes in a second at most.
     pub inserts_per_second: u32,
+    /// Whether there is somebody to ask about flows that a worker does not know.
+    pub asks_elsewhere: bool,
+    /// Whether servers remind us of flows by recovery echoes.
+    pub takes_recovery_echoes: bool,
     /// The capture under way.
     pub capture: Option<Arc<Capture>>,
 }
@@ -145,6 +150,8 @@ pub struct VirtualHost {
     pub granularity: Granularity,
     /// Which of `members` a QUIC connection id names, where its servers put their ids into them.
     pub quic: Option<Arc<ServerIds>>,
+    /// What becomes of packets in the middle of TCP connections that are not known; `None`: they get a child like any other.
+    pub on_unknown: Option<OnUnknown>,
     /// How large the segments are that clients ask for.
     pub mss_clamp: MssClamp,
     /// Who gets a new flow: yields positions in `members`.

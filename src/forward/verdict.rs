@@ -21,6 +21,8 @@ labelled! {
         OtherStation => "other_station",
         /// For no service, and from or to an address that no router forwards.
         NotRoutable => "not_routable",
+        /// In the middle of a TCP connection that is not known, of a virtual host that does not select anew for those.
+        UnknownFlow => "unknown_flow",
         /// Its virtual host has no child that takes new flows.
         NoChild => "no_child",
         /// With the tunnel header it is longer than any IP packet.
@@ -97,6 +99,10 @@ labelled! {
         HostUnreachable => "host_unreachable",
         /// An ICMP error about a flow that this worker does not know, and another one may.
         IcmpErrorElsewhere => "icmp_error_elsewhere",
+        /// The answer to a recovery echo of a server.
+        RecoveryEcho => "recovery_echo",
+        /// In the middle of a TCP connection that this worker does not know, and somebody else may.
+        FlowElsewhere => "flow_elsewhere",
     }
 }
 

@@ -13,6 +13,7 @@ use crate::flow::memory::Memory;
 use crate::flow::state::FlowState;
 use crate::flow::table::{FlowHash, Full, Table};
 use crate::packet::parse::{Family, Parsed};
+use crate::packet::{protocol, tcp};
 use crate::service::selection::Granularity;
 use crate::units::{TargetId, VirtualHostId};
 
@@ -69,7 +70,13 @@ impl<'a> Visit<'a> {
     }
 
     /// The target of a flow that has an entry; counts the packet there.
-    fn follow<K: FlowKey, M: Memory>(&self, table: &mut Table<K, M>, hash: FlowHash, key: &K) -> Option<TargetId> {
+    #[inline(always)]
+    pub(super) fn follow<K: FlowKey, M: Memory>(
+        &self,
+        table: &mut Table<K, M>,
+        hash: FlowHash,
+        key: &K,
+    ) -> Option<TargetId> {
         let slot = table.find_live(hash, key, self.now, &self.tables.timeouts)?;
         let record = table.record_mut(slot);
         let state = record.state().after(self.parsed.tcp_flags);
@@ -81,10 +88,25 @@ impl<'a> Visit<'a> {
         Some(record.target())
     }
 
-    /// Gives a new flow to a child. Where there is no room for its entry, or too many have been made, its packets are
-    /// forwarded all the same, each by hash, so that they stay together.
+    /// Gives a new flow to a child.
     fn open<K: FlowKey, M: Memory>(&self, flows: &mut Table<K, M>, key: K) -> Result<TargetId, Refusal> {
         let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
+        if host.on_unknown.is_some() && self.parsed.protocol == protocol::TCP && self.parsed.tcp_flags & tcp::SYN == 0 {
+            return self.stray(flows, key, host);
+        }
+        self.choose(flows, key, host, false)
+    }
+
+    /// Gives a flow that has no entry to a child. Where there is no room for its entry, or too many have been made, or it
+    /// only `passes`, its packets are forwarded all the same, each by hash, so that they stay together.
+    #[inline(always)]
+    pub(super) fn choose<K: FlowKey, M: Memory>(
+        &self,
+        flows: &mut Table<K, M>,
+        key: K,
+        host: &VirtualHost,
+        passes: bool,
+    ) -> Result<TargetId, Refusal> {
         let (key, chosen_by, hash, state) = match host.granularity {
             Granularity::FiveTuple => {
                 (key, key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
@@ -102,7 +124,7 @@ impl<'a> Visit<'a> {
                 (key, chosen_by, hash, FlowState::Other)
             }
         };
-        let within_limit = self.inserts.take(self.now, self.tables.inserts_per_second);
+        let within_limit = !passes && self.inserts.take(self.now, self.tables.inserts_per_second);
         let vacancy = within_limit.then(|| flows.vacancy(hash, self.now, &self.tables.timeouts));
         let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
         let member = match (self.named(host), &vacancy) {
@@ -122,12 +144,13 @@ impl<'a> Visit<'a> {
                 self.counters.target(target).flows.add(1);
             }
             Some(Err(Full)) => self.counters.flows_refused.add(1),
+            None if passes => self.counters.strays_passed.add(1),
             None => self.counters.flows_over_limit.add(1),
         }
         Ok(target)
     }
 
-    fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&'a VirtualHost> {
+    pub(super) fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&'a VirtualHost> {
         let id = self.tables.index.find(key.destination(), self.parsed.protocol, self.parsed.dst_port())?;
         Some(&self.tables.virtual_hosts[id.index()])
     }

@@ -88,6 +88,17 @@ impl<I: PacketIo> Worker<I> {
     fn inject(&mut self, now: Instant) -> bool {
         let Some(ring) = self.injections.as_ref().filter(|ring| !ring.is_empty()) else { return false };
         for injection in (0..INJECTED).map_while(|_| ring.pop()) {
+            match injection.what {
+                Handling::Install(install) => {
+                    self.pipeline.install(self.tables.load(), now, install);
+                    continue;
+                }
+                Handling::Forget => {
+                    self.pipeline.forget();
+                    continue;
+                }
+                Handling::Walk(_) | Handling::Send => {}
+            }
             let counters = self.pipeline.counters();
             let Some(packet) = self.io.alloc(injection.frame()) else {
                 counters.inject_dropped(InjectDrop::NoBuffer).add(1);
@@ -100,12 +111,13 @@ impl<I: PacketIo> Worker<I> {
             }
             match injection.what {
                 // The snapshot that the frame has waited for was published before it was put into the ring.
-                Handling::Walk { strangers } => {
+                Handling::Walk(again) => {
                     let tables = self.tables.load();
-                    self.pipeline.process_again(strangers, tables, &mut self.io, injection.port, now, &mut burst);
+                    self.pipeline.process_again(again, tables, &mut self.io, injection.port, now, &mut burst);
                 }
                 Handling::Send if self.io.tx_burst(injection.port, &mut burst) == 0 => counters.injected.add(1),
                 Handling::Send => counters.inject_dropped(InjectDrop::TxQueueFull).add(1),
+                Handling::Install(_) | Handling::Forget => {}
             }
         }
         true

@@ -17,6 +17,7 @@ use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
 use crate::forward::verdict::{DropReason, InjectDrop, PuntReason};
+use crate::recovery::events::{Counters, Event};
 
 /// Statistics of one port, as its device counts them.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -51,6 +52,7 @@ pub struct ForwardCollector {
     slow_path: Arc<SlowPathCounters>,
     checks: Records,
     sessions: Look,
+    recovery: Arc<Counters>,
 }
 
 impl ForwardCollector {
@@ -62,8 +64,8 @@ impl ForwardCollector {
         ports: PortReader,
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
-        let (checks, sessions) = (Records::default(), Look::default());
-        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks, sessions }
+        let (checks, sessions, recovery) = (Records::default(), Look::default(), Arc::default());
+        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks, sessions, recovery }
     }
 
     /// The same, over the checks of children too.
@@ -74,6 +76,11 @@ impl ForwardCollector {
     /// The same, over the sessions with children and parents too.
     pub fn with_sessions(self, sessions: Look) -> ForwardCollector {
         ForwardCollector { sessions, ..self }
+    }
+
+    /// The same, over how flows are found again too.
+    pub fn with_recovery(self, recovery: Arc<Counters>) -> ForwardCollector {
+        ForwardCollector { recovery, ..self }
     }
 
     /// Whether each child of a virtual host is up, and how its checks have ended.
@@ -198,6 +205,7 @@ impl ForwardCollector {
         let icmp_suppressed =
             icmp_suppressed.map(|&why| labelled("reason", why.label(), icmp.suppressed(why))).collect();
         let path_mtu = Outcome::ALL.iter().map(|&of| labelled("outcome", of.label(), path_mtu.of(of))).collect();
+        let recovery = Event::ALL.iter().map(|&of| labelled("event", of.label(), self.recovery.of(of))).collect();
         let (up, ended) = self.per_check();
         let inject_drops = InjectDrop::ALL.iter().copied();
         let punts = PuntReason::ALL.iter().copied();
@@ -319,6 +327,24 @@ impl ForwardCollector {
                 "Packets forwarded without a flow entry because flows.inserts_per_second had been made.",
                 COUNTER,
                 self.per_worker(|w| &w.flows_over_limit),
+            ),
+            (
+                "slr_flows_installed_total",
+                "Flow entries made because somebody else has told where the flow goes.",
+                COUNTER,
+                self.per_worker(|w| &w.flows_installed),
+            ),
+            (
+                "slr_strays_passed_packets_total",
+                "Packets in the middle of unknown flows that went to a child by hash and made no flow entry.",
+                COUNTER,
+                self.per_worker(|w| &w.strays_passed),
+            ),
+            (
+                "slr_recovery_events_total",
+                "What has become of flows that a worker did not know, by event.",
+                COUNTER,
+                recovery,
             ),
             (
                 "slr_quic_steered_packets_total",

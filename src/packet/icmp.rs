@@ -72,6 +72,18 @@ impl IcmpHeader {
     }
 }
 
+/// Where in an echo the part of a recovery echo starts, behind what any ping has.
+pub const RECOVERY_ECHO_OFFSET: usize = 64;
+/// How that starts.
+pub const RECOVERY_ECHO: [u8; 4] = *b"SLRE";
+
+/// Whether a message is the answer to a recovery echo, by its looks; whether it may be believed is another question.
+pub fn is_recovery_reply(family: Family, message: &[u8]) -> bool {
+    let reply = if family == Family::V4 { V4_ECHO_REPLY } else { V6_ECHO_REPLY };
+    message.first() == Some(&reply)
+        && message.get(RECOVERY_ECHO_OFFSET..).is_some_and(|part| part.starts_with(&RECOVERY_ECHO))
+}
+
 /// Where the quoted packet starts in an error message (RFC 792; RFC 4443 section 3).
 pub const QUOTE_OFFSET: usize = 8;
 

@@ -123,6 +123,8 @@ impl TestRouter {
             ("flows_refused", counters.flows_refused.get()),
             ("flows_over_limit", counters.flows_over_limit.get()),
             ("routed", counters.routed.get()),
+            ("flows_installed", counters.flows_installed.get()),
+            ("strays_passed", counters.strays_passed.get()),
             ("quic_steered", counters.quic_steered.get()),
             ("mss_clamped", counters.mss_clamped.get()),
             ("injected", counters.injected.get()),

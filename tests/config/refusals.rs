@@ -35,7 +35,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "metrics: {",
         "colour: {",
-        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents"#,
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents, recovery"#,
     ),
     (
         "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",
@@ -831,6 +831,81 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: { tcp: {}, initial: unknown }",
         r#"24:33: initial "unknown" is not known; write one of up, down: initial: up"#,
+    ),
+    (
+        "    children: [server1, server2]",
+        "    children: [server1, server2]\n    on_unknown: keep",
+        r#"24:17: on_unknown "keep" is not known; write one of select, drop, reset: on_unknown: select"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.2:9479] } }"#,
+        r#"29:31: listen "10.9.0.1" is no address of one router with a port; write peers: [10.255.0.2:9479]"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 0.0.0.0:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.2:9479] } }"#,
+        r#"29:31: listen "0.0.0.0:9479" is no address of one router with a port; write peers: [10.255.0.2:9479]"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [r2:9479] } }"#,
+        r#"29:93: peer "r2:9479" is no address of one router with a port; write peers: [10.255.0.2:9479]"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.1:9479] } }"#,
+        r#"29:93: peer 10.9.0.1:9479 is this router itself; leave it out"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.2:9479, 10.9.0.2:9479] } }"#,
+        r#"29:108: peer 10.9.0.2:9479 is already there (line 29); change or remove one of them"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: ["[2001:db8::2]:9479"] } }"#,
+        r#"29:93: peer [2001:db8::2]:9479 is of another family than listen 10.9.0.1:9479; write both alike"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.1.1:9479, 10.9.1.2:9479, 10.9.1.3:9479, 10.9.1.4:9479, 10.9.1.5:9479, 10.9.1.6:9479, 10.9.1.7:9479, 10.9.1.8:9479, 10.9.1.9:9479, 10.9.1.10:9479, 10.9.1.11:9479, 10.9.1.12:9479, 10.9.1.13:9479, 10.9.1.14:9479, 10.9.1.15:9479, 10.9.1.16:9479, 10.9.1.17:9479] } }"#,
+        r#"29:340: 10.9.1.17:9479 is one peer more than 16; name the nearest, and let them pass on"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 0001, peers: [10.9.0.2:9479] } }"#,
+        r#"29:51: the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: key: 000102030405060708090a0b0c0d0e0f"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.2:9479], hops: 9 } }"#,
+        r#"29:115: hops 9 is out of range; write one from 0 to 8: hops: 1"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.2:9479], patience: 5ms } }"#,
+        r#"29:119: patience 5ms is not from 10ms to 1s; write patience: 100ms"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { whohas: { listen: 10.9.0.1:9479, key: 000102030405060708090a0b0c0d0e0f, peers: [10.9.0.2:9479], questions_per_second: 0 } }"#,
+        r#"29:131: questions_per_second 0 is out of range; write one from 1 to 1000000: questions_per_second: 10000"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { ask_workers: maybe }"#,
+        r#"29:26: ask_workers "maybe" is not known; write one of on, off: ask_workers: on"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { first_packets: drop }"#,
+        r#"29:28: first_packets "drop" is not known; write one of hold, select: first_packets: hold"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"recovery: { echo: { key: secret } }"#,
+        r#"29:26: the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: key: 000102030405060708090a0b0c0d0e0f"#,
     ),
     (
         "    children: [server1, server2]",

@@ -3,6 +3,7 @@
 pub(super) mod health;
 mod links;
 mod overlap;
+mod recovery;
 pub(super) mod services;
 pub(super) mod sessions;
 
@@ -57,6 +58,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         metrics: metrics(raw.metrics.as_ref(), METRICS_PORT)?,
         control: control(raw.control.as_ref(), SOCKET_DIRECTORY, &raw.router.name.value)?,
         sessions: sessions::sessions(raw)?,
+        recovery: recovery::recovery(raw.recovery.as_ref())?,
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
@@ -64,6 +66,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
     sessions::fit(raw, &config)?;
     config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts, &config)?;
     overlap::check(&raw.virtual_hosts, &config.virtual_hosts)?;
+    recovery::fit(raw, &config)?;
     Ok(config)
 }
 
@@ -231,7 +234,7 @@ fn cluster(raw: Option<&raw::Cluster>) -> Result<Cluster, Fault> {
     Ok(cluster)
 }
 
-fn key(text: &Text) -> Result<[u8; 16], Fault> {
+pub(super) fn key(text: &Text) -> Result<[u8; 16], Fault> {
     let digits = &text.value;
     let number = match digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         true => u128::from_str_radix(digits, 16).ok(),

@@ -10,7 +10,7 @@ use super::{health, or, sessions, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::values::{Once, example, name, number, prefix, show, word};
-use crate::config::{Config, Member, OnFailure, Probe, VirtualHost};
+use crate::config::{Config, Member, OnFailure, OnUnknown, Probe, VirtualHost};
 use crate::cost::Kind;
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
@@ -111,6 +111,8 @@ fn virtual_host(
     };
     let outcomes = [("keep", OnFailure::Keep), ("reselect", OnFailure::Reselect)];
     let on_failure = or(&raw.on_failure, OnFailure::Keep, |text| word("on_failure", text, &outcomes))?;
+    let unknown = [("select", OnUnknown::Select), ("drop", OnUnknown::Drop), ("reset", OnUnknown::Reset)];
+    let on_unknown = or(&raw.on_unknown, OnUnknown::Select, |text| word("on_unknown", text, &unknown))?;
     Ok(VirtualHost {
         name,
         addresses,
@@ -127,6 +129,7 @@ fn virtual_host(
         members,
         health,
         on_failure,
+        on_unknown,
     })
 }
 

@@ -9,7 +9,7 @@ use serde_saphyr::Spanned;
 use super::raw::{self, Config};
 use super::{Application, DIRECTORY, Expression, HostConfig, HostedService, Method, Tunnels};
 use crate::config::check::services::{addresses, services};
-use crate::config::check::{control, health, metrics, or, sessions, tunnel};
+use crate::config::check::{control, health, key, metrics, or, sessions, tunnel};
 use crate::config::error::{Fault, quote};
 use crate::config::raw::{Text, WordOr};
 use crate::config::values::{Once, duration, example, host, name, number, prefix, show, word};
@@ -56,6 +56,7 @@ pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
         })?,
         metrics: metrics(raw.metrics.as_ref(), METRICS_PORT)?,
         control: control(raw.control.as_ref(), DIRECTORY, &raw.agent.name.value)?,
+        echo: raw.recovery.as_ref().map(|recovery| key(&recovery.echo.key)).transpose()?,
         state: or(&raw.state, DIRECTORY.into(), |text| whole_path("state", text))?,
     };
     routers(&raw.routers, &mut config)?;

@@ -50,6 +50,8 @@ pub struct HostConfig {
     pub metrics: Metrics,
     /// Where the agent is asked.
     pub control: Control,
+    /// Key of recovery echoes; `None`: there are none.
+    pub echo: Option<[u8; 16]>,
     /// Directory of what the next start must know after a crash.
     pub state: PathBuf,
 }

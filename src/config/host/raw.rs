@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::config::error::Fault;
-use crate::config::raw::{self, Control, Dialect, Health, Metrics, Parent, Text, Tunnel, WordOr, raw};
+use crate::config::raw::{self, Control, Dialect, Echo, Health, Metrics, Parent, Text, Tunnel, WordOr, raw};
 
 raw! {
     Config {
@@ -22,6 +22,10 @@ raw! {
         metrics: Option<Metrics>,
         control: Option<Control>,
         state: Option<Text>,
+        recovery: Option<Recovery>,
+    }
+    Recovery {
+        echo: Echo,
     }
     Agent {
         name: Text,
@@ -59,6 +63,8 @@ const DIALECT: Dialect = Dialect {
         ("load", true, "load: { interval: 1s, expression: cpu }"),
         ("parents", true, "parents: [{ name: site1, address: 10.255.0.1:9478 }]"),
         ("control", true, "control: { socket: /run/slr-host/server1.sock }"),
+        ("echo", false, "echo: { key: 9d02c6714b8ea35f10e7d9c84a6b2f53 }"),
+        ("recovery", true, "recovery: { echo: { key: 9d02c6714b8ea35f10e7d9c84a6b2f53 } }"),
         ("metrics", true, "metrics: { listen: 127.0.0.1:9478 }"),
     ],
 };

@@ -34,6 +34,9 @@ impl fmt::Display for Summary<'_> {
             Some(socket) => writeln!(f, "control  {}", socket.display())?,
             None => writeln!(f, "control  off")?,
         }
+        if self.0.echo.is_some() {
+            writeln!(f, "recovery echoes for connections without word of their client")?;
+        }
         writeln!(f, "state    {}", self.0.state.display())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| virtual_host(f, host))

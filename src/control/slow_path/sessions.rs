@@ -32,6 +32,7 @@ impl SlowPath {
 
     /// The calendar is corrected: it is `wall` now.
     pub fn set_wall(&mut self, now: Instant, wall: WallClock) {
+        self.recovering.set_wall(now, wall);
         if let Some(hierarchy) = &mut self.hierarchy {
             hierarchy.set_wall(now, wall);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use crate::clock::WallClock;
+use crate::clock::{Instant, WallClock};
 use crate::config::Config;
 use crate::control::conditions::Steer;
 use crate::control::hierarchy::Hierarchy;
@@ -11,11 +11,15 @@ use crate::control::hierarchy::view::{ChildView, ParentView};
 use crate::control::session::report::Serves;
 use crate::control::slow_path::SlowPath;
 use crate::control::wire::State;
+use crate::ctl::request::protocol_name;
 use crate::ctl::response::{
-    ChildRow, MemberRow, NeighbourRow, ParentRow, PortRow, ServiceRow, Snapshot, Status, Tells, TellsOf,
+    ChildRow, MemberRow, NeighbourRow, ParentRow, PortRow, Recovery, RecoveryEvent, ServiceRow, Snapshot, Status,
+    Tells, TellsOf,
 };
 use crate::metrics::collector::ForwardCollector;
 use crate::metrics::report::{Report, Traffic};
+use crate::recovery::FlowId;
+use crate::recovery::events::Event;
 use crate::service::selection::{Granularity, Policy};
 use crate::units::{PortIndex, Weight};
 
@@ -193,6 +197,20 @@ fn tells(view: &ChildView, wall: SystemTime) -> Tells {
 pub fn parents(router: &SlowPath) -> Vec<ParentRow> {
     let parents = router.hierarchy().into_iter().flat_map(Hierarchy::parents);
     parents.map(|(end, address)| (&ParentView::of(end, address)).into()).collect()
+}
+
+pub fn recovery(router: &SlowPath, now: Instant) -> Recovery {
+    let counters = router.recovery_counters();
+    let count = |event: &Event| (event.label().to_owned(), counters.of(*event).get());
+    let event = |(then, event, flow): &(Instant, Event, FlowId)| RecoveryEvent {
+        age_seconds: (now - *then).as_secs_f64(),
+        event: event.label().to_owned(),
+        source: flow.source,
+        destination: flow.destination,
+        protocol: protocol_name(flow.protocol),
+    };
+    let last = router.recovery_events().iter().map(event).collect();
+    Recovery { counts: Event::ALL.iter().map(count).collect(), last }
 }
 
 pub fn port(config: &Config, port: PortIndex) -> String {

@@ -1,5 +1,5 @@
 //! The fast path alone: the same files as in the router, without what makes it a program.
-#[path = "../../../src/clock.rs"]
+#[path = "../../../src/clock/mod.rs"]
 pub mod clock;
 #[path = "../../../src/flow/mod.rs"]
 pub mod flow;

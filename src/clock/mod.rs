@@ -4,6 +4,8 @@
 //! capture's first packet, a simulation's zero). [`Tick`] is the same time in milliseconds, small enough to sit in
 //! every flow entry.
 
+pub mod rate_limit;
+
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime};
 
