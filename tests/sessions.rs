@@ -187,7 +187,7 @@ impl Agent {
                             child::Output::Send(bytes) => session.iter().for_each(|id| tls.send(*id, bytes.clone())),
                             child::Output::Close => session.take().iter().for_each(|id| tls.close(*id)),
                             child::Output::Told(line) => drop(tell.send(line)),
-                            child::Output::Report => {}
+                            child::Output::Report | child::Output::Kept(_) => {}
                         }
                     }
                     tokio::time::sleep(Duration::from_millis(2)).await;

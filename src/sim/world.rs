@@ -450,7 +450,7 @@ impl Server {
                 child::Output::Connect => self.session = Some(carrier.connect(&self.parent)),
                 child::Output::Send(bytes) => self.session.iter().for_each(|id| carrier.send(*id, bytes.clone())),
                 child::Output::Close => self.session.take().iter().for_each(|id| carrier.close(*id)),
-                child::Output::Report | child::Output::Told(_) => {}
+                child::Output::Report | child::Output::Told(_) | child::Output::Kept(_) => {}
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod shares;
 pub mod view;
 
 mod aggregate;
+mod bypass;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -29,10 +30,13 @@ use super::random::Random;
 use super::session::child::{self, ChildEnd};
 use super::session::parent::{self, News, ParentEnd, Settings};
 use super::session::{Carrier, Happening, SessionId};
-use super::wire::{OFFERS_MAX, RECORDS_MAX, WallClock};
+use super::shortcuts::{self, Shortcuts};
+use super::wire::{OFFERS_MAX, RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
 use shares::Shares;
+use bypass::Outbox;
+pub use bypass::Order;
 pub use view::{Look, View};
 
 /// Sessions of children beyond one for each: those that are about to replace one.
@@ -58,6 +62,8 @@ pub struct Outcome {
     pub steered: bool,
     /// To be told in the log.
     pub told: Vec<String>,
+    /// To be done with flows that go past a child, or are to.
+    pub orders: Vec<Order>,
 }
 
 /// The sessions of one router, and what comes of them.
@@ -84,6 +90,8 @@ pub struct Hierarchy {
     step_at: Instant,
     /// Why a cost is not known; one is enough for the log.
     cost_error: Option<String>,
+    shortcuts: Shortcuts,
+    outbox: Outbox,
 }
 
 impl Hierarchy {
@@ -109,6 +117,7 @@ impl Hierarchy {
             let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
             hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
             hello.tunnels = aggregate::tunnel_ends(router);
+            hello.capabilities = if config.shortcuts { TELLS_SHORTCUTS } else { 0 };
             let end = ChildEnd::new(now, hello, parent.name.clone(), random.next());
             Upward { end, address: parent.address, session: None }
         });
@@ -126,6 +135,8 @@ impl Hierarchy {
             shares: HashMap::new(),
             step_at: now + config.sessions.interval,
             cost_error: None,
+            shortcuts: Shortcuts::new(config.shortcuts),
+            outbox: Outbox::default(),
         };
         hierarchy.index(config);
         hierarchy
@@ -160,6 +171,8 @@ impl Hierarchy {
         if let Some(children) = &mut self.children {
             self.pending.extend(children.reconfigure(registering(config)));
         }
+        let outputs = self.shortcuts.set(config.shortcuts);
+        self.outbox.put(outputs);
     }
 
     /// How all virtual hosts of another configuration are to be steered, which is about to take over.
@@ -196,7 +209,8 @@ impl Hierarchy {
     pub fn next_deadline(&self) -> Option<Instant> {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
         let shares = (!self.priced.is_empty()).then_some(self.step_at);
-        children.chain(self.parents.iter().filter_map(|up| up.end.next_deadline())).chain(shares).min()
+        let parents = self.parents.iter().filter_map(|up| up.end.next_deadline());
+        children.chain(parents).chain(shares).chain(self.shortcuts.next_deadline()).min()
     }
 
     /// Takes in what has happened, lets the machines go on, and steers.
@@ -206,15 +220,15 @@ impl Hierarchy {
     {
         let mut outcome = Outcome::default();
         let pending = std::mem::take(&mut self.pending);
-        self.downward(pending, carrier, &mut outcome);
+        self.downward(now, pending, carrier, config, &mut outcome);
         for _ in 0..HAPPENINGS_PER_PASS {
             let Some(happening) = carrier.poll() else { break };
-            self.take_in(now, happening, carrier, &mut outcome);
+            self.take_in(now, happening, carrier, config, &mut outcome);
         }
         if self.is_due(now) {
             if let Some(children) = &mut self.children {
                 let outputs = children.handle(now, parent::Input::Tick);
-                self.downward(outputs, carrier, &mut outcome);
+                self.downward(now, outputs, carrier, config, &mut outcome);
             }
             for position in 0..self.parents.len() {
                 self.upward(now, position, child::Input::Tick, carrier, &mut outcome);
@@ -249,6 +263,7 @@ impl Hierarchy {
                 self.upward(now, position, child::Input::Report(records), carrier, &mut outcome);
             }
         }
+        self.bypass(now, carrier, config, &mut outcome);
         if now >= self.view_after {
             let entries: usize = self.hosts.values().map(Vec::len).sum();
             let entries = u32::try_from(entries).unwrap_or(u32::MAX);
@@ -266,8 +281,14 @@ impl Hierarchy {
         }
     }
 
-    fn take_in<C>(&mut self, now: Instant, happening: Happening, carrier: &mut C, outcome: &mut Outcome)
-    where
+    fn take_in<C>(
+        &mut self,
+        now: Instant,
+        happening: Happening,
+        carrier: &mut C,
+        config: &Config,
+        outcome: &mut Outcome,
+    ) where
         C: Carrier<Address = SocketAddr>,
     {
         let id = match &happening {
@@ -301,19 +322,28 @@ impl Hierarchy {
                         children.handle(now, parent::Input::Closed(id, &why))
                     }
                 };
-                self.downward(outputs, carrier, outcome);
+                self.downward(now, outputs, carrier, config, outcome);
             }
             // Of a session that we have closed.
             (None, None) => {}
         }
     }
 
-    fn downward<C: Carrier>(&mut self, outputs: Vec<parent::Output>, carrier: &mut C, outcome: &mut Outcome) {
+    fn downward<C: Carrier>(
+        &mut self,
+        now: Instant,
+        outputs: Vec<parent::Output>,
+        carrier: &mut C,
+        config: &Config,
+        outcome: &mut Outcome,
+    ) {
         for output in outputs {
             match output {
                 parent::Output::Send(id, bytes) => carrier.send(id, bytes),
                 parent::Output::Close(id) => carrier.close(id),
                 parent::Output::Changed(child) => drop(self.changed.insert(child)),
+                parent::Output::Shortcuts(child, level, told) => self.told(now, config, &child, level, told),
+                parent::Output::Revoked(child, ends) => self.revoked(now, &child, ends),
                 parent::Output::Told(line) => outcome.told.push(line),
             }
         }
@@ -328,6 +358,7 @@ impl Hierarchy {
         outcome: &mut Outcome,
     ) {
         let up = &mut self.parents[position];
+        let mut kept = Vec::new();
         for output in up.end.handle(now, input) {
             match output {
                 child::Output::Connect => {
@@ -344,9 +375,11 @@ impl Hierarchy {
                 }
                 // The pass gives it where steering is settled.
                 child::Output::Report => {}
+                child::Output::Kept(flows) => kept.extend(flows),
                 child::Output::Told(line) => outcome.told.push(line),
             }
         }
+        kept.into_iter().for_each(|flow| self.shortcut(now, shortcuts::Input::Kept(flow)));
     }
 
     /// How all virtual hosts of `config` are to be steered now, whatever was before.
