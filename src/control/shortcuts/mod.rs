@@ -578,6 +578,9 @@ impl Shortcuts {
             None => self.tellers.get_mut(&child).into_iter().for_each(|teller| teller.flows += 1),
         }
         self.due.insert((due, flow));
+        if self.ends.is_empty() {
+            self.sweep_at = self.now + END_KEPT / 5;
+        }
         let (ends, tellers) = (&mut self.ends, &mut self.tellers);
         let end = ends.entry((child.clone(), end)).or_insert_with(|| {
             tellers.get_mut(&child).into_iter().for_each(|teller| teller.ends += 1);
