@@ -353,7 +353,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let hz = dpdk::tsc::hz() as f64;
     let look = hierarchy.look();
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
-    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy).ordering(clerks);
+    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy).ordering(clerks, dpdk::tsc::now());
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
     let collector = Arc::new(collector.with_checks(thinking.records()).with_sessions(look));

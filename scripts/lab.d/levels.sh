@@ -8,7 +8,7 @@ LEVEL_SERVERS=6
 number_of() {
     case $1 in network) echo 1 ;; system*) echo $((1 + ${1#system})) ;; site*) echo $((3 + ${1#site})) ;; esac
 }
-level_of() { sed 's/[0-9]*$//' <<<"$1"; }
+level_of() { printf '%s' "${1%%[0-9]*}"; }
 parent_of() {
     case $1 in network) ;; system*) echo network ;; site3) echo system2 ;; *) echo system1 ;; esac
 }
@@ -25,7 +25,7 @@ children_of() {
 host_of() { case $1 in server*) echo $((10 + ${1#server})) ;; *) number_of "$1" ;; esac; }
 
 # Clients' packets come to the network's router by a link of its own; all else is on the fabric. Sessions go by a network
-# of their own, 10.0.9.0/24, that the kernel has: slrd has the fabric's links for itself.
+# of their own, 10.255.0.0/24, that the kernel has: slrd has the fabric's links for itself.
 make_levels_network() {
     local node server
     make_nodes
@@ -41,9 +41,9 @@ make_levels_network() {
         link "$node" fabric switch "$node" "$FABRIC_MTU"
         ip -n "$NAME-switch" link set "$node" master br0
         on switch ethtool -K "$node" tx off tso off gso off >/dev/null
-        link "$node" manage switch "m-$node" 1500
+        link "$node" management switch "m-$node" 1500
         ip -n "$NAME-switch" link set "m-$node" master br1
-        ip -n "$NAME-$node" address add "10.0.9.$(number_of "$node")/24" dev manage
+        ip -n "$NAME-$node" address add "10.255.0.$(number_of "$node")/24" dev management
     done
     address client eth0 0 2
     address gateway client 0 1
@@ -56,7 +56,7 @@ make_levels_network() {
 }
 
 # An authority and a certificate for each router.
-make_certificates() {
+make_level_certificates() {
     local slrctl node directory=$DIR/ca
     slrctl=$(dirname "$SLRD")/slrctl
     [[ -x $slrctl ]] || die 2 "there is no slrctl beside $SLRD; build it with cargo build --bins"
@@ -71,7 +71,7 @@ make_certificates() {
 start_levels() {
     local node
     dirname "$SLRD" >"$DIR/programs"
-    make_certificates
+    make_level_certificates
     for node in "${LEVEL_ROUTERS[@]}"; do
         mkdir "$DIR/$node"
         level_configuration "$node" >"$DIR/$node/slrd.yaml"
@@ -136,9 +136,9 @@ control:
   key: $DIR/ca/$node.key
   authority: $DIR/ca/ca.pem
 END
-    if [[ $node != site* ]]; then printf '  listen: 10.0.9.%d:9478\n  interval: 500ms\n' "$own"; fi
+    if [[ $node != site* ]]; then printf '  listen: 10.255.0.%d:9478\n  interval: 500ms\n' "$own"; fi
     if [[ -n $parent ]]; then
-        printf 'parents: [{ name: %s, address: "10.0.9.%d:9478" }]\n' "$parent" "$(number_of "$parent")"
+        printf 'parents: [{ name: %s, address: "10.255.0.%d:9478" }]\n' "$parent" "$(number_of "$parent")"
     fi
     register=required
     if [[ $node == site* ]]; then register=off; fi

@@ -293,7 +293,8 @@ fn shortcuts(
         let name = format!("{}>{kind}:{port}:{address}", past.child);
         let target = numbers.target(host.number, &name, now).ok()?;
         let tunnel = past.end.tunnel().filter(|_| *in_force);
-        let shortcut = Shortcut { host: VirtualHostId(position as u32), member, address, target };
+        let in_force = tunnel.is_some();
+        let shortcut = Shortcut { host: VirtualHostId(position as u32), member, address, target, in_force };
         Some(Tunnelled { past: past.clone(), shortcut, tunnel })
     };
     conditions.shortcuts.iter().filter_map(shortcut).collect()
@@ -351,7 +352,7 @@ fn ways(
             targets[target.index()] = Target { path, host, moves, reads_quic, clamps_mss };
         }
     }
-    for Tunnelled { shortcut: Shortcut { host, member, address, target }, tunnel, .. } in shortcuts {
+    for Tunnelled { shortcut: Shortcut { host, member, address, target, .. }, tunnel, .. } in shortcuts {
         // As long as there is no way past the child, its own serves: the packet comes to the same server.
         let by_child = targets[virtual_hosts[host.index()].members[*member].target.index()];
         targets[target.index()] = by_child;
@@ -416,7 +417,12 @@ fn tunnel_sources(config: &Config) -> Vec<IpNet> {
     spread.into_iter().flatten().collect()
 }
 
-fn path(config: &Config, address: IpAddr, tunnel: TunnelKind, reachability: &impl Reachability) -> Option<Path> {
+pub(super) fn path(
+    config: &Config,
+    address: IpAddr,
+    tunnel: TunnelKind,
+    reachability: &impl Reachability,
+) -> Option<Path> {
     let Reach { port, link, mtu } = reachability.reach(address)?;
     let router = &config.router;
     let endpoints = || match address {

@@ -16,6 +16,7 @@ use super::hierarchy::Hierarchy;
 use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
 use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
+use super::shortcuts::proofs::Proofs;
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
 use crate::config::Config;
@@ -149,6 +150,7 @@ pub struct SlowPath {
     news: HealthNews,
     hierarchy: Option<Hierarchy>,
     clerks: Clerks,
+    proofs: Proofs,
 }
 
 impl SlowPath {
@@ -187,6 +189,7 @@ impl SlowPath {
             news: HealthNews::default(),
             hierarchy: None,
             clerks: Clerks::default(),
+            proofs: Proofs::new(0),
         }
     }
 
@@ -225,6 +228,7 @@ impl SlowPath {
             self.found.extend(change.mac.map(|_| change.address));
         }
         self.hear_workers(now);
+        self.prove(now);
         self.catch_up(now, false);
         self.give_orders();
         self.counters.waiting.set(self.waiting.len() as u64);
@@ -236,6 +240,9 @@ impl SlowPath {
     fn take_in(&mut self, now: Instant, worker: usize, punt: &Punt, changes: &mut Vec<Change>) {
         if let Some(packet) = self.answer_to_check(punt) {
             return self.check(now, worker, health::Input::Packet(packet));
+        }
+        if self.hear_proof(now, punt) {
+            return;
         }
         match punt.what.reason {
             PuntReason::NoNeighbour => {

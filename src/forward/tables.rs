@@ -181,6 +181,8 @@ pub struct Shortcut {
     pub address: IpAddr,
     /// What its flows point at.
     pub target: TargetId,
+    /// Whether they do go there: else they go to the child.
+    pub in_force: bool,
 }
 
 /// A virtual host on a child, as small as it can be: one is read for every packet.

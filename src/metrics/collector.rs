@@ -345,7 +345,7 @@ impl ForwardCollector {
             ),
             (
                 "slr_shortcut_packets_total",
-                "Packets of a virtual host that went past the child that their flow was given to.",
+                "Packets of a virtual host whose flow has a shortcut past the child that it was given to.",
                 COUNTER,
                 self.per_shortcut(|target| &target.packets),
             ),

@@ -56,6 +56,12 @@ pub(super) fn families(view: &View) -> Vec<Family> {
         ("slr_shortcuts", "Flows that go past a child.", GAUGE, shortcut(|counters| &counters.in_force)),
         ("slr_shortcut_ends", "Ends of tunnels past children.", GAUGE, shortcut(|counters| &counters.ends)),
         (
+            "slr_shortcut_ends_unproven",
+            "Ends of tunnels past children that have not answered in one of ours.",
+            GAUGE,
+            shortcut(|counters| &counters.unproven),
+        ),
+        (
             "slr_shortcuts_total",
             "Shortcuts that children have told, by what has become of them.",
             COUNTER,

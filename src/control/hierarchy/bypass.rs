@@ -42,6 +42,10 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    fn waits(&self) -> bool {
+        !(self.told.is_empty() && self.revoked.is_empty() && self.kept.is_empty())
+    }
+
     /// Sorts what the machine wants. What finds no room to wait is not told: its flows take the long way.
     pub fn put(&mut self, outputs: Vec<Output>) {
         for output in outputs {
@@ -86,6 +90,13 @@ impl Hierarchy {
         self.news(child).is_some_and(|news| news.tells_shortcuts && news.session.is_some())
     }
 
+    /// When shortcuts are to go on, or to be told.
+    pub(super) fn next_shortcut(&self) -> Option<Instant> {
+        let at_once = (!self.outbox.orders.is_empty()).then_some(Instant::ZERO);
+        let telling = self.outbox.waits().then_some(self.outbox.after);
+        self.shortcuts.next_deadline().into_iter().chain(at_once).chain(telling).min()
+    }
+
     pub(super) fn told(&mut self, now: Instant, config: &Config, child: &str, level: u8, told: Vec<Shortcut>) {
         for shortcut in told {
             let reachable = is_below(config, shortcut.end.address);
@@ -106,8 +117,7 @@ impl Hierarchy {
             self.shortcut(now, Input::Tick);
         }
         outcome.orders.append(&mut self.outbox.orders);
-        let waits = !(self.outbox.told.is_empty() && self.outbox.revoked.is_empty() && self.outbox.kept.is_empty());
-        if !waits || now < self.outbox.after {
+        if !self.outbox.waits() || now < self.outbox.after {
             return;
         }
         self.outbox.after = now + TELLING;

@@ -34,9 +34,9 @@ use super::shortcuts::{self, Shortcuts};
 use super::wire::{OFFERS_MAX, RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
-use shares::Shares;
-use bypass::Outbox;
 pub use bypass::Order;
+use bypass::Outbox;
+use shares::Shares;
 pub use view::{Look, View};
 
 /// Sessions of children beyond one for each: those that are about to replace one.
@@ -210,7 +210,7 @@ impl Hierarchy {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
         let shares = (!self.priced.is_empty()).then_some(self.step_at);
         let parents = self.parents.iter().filter_map(|up| up.end.next_deadline());
-        children.chain(parents).chain(shares).chain(self.shortcuts.next_deadline()).min()
+        children.chain(parents).chain(shares).chain(self.next_shortcut()).min()
     }
 
     /// Takes in what has happened, lets the machines go on, and steers.

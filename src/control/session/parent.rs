@@ -8,8 +8,8 @@ use super::report::Report;
 use super::{Budget, Identity, SessionId, Smoothed};
 use crate::clock::Instant;
 use crate::control::wire::{
-    Acknowledgement, Hello, Inbox, Kept, Message, Reason, Refusal, Sequence, Shortcut, TELLS_SHORTCUTS, Token, TunnelEnd,
-    Update, VERSION, VERSION_MIN, WallClock, Welcome,
+    Acknowledgement, Hello, Inbox, Kept, Message, Reason, Refusal, Sequence, Shortcut, TELLS_SHORTCUTS, Token,
+    TunnelEnd, Update, VERSION, VERSION_MIN, WallClock, Welcome,
 };
 use crate::forward::counters::Counter;
 

@@ -35,6 +35,7 @@ use crate::forward::counters::Counter;
 use crate::forward::inspect::Key;
 use crate::units::labelled;
 
+pub mod proofs;
 #[cfg(test)]
 mod tests;
 
@@ -191,10 +192,12 @@ labelled! {
 #[derive(Debug, Default)]
 pub struct ShortcutCounters {
     outcomes: [Counter; Outcome::ALL.len()],
-    /// Flows that go past a child now.
+    /// Flows that go past a child now, or will as soon as the end has answered.
     pub in_force: Counter,
     /// Ends that they go to.
     pub ends: Counter,
+    /// Those of them that have not answered in a tunnel of ours, for each virtual host.
+    pub unproven: Counter,
     /// Shortcuts that parents were told.
     pub told: Counter,
     /// Ends that parents were told to send no flows to.
@@ -321,7 +324,9 @@ impl Shortcuts {
         let mut outputs = Vec::new();
         self.now = now;
         match input {
-            Input::Chosen { flow, child, end, kept } if self.on => self.chosen(now, flow, child, end, kept, &mut outputs),
+            Input::Chosen { flow, child, end, kept } if self.on => {
+                self.chosen(now, flow, child, end, kept, &mut outputs)
+            }
             Input::Chosen { .. } => {}
             Input::Told { child, level, shortcut, reachable } => {
                 let refused = match () {
@@ -551,7 +556,8 @@ impl Shortcuts {
         if self.sweep_at <= now {
             self.sweep_at = now + END_KEPT / 5;
             let unused = |end: &End| end.flows.is_empty() && now - end.empty >= END_KEPT;
-            let unused: Vec<_> = self.ends.iter().filter(|(_, end)| unused(end)).map(|(place, _)| place.clone()).collect();
+            let unused: Vec<_> =
+                self.ends.iter().filter(|(_, end)| unused(end)).map(|(place, _)| place.clone()).collect();
             for (child, end) in unused {
                 self.ends.remove(&(child.clone(), end));
                 if let Some(teller) = self.tellers.get_mut(&child) {

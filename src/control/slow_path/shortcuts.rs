@@ -4,23 +4,32 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checks::{in_tunnel, packet_for_us};
 use super::{Outdated, SlowPath};
 use crate::clock::Instant;
 use crate::config::Timeouts;
+use crate::control::compile::{self, Configured};
 use crate::control::conditions::Past;
 use crate::control::hierarchy::Order;
+use crate::control::shortcuts::proofs::Proofs;
 use crate::control::shortcuts::{Doing, ENDS_MAX, Input, Outcome};
 use crate::control::wire::{Kept, TunnelEnd};
 use crate::flow::key::{KeyV4, KeyV6};
 use crate::forward::inspect::Key;
 use crate::forward::orders::{self, Answer, Clerk, NewFlow};
+use crate::forward::punt::Punt;
 use crate::forward::tables::{ForwardTables, VirtualHost};
 use crate::packet::protocol::{TCP, UDP};
 use crate::service::selection::Granularity;
 use crate::units::TargetId;
 
+use ipnet::IpNet;
+
 /// New flows, and answers, that are taken from one worker in a pass at most: a flood of new flows takes a part of the time.
 const TAKEN_PER_PASS: (usize, usize) = (32, 1024);
+
+/// Ends that are asked in a pass at most.
+const ASKED_PER_PASS: usize = 32;
 
 /// Orders that wait for room at most, beside those that a pass adds.
 const WAITING_MAX: usize = 1 << 18;
@@ -38,9 +47,10 @@ pub(super) struct Clerks {
 }
 
 impl SlowPath {
-    /// The same, giving the workers orders about their flows, and hearing of new ones.
-    pub fn ordering(mut self, clerks: Vec<Clerk>) -> SlowPath {
-        self.clerks.clerks = clerks;
+    /// The same, giving the workers orders about their flows, and hearing of new ones. `seed` makes identifiers that
+    /// nobody can foresee.
+    pub fn ordering(mut self, clerks: Vec<Clerk>, seed: u64) -> SlowPath {
+        (self.clerks.clerks, self.proofs) = (clerks, Proofs::new(seed));
         self
     }
 
@@ -63,7 +73,9 @@ impl SlowPath {
         let Some(hierarchy) = &mut self.hierarchy else { return };
         let tables = self.published.load();
         let Some(position) = tables.targets.get(target.index()).map(|target| target.host.index()) else { return };
-        let (Some(host), Some(child)) = (tables.virtual_hosts.get(position), self.compiler.child(target)) else { return };
+        let (Some(host), Some(child)) = (tables.virtual_hosts.get(position), self.compiler.child(target)) else {
+            return;
+        };
         if !takes_shortcuts(host) {
             return;
         }
@@ -86,7 +98,9 @@ impl SlowPath {
             orders::Doing::Look => self.shortcut(now, Input::Alive(Kept { flow, state, idle })),
             // Of a flow that returns to its child nobody wants to know.
             orders::Doing::Redirect { is_past: false, .. } => {}
-            orders::Doing::Redirect { from, to, .. } => self.shortcut(now, Input::Sent(flow, target == from || target == to)),
+            orders::Doing::Redirect { from, to, .. } => {
+                self.shortcut(now, Input::Sent(flow, target == from || target == to))
+            }
         }
     }
 
@@ -108,8 +122,8 @@ impl SlowPath {
                     }
                 }
                 Order::Flow(flow, doing) => self.clerks.unresolved.push_back((flow, doing)),
-                Order::Close(child, end) => self.close(&child, end, false),
-                Order::Forget(child, end) => self.close(&child, end, true),
+                Order::Close(child, end) => self.close(now, &child, end, false),
+                Order::Forget(child, end) => self.close(now, &child, end, true),
             }
         }
     }
@@ -123,26 +137,33 @@ impl SlowPath {
         }
         let past = Past { host: host.name.clone(), child: child.to_string(), end };
         let full = self.conditions.shortcuts.len() >= ENDS_MAX.0;
-        match self.conditions.shortcuts.get_mut(&past) {
+        match self.conditions.shortcuts.get(&past) {
             Some(true) => return true,
-            Some(in_force) => *in_force = true,
+            Some(false) => {}
             None if full => return false,
             None => {
                 self.clerks.paths.entry((child.clone(), end)).or_default().push(past.host.clone());
-                self.conditions.shortcuts.insert(past, true);
+                self.conditions.shortcuts.insert(past.clone(), false);
+                self.outdated = self.outdated.max(Outdated::Paths);
             }
         }
-        self.outdated = self.outdated.max(Outdated::Paths);
+        let configured = self.config.virtual_hosts.iter().find(|configured| configured.name == past.host);
+        let addresses = configured.into_iter().flat_map(|host| &host.addresses).map(IpNet::addr);
+        let both = |address| Some((self.config.source_of_checks(address, Some(end.address))?, address));
+        if let Some((own, address)) = addresses.filter_map(both).next() {
+            self.proofs.want(now, past, own, address);
+        }
         if let Some(way) = self.config.attachment(end.address) {
             self.neighbours.want(now, &self.config, way.next_hop);
         }
         true
     }
 
-    fn close(&mut self, child: &Arc<str>, end: TunnelEnd, forgotten: bool) {
+    fn close(&mut self, now: Instant, child: &Arc<str>, end: TunnelEnd, forgotten: bool) {
         let place = (child.clone(), end);
         for host in self.clerks.paths.get(&place).into_iter().flatten() {
             let past = Past { host: host.clone(), child: child.to_string(), end };
+            self.proofs.forget(now, &past);
             if forgotten {
                 self.conditions.shortcuts.remove(&past);
             } else if let Some(in_force) = self.conditions.shortcuts.get_mut(&past) {
@@ -153,6 +174,38 @@ impl SlowPath {
         if forgotten {
             self.clerks.paths.remove(&place);
         }
+    }
+
+    /// Asks ends whether they take our tunnels.
+    pub(super) fn prove(&mut self, now: Instant) {
+        for _ in 0..ASKED_PER_PASS {
+            let Some((past, packets)) = self.proofs.ask(now) else { break };
+            let here = Configured { config: &self.config, neighbours: &self.neighbours };
+            let tunnel = past.end.tunnel();
+            let path = tunnel.and_then(|tunnel| compile::path(&self.config, past.end.address, tunnel, &here));
+            let (Some(path), Some(worker)) = (path, self.workers.first()) else { continue };
+            for packet in packets {
+                if let Some(frame) = in_tunnel(&path, 0, &packet) {
+                    worker.send(frame);
+                }
+            }
+        }
+        if let Some(hierarchy) = &self.hierarchy {
+            hierarchy.shortcuts().counters().unproven.set(self.proofs.len() as u64);
+        }
+    }
+
+    /// Takes in what may be the answer of an end; false when it is none.
+    pub(super) fn hear_proof(&mut self, now: Instant, punt: &Punt) -> bool {
+        let packet = packet_for_us(punt).filter(|packet| self.proofs.takes(packet));
+        let Some(packet) = packet else { return false };
+        if let Some(past) = self.proofs.receive(now, packet)
+            && let Some(in_force) = self.conditions.shortcuts.get_mut(&past)
+        {
+            *in_force = true;
+            self.outdated = self.outdated.max(Outdated::Paths);
+        }
+        true
     }
 
     /// Gives the workers what they are to do with flows, as soon as the snapshot has what that needs.
@@ -190,13 +243,7 @@ impl SlowPath {
     }
 
     /// Where a flow goes by a child, and where past it.
-    fn ways(
-        &self,
-        tables: &ForwardTables,
-        flow: Key,
-        child: &str,
-        end: TunnelEnd,
-    ) -> Option<(TargetId, TargetId)> {
+    fn ways(&self, tables: &ForwardTables, flow: Key, child: &str, end: TunnelEnd) -> Option<(TargetId, TargetId)> {
         let host = virtual_host(tables, flow)?;
         let member = host.members.iter().find(|member| member.child == child)?;
         let past = Past { host: host.name.clone(), child: child.to_owned(), end };

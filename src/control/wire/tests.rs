@@ -74,8 +74,11 @@ fn message() -> impl Strategy<Value = Message> {
             Shortcut { flow, source_prefix, level, end, lifetime }
         },
     );
-    let kept = (flow, prop::sample::select(&FlowState::ALL[..]), any::<u32>())
-        .prop_map(|(flow, state, ms)| Kept { flow, state, idle: Duration::from_millis(ms.into()) });
+    let kept = (flow, prop::sample::select(&FlowState::ALL[..]), any::<u32>()).prop_map(|(flow, state, ms)| Kept {
+        flow,
+        state,
+        idle: Duration::from_millis(ms.into()),
+    });
     let reason = prop::option::of(prop::sample::select(Reason::ALL));
     prop_oneof![
         hello,

@@ -63,9 +63,10 @@ impl Walk {
             }
         }
         for shortcut in tables.shortcuts.iter() {
+            let end = shortcut.in_force.then_some(shortcut.address);
             let host = &tables.virtual_hosts[shortcut.host.index()];
             let (virtual_host, child) = (host.name.clone(), host.members[shortcut.member].child.clone());
-            let owner = Owner { virtual_host, child, shortcut: Some(shortcut.address), flow: host.granularity };
+            let owner = Owner { virtual_host, child, shortcut: end, flow: host.granularity };
             owners.insert(shortcut.target, owner);
         }
         Ok(Walk { filter, owners, listed: 0, ended: Vec::new(), read: None, to: None })

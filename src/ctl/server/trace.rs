@@ -236,7 +236,7 @@ impl Tracing {
             return Err(Refusal::NoChild.label());
         };
         trace.child = Some(member.child.clone());
-        let Some(past) = past else {
+        let Some(past) = past.filter(|past| past.in_force) else {
             return self.path(trace, router, &tables, target, member.address, &member.child);
         };
         trace.shortcut = Some(past.address);
@@ -249,7 +249,9 @@ impl Tracing {
         let shortcuts = router.hierarchy().map(|hierarchy| hierarchy.shortcuts());
         let known = self.keys.iter().find_map(|key| shortcuts?.of(key));
         match known {
-            Some((_, told, _)) if told.address == end => format!("past {child}, which has told that it sends it to {end}"),
+            Some((_, told, _)) if told.address == end => {
+                format!("past {child}, which has told that it sends it to {end}")
+            }
             _ => format!("past {child} to {end} until now; about to return to {child}"),
         }
     }
