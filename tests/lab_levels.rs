@@ -81,7 +81,8 @@ fn a_download_goes_past_the_routers_below_the_topmost_until_its_server_is_draine
     let loaded = lab.on("client", &format!("curl -sf -m 60 -o /dev/null -w %{{size_download}} http://{VIP}/large"));
     assert_eq!(loaded, (100_u64 << 20).to_string());
     let sent = times(at_client);
-    assert!(sent.len() > 1_000, "{} packets of the client", sent.len());
+    // One for many segments.
+    assert!(sent.len() > 200, "{} packets of the client", sent.len());
     let mut first = 0;
     for ((node, _), capture) in ROUTERS[1..].iter().zip(below) {
         let passed = times(capture);

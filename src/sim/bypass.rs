@@ -174,8 +174,11 @@ impl World {
         flow.next = now + PACKETS;
         let (hash, server, until) = (flow.hash, flow.server, flow.until);
         let (mut at, mut level) = (NodeId(0), u8::MAX);
+        if until <= now {
+            return false;
+        }
         self.followed.packets += 1;
-        while until > now && !self.network.dead.contains(&at) {
+        while !self.network.dead.contains(&at) {
             let router = match &mut self.nodes[at.0] {
                 Node::Router(router) => router,
                 Node::Server(_) => {

@@ -173,6 +173,7 @@ impl World {
         );
         let mut config = Config::parse(&text, "simulated").unwrap_or_else(|error| panic!("{error}\n{text}"));
         config.children.iter_mut().for_each(|child| child.register = Register::Required);
+        config.shortcuts = self.topology.shortcuts;
         let parents = parent.map(|parent| Parent { name: parent.to_owned(), address: address(self.names[parent].0) });
         config.sessions = Sessions {
             listen: Some(own),
