@@ -27,6 +27,7 @@ use crate::control::health::Health;
 use crate::control::hierarchy::Hierarchy;
 use crate::control::neighbours::{Change, Neighbours};
 use crate::control::session::Nobody;
+use crate::control::shortcuts::ENDS_MAX;
 use crate::control::slow_path::{HealthNews, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
 use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
@@ -68,6 +69,9 @@ const ASKED: usize = 16;
 
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
+
+/// How long a worker sleeps that may, when nothing has arrived for a while.
+const NAP: Duration = Duration::from_micros(200);
 
 /// How often changes of neighbours and children are told, and how many at most at a time: who flaps does not fill the log.
 const TELLING: Duration = Duration::from_secs(1);
@@ -167,6 +171,7 @@ struct LiveIo {
     queues: Vec<(RxQueue, TxQueue)>,
     pool: Pool,
     clock: TscClock,
+    sleeps: bool,
 }
 
 /// Nanoseconds by the time-stamp counter.
@@ -213,6 +218,12 @@ impl PacketIo for LiveIo {
 
     fn piece(&mut self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
         self.pool.alloc_piece(header, of, range)
+    }
+
+    fn rest(&mut self) {
+        if self.sleeps {
+            std::thread::sleep(NAP);
+        }
     }
 
     fn cycles() -> u64 {
@@ -280,7 +291,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let neighbours = Neighbours::new(&config, &macs, dpdk::tsc::now());
     // Room for what a reload brings.
     let targets: usize = config.virtual_hosts.iter().map(|host| host.members.len()).sum();
-    let targets_max = (4 * targets).clamp(TARGETS_MIN, TargetId::COUNT_MAX);
+    let targets_max = (4 * targets.max(TARGETS_MIN / 4) + ENDS_MAX.0).min(TargetId::COUNT_MAX);
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());
@@ -296,6 +307,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let mut counters = Vec::new();
     let mut ends = Vec::new();
     let mut desks = Vec::new();
+    let mut clerks = Vec::new();
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(targets_max));
@@ -309,8 +321,9 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
             punts.clone(),
         )
         .ok_or(StartError::FlowMemory)?;
-        let io = LiveIo { queues, pool: pool.clone(), clock };
+        let io = LiveIo { queues, pool: pool.clone(), clock, sleeps: config.workers.sleeps };
         let (desk, inspector) = inspect::pair();
+        clerks.push(desk.clerk());
         let worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone());
         let mut worker_loop = worker_loop.injecting(injections.clone()).inspected(inspector);
         handles.push(dpdk::lcore::launch(worker, move || {
@@ -335,7 +348,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let hz = dpdk::tsc::hz() as f64;
     let look = hierarchy.look();
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
-    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy);
+    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy).ordering(clerks, dpdk::tsc::now());
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
     let collector = Arc::new(collector.with_checks(thinking.records()).with_sessions(look));

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("dpdk", &["flow", "packet", "units", "clock"]),
     ("control", &["config", "cost", "forward", "flow", "service", "trust", "tunnel", "packet", "units", "clock"]),
     ("transport", &["control", "trust"]),
-    ("sim", &["clock", "config", "control", "cost", "service", "trust"]),
+    ("sim", &["clock", "config", "control", "cost", "flow", "forward", "service", "trust"]),
     ("metrics", &["clock", "control", "forward", "units"]),
     ("ctl", &["clock", "config", "control", "flow", "forward", "metrics", "packet", "service", "tunnel", "units"]),
     ("commands", &["control"]),

@@ -393,6 +393,8 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         cluster: ClusterHash::new(&key),
         timeouts: Timeouts::new(|_| 3_600_000),
         inserts_per_second: u32::MAX,
+        tells_new_flows: true,
+        shortcuts: Arc::new([]),
         capture: None,
     }
 }

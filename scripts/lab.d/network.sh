@@ -3,14 +3,14 @@
 
 nodes() {
     local server
-    printf '%s\n' client gateway router switch
+    if ((LEVELS == 3)); then printf '%s\n' client gateway switch "${LEVEL_ROUTERS[@]}"; else printf '%s\n' client gateway router switch; fi
     if [[ -n $NARROW ]]; then printf '%s\n' west east; fi
     for ((server = 1; server <= SERVERS; server++)); do printf 'server%d\n' "$server"; done
 }
 
 # The namespaces of this lab that exist, whatever became of it. No other lab's name starts with ours and ends like this.
 namespaces() {
-    ip netns list | cut -d' ' -f1 | grep -xE -- "$NAME-(client|gateway|router|switch|west|east|server[0-9]+)" || true
+    ip netns list | cut -d' ' -f1 | grep -xE -- "$NAME-(client|gateway|router|switch|west|east|network|system[0-9]+|site[0-9]+|server[0-9]+)" || true
 }
 
 # on NODE COMMAND...
@@ -20,8 +20,9 @@ on() {
     ip netns exec "$NAME-$node" "$@"
 }
 
-make_network() {
-    local node server side=switch net=2
+# The namespaces, and what all of them have in common.
+make_nodes() {
+    local node
     while read -r node; do
         ip netns add "$NAME-$node"
         # Replies come back another way than requests went.
@@ -34,6 +35,11 @@ make_network() {
             on $node sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
         fi
     done
+}
+
+make_network() {
+    local server side=switch net=2
+    make_nodes
     # slrd speaks on the router's links; the kernel there is to keep silent.
     on router sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 

@@ -115,18 +115,23 @@ agent_way() { sed -n 's/^slr-host: decapsulation by \([a-z]*\):.*/\1/p' "$DIR/se
 
 # agent_configuration NUMBER
 agent_configuration() {
-    local net=2
+    local net=2 parent=$NAME at=1 routers='10.0.2.1, "2001:db8:2::1"'
     if [[ -n $NARROW ]]; then net=3; fi
+    # Shortcuts come from whichever level.
+    if ((LEVELS == 3)); then
+        routers='10.0.2.0/29, "2001:db8:2::/125"' parent=$(site_of "$1")
+        at=$(number_of "$parent")
+    fi
     cat <<END
 # The agent of server$1 of lab $NAME, made by scripts/lab. dpdk-config/host.yaml explains the keys.
 agent: { name: server$1, tunnel_addresses: [10.0.$net.$((10 + $1)), "2001:db8:$net::$((10 + $1))"] }
 interfaces: [eth0]
-routers: [10.0.2.1, "2001:db8:2::1"]
+routers: [$routers]
 decapsulation: $WAY
 tunnels: [$(tunnel)]
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
-parents: [{ name: $NAME, address: 10.255.0.1:9478 }]
+parents: [{ name: $parent, address: 10.255.0.$at:9478 }]
 drain: { timeout: ${DRAIN}s }
 control: { socket: $DIR/server$1/agent.sock, $(proof "server$1") }
 state: $DIR/server$1/state

@@ -82,6 +82,8 @@ pub struct WorkerCounters {
     /// Packets that would have made a flow entry when there had been enough of them for the time being; they are forwarded
     /// all the same.
     pub flows_over_limit: Counter,
+    /// Flows out of tunnels that were to be told to the slow path, which had no room.
+    pub flows_untold: Counter,
     /// Packets that a QUIC connection id has given another child than their flow entry or, without one, than selection.
     pub quic_steered: Counter,
     /// TCP packets whose MSS option was lowered.
@@ -121,6 +123,7 @@ impl WorkerCounters {
             flows_expired: Counter::default(),
             flows_refused: Counter::default(),
             flows_over_limit: Counter::default(),
+            flows_untold: Counter::default(),
             quic_steered: Counter::default(),
             mss_clamped: Counter::default(),
             flows_active: Counter::default(),
