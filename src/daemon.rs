@@ -27,6 +27,7 @@ use crate::control::health::Health;
 use crate::control::hierarchy::Hierarchy;
 use crate::control::neighbours::{Change, Neighbours};
 use crate::control::session::Nobody;
+use crate::control::shortcuts::ENDS_MAX;
 use crate::control::slow_path::{HealthNews, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
 use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
@@ -72,6 +73,9 @@ const PUNT_POLL: Duration = Duration::from_millis(1);
 
 /// Datagrams of other routers that are taken in a pass at most.
 const DATAGRAMS_PER_PASS: usize = 1024;
+
+/// How long a worker sleeps that may, when nothing has arrived for a while.
+const NAP: Duration = Duration::from_micros(200);
 
 /// How often changes of neighbours and children are told, and how many at most at a time: who flaps does not fill the log.
 const TELLING: Duration = Duration::from_secs(1);
@@ -179,6 +183,7 @@ struct LiveIo {
     queues: Vec<(RxQueue, TxQueue)>,
     pool: Pool,
     clock: TscClock,
+    sleeps: bool,
 }
 
 /// Nanoseconds by the time-stamp counter.
@@ -225,6 +230,12 @@ impl PacketIo for LiveIo {
 
     fn piece(&mut self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
         self.pool.alloc_piece(header, of, range)
+    }
+
+    fn rest(&mut self) {
+        if self.sleeps {
+            std::thread::sleep(NAP);
+        }
     }
 
     fn cycles() -> u64 {
@@ -317,7 +328,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let neighbours = Neighbours::new(&config, &macs, dpdk::tsc::now());
     // Room for what a reload brings.
     let targets: usize = config.virtual_hosts.iter().map(|host| host.members.len()).sum();
-    let targets_max = (4 * targets).clamp(TARGETS_MIN, TargetId::COUNT_MAX);
+    let targets_max = (4 * targets.max(TARGETS_MIN / 4) + ENDS_MAX.0).min(TargetId::COUNT_MAX);
     let mut compiler = Compiler::new(targets_max);
     let reachability = Configured { config: &config, neighbours: &neighbours };
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());
@@ -332,7 +343,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let start = Instant::now();
     let mut counters = Vec::new();
     let mut ends = Vec::new();
-    let (mut desks, mut finders) = (Vec::new(), Vec::new());
+    let (mut desks, mut clerks, mut finders) = (Vec::new(), Vec::new(), Vec::new());
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(targets_max));
@@ -346,8 +357,9 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
             punts.clone(),
         )
         .ok_or(StartError::FlowMemory)?;
-        let io = LiveIo { queues, pool: pool.clone(), clock };
+        let io = LiveIo { queues, pool: pool.clone(), clock, sleeps: config.workers.sleeps };
         let (desk, inspector) = inspect::pair();
+        clerks.push(desk.clerk());
         let worker_loop = Worker::new(io, pipeline, published.clone(), stop.clone());
         let mut worker_loop = worker_loop.injecting(injections.clone()).inspected(inspector);
         handles.push(dpdk::lcore::launch(worker, move || {
@@ -373,7 +385,8 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let hz = dpdk::tsc::hz() as f64;
     let look = hierarchy.look();
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
-    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy).recovering(finders, dpdk::tsc::now());
+    let thinking = thinking.checking(health).speaking(clock.now(), hierarchy);
+    let thinking = thinking.ordering(clerks, dpdk::tsc::now()).recovering(finders, dpdk::tsc::now());
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
     let collector = collector.with_checks(thinking.records()).with_sessions(look);

@@ -164,12 +164,12 @@ impl Agent {
                     [(ChildEnd::new(now(), hello, parent, 7), to)].into_iter().collect();
                 let mut records = Vec::new();
                 loop {
-                    let mut lines = Vec::new();
-                    parents.handle(now(), &child::Input::Tick, &mut tls, &mut lines);
+                    let (mut lines, mut rest) = (Vec::new(), Vec::new());
+                    parents.handle(now(), &child::Input::Tick, &mut tls, &mut rest);
                     match orders.try_recv() {
                         Ok(Some(new)) => records = new,
                         Ok(None) => {
-                            parents.handle(now(), &child::Input::Leave("maintenance"), &mut tls, &mut lines);
+                            parents.handle(now(), &child::Input::Leave("maintenance"), &mut tls, &mut rest);
                         }
                         Err(TryRecvError::Disconnected) => break,
                         Err(TryRecvError::Empty) => {}
@@ -178,9 +178,10 @@ impl Agent {
                         if let Happening::Closed(_, why) = &happening {
                             lines.push(why.clone());
                         }
-                        parents.take_in(now(), happening, &mut tls, &mut lines);
+                        parents.take_in(now(), happening, &mut tls, &mut rest);
                     }
-                    parents.report(now(), || records.clone(), &mut tls, &mut lines);
+                    parents.report(now(), || records.clone(), &mut tls, &mut rest);
+                    lines.extend(rest.into_iter().filter_map(child::Output::line));
                     lines.into_iter().for_each(|line| drop(tell.send(line)));
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }

@@ -32,7 +32,7 @@ fn one_run(seed: u64) {
     let mut dice = Dice(seed);
     let selection = ["shares", "least_cost", "consistent_hash"][dice.next(3) as usize];
     let topology = topology(&format!(
-        "{{ systems: 2, sites: 2, servers: 2, capacity: 20, interval: 0.5, flow_seconds: 2.0, slots: 50, selection: {selection} }}"
+        "{{ systems: 2, sites: 2, servers: 2, capacity: 20, interval: 0.5, flow_seconds: 2.0, slots: 50, shortcuts: true, selection: {selection} }}"
     ));
     let names: Vec<String> = topology.names().collect();
     let mut world = World::new(&topology, seed);
@@ -50,6 +50,8 @@ fn one_run(seed: u64) {
                 _ => {}
             }
             hurt.push(node);
+            let liar = world.node(&format!("site{}-{}", 1 + dice.next(2), 1 + dice.next(2))).expect("a site");
+            (0..20).for_each(|_| world.lie(liar, dice.next(1000)));
             if dice.next(2) == 0 {
                 for node in hurt.drain(..) {
                     world.cut(node, true);
@@ -155,6 +157,37 @@ fn a_site_that_dies_is_out_of_every_table_within_four_intervals_and_comes_back()
     world.revive(site);
     run(&mut world, 60.0);
     assert!(share(&world, "network", 1) > 0.3 && share(&world, "system1", 0) > 0.3);
+}
+
+#[test]
+fn most_packets_go_past_routers_and_none_after_a_drain_to_what_is_drained() {
+    let topology = topology(
+        "{ systems: 2, sites: 2, servers: 2, capacity: 20, flow_seconds: 20.0, slots: 50, shortcuts: true, selection: least_cost }",
+    );
+    let mut world = World::new(&topology, 11);
+    let run = |world: &mut World, seconds: f64| {
+        for _ in 0..(seconds / STEP.as_secs_f64()) as u32 {
+            world.step();
+            world.check();
+        }
+    };
+    run(&mut world, 40.0);
+    world.take_packets();
+    run(&mut world, 60.0);
+    let (packets, past) = world.take_packets();
+    // The first one of a flow comes half a second after it began.
+    assert!(packets > 10_000 && past * 100 > packets * 99, "{past} of {packets}");
+    let server = world.node("server1-2-1").expect("a server");
+    assert!(world.flows_past_to(server) > 5);
+    world.drain(server, true);
+    run(&mut world, 0.5);
+    assert_eq!(world.flows_past_to(server), 0);
+    // They go on as they are; and those that are left go past the routers again when it takes new ones.
+    run(&mut world, 20.0);
+    assert_eq!(world.flows_past_to(server), 0);
+    world.drain(server, false);
+    run(&mut world, 20.0);
+    assert!(world.flows_past_to(server) > 0);
 }
 
 #[test]

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["clock", "config", "cost", "flow", "forward", "packet", "recovery", "service", "trust", "tunnel", "units"],
     ),
     ("transport", &["control", "trust"]),
-    ("sim", &["clock", "config", "control", "cost", "service", "trust"]),
+    ("sim", &["clock", "config", "control", "cost", "flow", "forward", "service", "trust"]),
     ("metrics", &["clock", "control", "forward", "recovery", "units"]),
     (
         "ctl",

@@ -396,6 +396,8 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         inserts_per_second: u32::MAX,
         asks_elsewhere: false,
         takes_recovery_echoes: false,
+        tells_new_flows: true,
+        shortcuts: Arc::new([]),
         capture: None,
     }
 }

@@ -3,11 +3,13 @@
 
 nodes() {
     local server
+    printf '%s\n' client gateway switch
     if ((CLUSTER > 0)); then
-        printf '%s\n' client gateway switch
         cluster_routers
+    elif ((LEVELS == 3)); then
+        printf '%s\n' "${LEVEL_ROUTERS[@]}"
     else
-        printf '%s\n' client gateway router switch
+        printf 'router\n'
     fi
     if [[ -n $NARROW ]]; then printf '%s\n' west east; fi
     for ((server = 1; server <= SERVERS; server++)); do printf 'server%d\n' "$server"; done
@@ -15,7 +17,8 @@ nodes() {
 
 # The namespaces of this lab that exist, whatever became of it. No other lab's name starts with ours and ends like this.
 namespaces() {
-    ip netns list | cut -d' ' -f1 | grep -xE -- "$NAME-(client|gateway|router[0-9]*|switch|west|east|server[0-9]+)" || true
+    ip netns list | cut -d' ' -f1 |
+        grep -xE -- "$NAME-(client|gateway|router[0-9]*|switch|west|east|network|system[0-9]+|site[0-9]+|server[0-9]+)" || true
 }
 
 # on NODE COMMAND...

@@ -117,8 +117,8 @@ agent_way() { sed -n 's/^slr-host: decapsulation by \([a-z]*\):.*/\1/p' "$DIR/se
 agent_configuration() {
     local net=2 routers='10.0.2.1, "2001:db8:2::1"'
     if [[ -n $NARROW ]]; then net=3; fi
-    # Whichever router the network has sent a connection to.
-    if ((CLUSTER > 0)); then routers='10.0.2.0/29, "2001:db8:2::/125"'; fi
+    # Whichever router the network has sent a connection to; shortcuts come from whichever level.
+    if ((CLUSTER > 0 || LEVELS == 3)); then routers='10.0.2.0/29, "2001:db8:2::/125"'; fi
     cat <<END
 # The agent of server$1 of lab $NAME, made by scripts/lab. dpdk-config/host.yaml explains the keys.
 agent: { name: server$1, tunnel_addresses: [10.0.$net.$((10 + $1)), "2001:db8:$net::$((10 + $1))"] }
@@ -129,7 +129,7 @@ tunnels: [$(tunnel)]
 virtual_hosts:
   - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
 drain: { timeout: ${DRAIN}s }
-$(above "server$1")
+$(above "$1")
 state: $DIR/server$1/state
 END
     if [[ -e $DIR/groups ]]; then printf 'load: { cgroup: %s/groups/server%d }\n' "$DIR" "$1"; fi
@@ -138,14 +138,19 @@ END
     fi
 }
 
-# above NODE: who a server's router is and how it shows who it is; the routers of a cluster hear of servers by their checks.
+# above NUMBER: who a server's router is and how it shows who it is; those of a cluster hear of servers by their checks.
 above() {
+    local node=server$1 parent=$NAME at=1
     if ((CLUSTER > 0)); then
-        printf 'control: { socket: %s/%s/agent.sock }\n' "$DIR" "$1"
-    else
-        printf 'parents: [{ name: %s, address: 10.255.0.1:9478 }]\n' "$NAME"
-        printf 'control: { socket: %s/%s/agent.sock, %s }\n' "$DIR" "$1" "$(proof "$1")"
+        printf 'control: { socket: %s/%s/agent.sock }\n' "$DIR" "$node"
+        return
     fi
+    if ((LEVELS == 3)); then
+        parent=$(site_of "$1")
+        at=$(number_of "$parent")
+    fi
+    printf 'parents: [{ name: %s, address: 10.255.0.%d:9478 }]\n' "$parent" "$at"
+    printf 'control: { socket: %s/%s/agent.sock, %s }\n' "$DIR" "$node" "$(proof "$node")"
 }
 
 # The kind of tunnel, as configurations name it.

@@ -18,7 +18,7 @@ use crate::clock::{self, WallClock};
 use crate::config::host::{HostConfig, Tunnels};
 use crate::control::hierarchy::view::ParentView;
 use crate::control::random::Random;
-use crate::control::session::child::{ChildEnd, Input, hello};
+use crate::control::session::child::{ChildEnd, Input, Output, hello};
 use crate::control::session::parents::Parents;
 use crate::control::session::{Carrier, Identity};
 use crate::control::wire::{OFFERS_MAX, TunnelEnd};
@@ -98,13 +98,14 @@ impl Upward {
     pub fn pass(&mut self, report: &Report) {
         let now = self.now();
         let Some(tls) = &mut self.tls else { return };
-        let mut told = Vec::new();
+        let (mut told, mut rest) = (Vec::new(), Vec::new());
         while let Some(happening) = tls.poll() {
             // What is given back is of a session that we have closed.
-            self.parents.take_in(now, happening, tls, &mut told);
+            self.parents.take_in(now, happening, tls, &mut rest);
         }
-        self.parents.handle(now, &Input::Tick, tls, &mut told);
-        self.parents.report(now, || report.records(self.capacity), tls, &mut told);
+        self.parents.handle(now, &Input::Tick, tls, &mut rest);
+        self.parents.report(now, || report.records(self.capacity), tls, &mut rest);
+        told.extend(rest.into_iter().filter_map(Output::line));
         if self.expiring <= Instant::now() {
             self.expiring = Instant::now() + EXPIRING;
             told.extend(self.identity.as_ref().and_then(|of| of.expiry_warning(SystemTime::now().into())));

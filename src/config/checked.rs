@@ -37,6 +37,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Whether packets for no service are forwarded between the ports, as any router does.
     pub forwarding: bool,
+    /// Whether flows may go past a child that says where it sends them, and parents are told where we do.
+    pub shortcuts: bool,
     /// Neighbours whose link-layer address is given.
     pub neighbours: Vec<Neighbour>,
     /// The flow tables.
@@ -98,6 +100,8 @@ pub struct Workers {
     pub count: u16,
     /// CPU of each worker, as long as `count`; empty: any, in turn.
     pub cpus: Vec<u16>,
+    /// Whether workers sleep a little while nothing arrives.
+    pub sleeps: bool,
 }
 
 /// One port.

@@ -36,6 +36,7 @@ raw! {
         #[serde(default)]
         routes: Vec<Route>,
         forwarding: Option<Text>,
+        shortcuts: Option<Text>,
         #[serde(default)]
         neighbours: Vec<Neighbour>,
         flows: Option<Flows>,
@@ -68,6 +69,7 @@ raw! {
     Workers {
         count: Option<Text>,
         cpus: Option<Spanned<Vec<Text>>>,
+        idle: Option<Text>,
     }
     Port {
         name: Text,

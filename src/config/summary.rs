@@ -63,7 +63,8 @@ impl Summary<'_> {
         let (memory, buffers) = (dpdk.memory_mib, dpdk.buffers);
         writeln!(f, "dpdk     hugepages {hugepages}, {memory} MiB, {buffers} buffers, file prefix {prefix}")?;
         let cpus = if workers.cpus.is_empty() { "any".into() } else { list(workers.cpus.iter().map(u16::to_string)) };
-        writeln!(f, "workers  {}, CPUs {cpus}", workers.count)?;
+        let idle = if workers.sleeps { ", asleep while nothing comes" } else { "" };
+        writeln!(f, "workers  {}, CPUs {cpus}{idle}", workers.count)?;
         let times = &flows.timeouts;
         let super::Flows { capacity_v4, capacity_v6, inserts_per_second, .. } = flows;
         writeln!(
@@ -96,8 +97,9 @@ impl Summary<'_> {
         let listen = sessions.listen.map_or("none".into(), |listen| listen.to_string());
         let parents = sessions.parents.iter().map(|parent| format!("{} at {}", parent.name, parent.address));
         writeln!(f, "sessions of children at {listen}, every {:?}; of parents: {}", sessions.interval, list(parents))?;
+        let shortcuts = self.0.shortcuts;
         let offers = list(credentials.identity.offers.iter().copied().map(show));
-        writeln!(f, "         our certificate may offer {offers}")
+        writeln!(f, "         our certificate may offer {offers}; shortcuts {}", if shortcuts { "on" } else { "off" })
     }
 
     fn ports(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

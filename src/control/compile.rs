@@ -16,15 +16,16 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::conditions::{Conditions, Steer};
+use super::conditions::{Conditions, Past, Steer};
 use super::neighbours::Neighbours;
 use super::numbers::Numbers;
 pub use super::numbers::TooManyTargets;
+use super::wire::TunnelEnd;
 use crate::clock::Instant;
 use crate::config::{self, Config, OnFailure, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
 use crate::forward::routes::{ByPrefix, Routes, Way};
-use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Target, VirtualHost};
+use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Shortcut, Target, VirtualHost};
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
@@ -114,6 +115,8 @@ pub struct Compiler {
     selectors: HashMap<String, (SelectorInputs, Arc<Selector>)>,
     /// The child of each target, by its position in the configuration.
     children: Vec<Option<usize>>,
+    /// What flows point at that go past a child.
+    past: HashMap<Past, TargetId>,
     /// The tables of those selectors: equal children with equal shares have one between them.
     tables: TableCache,
 }
@@ -125,7 +128,8 @@ impl Compiler {
     /// A compiler of snapshots with `targets_max` targets at most.
     pub fn new(targets_max: usize) -> Compiler {
         let tables = TableCache::new([0; 16]);
-        Compiler { numbers: Numbers::new(targets_max), selectors: HashMap::new(), children: Vec::new(), tables }
+        let numbers = Numbers::new(targets_max);
+        Compiler { numbers, selectors: HashMap::new(), children: Vec::new(), past: HashMap::new(), tables }
     }
 
     /// Memory of the tables by which new flows find their child, in bytes.
@@ -136,6 +140,11 @@ impl Compiler {
     /// The child of a target in the last configuration, by its position there; `None` where no member has it.
     pub fn child(&self, target: TargetId) -> Option<usize> {
         *self.children.get(target.index())?
+    }
+
+    /// What flows point at that go past a child in this way.
+    pub fn past(&self, past: &Past) -> Option<TargetId> {
+        self.past.get(past).copied()
     }
 
     /// The snapshot that `config` describes under `conditions`.
@@ -195,6 +204,7 @@ impl Compiler {
                 members,
             });
         }
+        let shortcuts = shortcuts(config, conditions, &virtual_hosts, &mut numbers, now);
         numbers.end(now);
         let renumbered = numbers.take_reused();
 
@@ -202,13 +212,15 @@ impl Compiler {
             host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(position)))
         });
         let index = Arc::new(VirtualHosts::new(prefixes));
-        let (paths, targets, routes) = ways(config, conditions, (&virtual_hosts, numbers.given()), reachability);
+        let compiled = (&*virtual_hosts, &*shortcuts, numbers.given());
+        let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
         self.children = vec![None; numbers.given()];
         for (host, compiled) in config.virtual_hosts.iter().zip(&virtual_hosts) {
             for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
                 self.children[target.index()] = Some(member.child);
             }
         }
+        self.know(config, &shortcuts);
         (self.numbers, self.selectors) = (numbers, selectors);
         self.tables.drop_unused();
         let tables = ForwardTables {
@@ -227,10 +239,80 @@ impl Compiler {
             inserts_per_second: config.flows.inserts_per_second,
             asks_elsewhere: config.asks_elsewhere(),
             takes_recovery_echoes: config.recovery.echo.is_some(),
+            tells_new_flows: config.shortcuts && !config.sessions.parents.is_empty(),
+            shortcuts: shortcuts.into_iter().map(|tunnelled| tunnelled.shortcut).collect(),
             capture: None,
         };
         Ok(Compiled { tables, renumbered })
     }
+
+    /// `tables`, the last that was compiled from `config`, over other neighbours, and with other shortcuts than before:
+    /// nothing that costs time is made anew.
+    pub fn recompile(
+        &mut self,
+        config: &Config,
+        conditions: &Conditions,
+        tables: &ForwardTables,
+        reachability: &impl Reachability,
+        now: Instant,
+    ) -> Compiled {
+        let shortcuts = shortcuts(config, conditions, &tables.virtual_hosts, &mut self.numbers, now);
+        let count = self.numbers.given().max(tables.targets.len());
+        self.children.resize(count, None);
+        self.know(config, &shortcuts);
+        let compiled = (&*tables.virtual_hosts, &*shortcuts, count);
+        let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
+        let shortcuts = shortcuts.into_iter().map(|tunnelled| tunnelled.shortcut).collect();
+        let tables = ForwardTables { paths, targets, routes, shortcuts, ..tables.clone() };
+        Compiled { tables, renumbered: self.numbers.take_reused() }
+    }
+
+    /// Takes note of the children that shortcuts go past.
+    fn know(&mut self, config: &Config, shortcuts: &[Tunnelled]) {
+        self.past = shortcuts.iter().map(|one| (one.past.clone(), one.shortcut.target)).collect();
+        for Tunnelled { shortcut, .. } in shortcuts {
+            let member = config.virtual_hosts[shortcut.host.index()].members.get(shortcut.member);
+            self.children[shortcut.target.index()] = member.map(|member| member.child);
+        }
+    }
+}
+
+/// A shortcut with all that is known of it.
+struct Tunnelled {
+    past: Past,
+    shortcut: Shortcut,
+    /// How packets get there; `None` while it is not in force.
+    tunnel: Option<TunnelKind>,
+}
+
+/// The targets of the shortcuts whose virtual host and child are there. Those for which there is no number are left out:
+/// their flows go the long way.
+fn shortcuts(
+    config: &Config,
+    conditions: &Conditions,
+    virtual_hosts: &[VirtualHost],
+    numbers: &mut Numbers,
+    now: Instant,
+) -> Vec<Tunnelled> {
+    if conditions.shortcuts.is_empty() {
+        return Vec::new();
+    }
+    let positions: HashMap<&str, usize> =
+        config.virtual_hosts.iter().enumerate().map(|(position, host)| (host.name.as_str(), position)).collect();
+    let shortcut = |(past, in_force): (&Past, &bool)| {
+        let position = *positions.get(past.host.as_str())?;
+        let host = &virtual_hosts[position];
+        let member = host.members.iter().position(|member| member.child == past.child)?;
+        // No name of a child has such a sign in it.
+        let TunnelEnd { kind, port, address } = past.end;
+        let name = format!("{}>{kind}:{port}:{address}", past.child);
+        let target = numbers.target(host.number, &name, now).ok()?;
+        let tunnel = past.end.tunnel().filter(|_| *in_force);
+        let in_force = tunnel.is_some();
+        let shortcut = Shortcut { host: VirtualHostId(position as u32), member, address, target, in_force };
+        Some(Tunnelled { past: past.clone(), shortcut, tunnel })
+    };
+    conditions.shortcuts.iter().filter_map(shortcut).collect()
 }
 
 /// How each virtual host of a snapshot shares new flows, for people.
@@ -254,25 +336,12 @@ impl fmt::Display for Shares<'_> {
     }
 }
 
-/// `tables`, the last that was compiled from `config` under the same `conditions`, over other neighbours: nothing that
-/// costs time is made anew.
-pub fn recompile(
-    config: &Config,
-    conditions: &Conditions,
-    tables: &ForwardTables,
-    reachability: &impl Reachability,
-) -> ForwardTables {
-    let compiled = (&*tables.virtual_hosts, tables.targets.len());
-    let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
-    ForwardTables { paths, targets, routes, ..tables.clone() }
-}
-
-/// The paths to the children that can be reached, `count` targets, of which those that are no member's have no flows, and
-/// the ways of packets that are for no service.
+/// The paths to the children that can be reached, `count` targets, of which those that are no member's and no shortcut's
+/// have no flows, and the ways of packets that are for no service.
 fn ways(
     config: &Config,
     conditions: &Conditions,
-    (virtual_hosts, count): (&[VirtualHost], usize),
+    (virtual_hosts, shortcuts, count): (&[VirtualHost], &[Tunnelled], usize),
     reachability: &impl Reachability,
 ) -> (Vec<Path>, Vec<Target>, Option<Routes>) {
     let mut paths = Vec::new();
@@ -280,7 +349,7 @@ fn ways(
         .children
         .iter()
         .map(|child| {
-            paths.push(path(config, child, reachability)?);
+            paths.push(path(config, child.address, child.tunnel, reachability)?);
             Some(PathId(paths.len() as u32 - 1))
         })
         .collect();
@@ -296,6 +365,17 @@ fn ways(
             let moves = may_move && down;
             let (path, host) = (children[member.child], VirtualHostId(position));
             targets[target.index()] = Target { path, host, moves, reads_quic, clamps_mss };
+        }
+    }
+    for Tunnelled { shortcut: Shortcut { host, member, address, target, .. }, tunnel, .. } in shortcuts {
+        // As long as there is no way past the child, its own serves: the packet comes to the same server.
+        let by_child = targets[virtual_hosts[host.index()].members[*member].target.index()];
+        targets[target.index()] = by_child;
+        if let Some(tunnel) = tunnel
+            && let Some(past) = path(config, *address, *tunnel, reachability)
+        {
+            paths.push(past);
+            targets[target.index()].path = Some(PathId(paths.len() as u32 - 1));
         }
     }
     let routes = reachability.neighbours().filter(|_| config.forwarding).map(|known| routes(config, known, &mut paths));
@@ -352,10 +432,15 @@ fn tunnel_sources(config: &Config) -> Vec<IpNet> {
     spread.into_iter().flatten().collect()
 }
 
-fn path(config: &Config, child: &config::Child, reachability: &impl Reachability) -> Option<Path> {
-    let Reach { port, link, mtu } = reachability.reach(child.address)?;
+pub(super) fn path(
+    config: &Config,
+    address: IpAddr,
+    tunnel: TunnelKind,
+    reachability: &impl Reachability,
+) -> Option<Path> {
+    let Reach { port, link, mtu } = reachability.reach(address)?;
     let router = &config.router;
-    let endpoints = || match child.address {
+    let endpoints = || match address {
         IpAddr::V4(destination) => {
             let spread = router.tunnel_source_v4;
             let source = spread.map_or(router.tunnel_v4, |prefix| Some(prefix.network()))?;
@@ -369,7 +454,7 @@ fn path(config: &Config, child: &config::Child, reachability: &impl Reachability
             Some(Endpoints::V6 { source, spread_bits, destination })
         }
     };
-    let template = match child.tunnel {
+    let template = match tunnel {
         TunnelKind::IpIp => Template::ip_in_ip(endpoints()?, link, mtu),
         TunnelKind::Gue { port, variant } => Template::gue(endpoints()?, port, variant, link, mtu),
         TunnelKind::Gre => Template::gre(endpoints()?, link, mtu),

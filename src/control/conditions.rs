@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::wire::TunnelEnd;
 use crate::units::Weight;
 
 /// The children's conditions. Names that no configuration knows do no harm: a reload may bring the child back.
@@ -16,6 +17,19 @@ pub struct Conditions {
     pub down: HashSet<(String, String)>,
     /// What the children say themselves.
     pub steering: Steering,
+    /// Where flows may go past a child, and whether they do: else they go to the child after all.
+    pub shortcuts: BTreeMap<Past, bool>,
+}
+
+/// A way of a virtual host's flows past the child that they were given to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Past {
+    /// Name of the virtual host.
+    pub host: String,
+    /// Name of the child.
+    pub child: String,
+    /// Where its tunnel ends.
+    pub end: TunnelEnd,
 }
 
 /// What a child that tells us how it is means for the new flows of one virtual host.

@@ -12,6 +12,7 @@ pub mod path_mtu;
 pub(crate) mod random;
 pub use crate::clock::rate_limit;
 pub mod session;
+pub mod shortcuts;
 pub mod slow_path;
 pub mod waiting;
 pub mod wire;

@@ -5,17 +5,19 @@ use std::net::IpAddr;
 mod checks;
 mod recovery;
 mod sessions;
+mod shortcuts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{Compiled, Compiler, Configured, Reachability, TooManyTargets, recompile};
+use super::compile::{Compiled, Compiler, Configured, Reachability, TooManyTargets};
 use super::conditions::Conditions;
 use super::health::{self, Health};
 use super::hierarchy::Hierarchy;
 use super::icmp::{Failure, Icmp, IcmpCounters, Kind};
 use super::neighbours::{Change, Input, Neighbours, Output, State, Wanted};
 use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
+use super::shortcuts::proofs::Proofs;
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
 use crate::config::Config;
@@ -28,6 +30,7 @@ use crate::packet::ethernet;
 use crate::packet::parse::{Frame, parse};
 use crate::units::{TargetId, Weight};
 use recovery::Recovering;
+use shortcuts::Clerks;
 
 pub use checks::{HealthNews, Records};
 pub use recovery::NoSuchWorker;
@@ -150,6 +153,8 @@ pub struct SlowPath {
     news: HealthNews,
     hierarchy: Option<Hierarchy>,
     recovering: Recovering,
+    clerks: Clerks,
+    proofs: Proofs,
 }
 
 impl SlowPath {
@@ -189,6 +194,8 @@ impl SlowPath {
             news: HealthNews::default(),
             hierarchy: None,
             recovering,
+            clerks: Clerks::default(),
+            proofs: Proofs::new(0),
         }
     }
 
@@ -227,7 +234,10 @@ impl SlowPath {
             self.outdated = self.outdated.max(Outdated::Paths);
             self.found.extend(change.mac.map(|_| change.address));
         }
+        self.hear_workers(now);
+        self.prove(now);
         self.catch_up(now, false);
+        self.give_orders();
         self.counters.waiting.set(self.waiting.len() as u64);
         self.retired.retain(|tables| Arc::strong_count(tables) > 1);
         changes
@@ -237,6 +247,9 @@ impl SlowPath {
     fn take_in(&mut self, now: Instant, worker: usize, punt: &Punt, changes: &mut Vec<Change>) {
         if let Some(packet) = self.answer_to_check(punt) {
             return self.check(now, worker, health::Input::Packet(packet));
+        }
+        if self.hear_proof(now, punt) {
+            return;
         }
         match punt.what.reason {
             PuntReason::NoNeighbour => {
@@ -439,8 +452,8 @@ impl SlowPath {
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let compiled = match self.outdated {
             Outdated::No | Outdated::Paths => {
-                let tables = recompile(&self.config, &self.conditions, &self.published.load(), &reachability);
-                Compiled { tables, renumbered: Vec::new() }
+                let tables = self.published.load();
+                self.compiler.recompile(&self.config, &self.conditions, &tables, &reachability, now)
             }
             Outdated::Selection => {
                 let compiled = self.compiler.compile(&self.config, &self.conditions, &reachability, now);
@@ -458,7 +471,9 @@ impl SlowPath {
         tables.capture = self.capture.clone();
         self.counters.table_bytes.set(self.compiler.table_bytes() as u64);
         self.publication = Publication { number: self.publication.number + 1, at: now };
-        self.retired.push(self.published.swap(Arc::new(tables)));
+        let before = self.published.swap(Arc::new(tables));
+        self.revoke_unable(now, &before);
+        self.retired.push(before);
         for address in std::mem::take(&mut self.found) {
             for waiter in self.waiting.take(address) {
                 self.go_on(&waiter);

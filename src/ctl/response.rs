@@ -355,6 +355,9 @@ pub struct FlowRow {
     pub virtual_host: Option<String>,
     /// Its child.
     pub child: Option<String>,
+    /// Where its tunnel ends, when it goes past the child.
+    #[serde(default)]
+    pub shortcut: Option<IpAddr>,
     /// How far it has come.
     pub state: String,
     /// Packets.
@@ -391,6 +394,9 @@ pub struct Trace {
     pub virtual_host: Option<String>,
     /// Its child.
     pub child: Option<String>,
+    /// Where its tunnel ends, when it goes past the child.
+    #[serde(default)]
+    pub shortcut: Option<IpAddr>,
     /// Worker that has its flow.
     pub worker: Option<usize>,
     /// Port that it would leave by.

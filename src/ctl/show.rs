@@ -380,7 +380,10 @@ pub fn flows(flows: &[FlowRow]) -> String {
             end(&flow.source, flow.source_port),
             flow.destination.map_or_else(|| "-".into(), |address| end(&address.to_string(), flow.destination_port)),
             or_dash(flow.virtual_host.as_ref()),
-            or_dash(flow.child.as_ref()),
+            match (&flow.child, flow.shortcut) {
+                (Some(child), Some(end)) => format!("{child} > {end}"),
+                (child, _) => or_dash(child.as_ref()),
+            },
             flow.state.clone(),
             flow.packets.to_string(),
             flow.bytes.to_string(),

@@ -98,7 +98,7 @@ pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable +
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident, $len:literal, $at:literal, $words:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
         #[repr(C)]
         pub struct $name {
             /// Client address.

@@ -72,9 +72,9 @@ impl FlowState {
         }
     }
 
-    /// The state with this number.
+    /// The state with this number; [`FlowState::Other`] where there is none.
     #[inline(always)]
-    pub(super) fn of(number: u8) -> FlowState {
+    pub fn of(number: u8) -> FlowState {
         const BY_NUMBER: [FlowState; 8] = {
             let mut states = [FlowState::Other; 8];
             let mut number = 0;
@@ -90,12 +90,12 @@ impl FlowState {
     /// State after one more packet, or `None` when that packet opens a new connection on the old one's ports.
     #[inline]
     pub fn after(self, tcp_flags: u8) -> Option<FlowState> {
-        FlowState::after_number(self as u8, tcp_flags)
+        self.transition(tcp_flags)
     }
 
-    /// The same for the state with this number.
+    /// The same for the state with this number; `None` for SYN in every state of TCP.
     #[inline(always)]
-    pub(super) fn after_number(number: u8, tcp_flags: u8) -> Option<FlowState> {
+    pub(super) fn quietly_after(number: u8, tcp_flags: u8) -> Option<FlowState> {
         /// By state, then by the three flags that count.
         const AFTER: [[Option<FlowState>; 8]; 8] = {
             let mut after = [[None; 8]; 8];
@@ -103,7 +103,9 @@ impl FlowState {
             while row < FlowState::COUNT {
                 let mut tcp_flags = 0;
                 while tcp_flags < 8 {
-                    after[row][tcp_flags] = FlowState::ALL[row].transition(tcp_flags as u8);
+                    let state = FlowState::ALL[row];
+                    let opens = state.is_tcp() && tcp_flags & (flags::SYN | flags::RST) as usize == flags::SYN as usize;
+                    after[row][tcp_flags] = if opens { None } else { state.transition(tcp_flags as u8) };
                     tcp_flags += 1;
                 }
                 row += 1;
@@ -112,6 +114,11 @@ impl FlowState {
         };
         const { assert!(flags::FIN | flags::SYN | flags::RST == 7) }
         AFTER[usize::from(number % 8)][usize::from(tcp_flags % 8)]
+    }
+
+    /// Whether it is one of TCP.
+    pub const fn is_tcp(self) -> bool {
+        matches!(self, FlowState::TcpSyn | FlowState::TcpEstablished | FlowState::TcpFin | FlowState::TcpRst)
     }
 
     const fn transition(self, tcp_flags: u8) -> Option<FlowState> {
@@ -188,6 +195,17 @@ mod tests {
         assert_eq!(after(TcpRst), [None, Some(TcpEstablished), Some(TcpFin), Some(TcpRst)]);
         for state in [Udp, Other, Fragments] {
             assert_eq!(after(state), [Some(state); 4]);
+        }
+    }
+
+    #[test]
+    fn only_what_opens_a_connection_is_not_quiet() {
+        for (number, state) in FlowState::ALL.into_iter().enumerate() {
+            for tcp_flags in [ACK, FIN | ACK, RST, RST | SYN, 0] {
+                assert_eq!(FlowState::quietly_after(number as u8, tcp_flags), state.after(tcp_flags), "{state:?}");
+            }
+            let quiet = [Udp, Other, Fragments].contains(&state);
+            assert_eq!(FlowState::quietly_after(number as u8, SYN).is_some(), quiet, "{state:?}");
         }
     }
 

@@ -96,10 +96,11 @@ impl<W: Words> Record<W> {
         FlowState::of(self.state_number())
     }
 
-    /// How far it will have come with a packet that has these TCP flags; `None` when that opens a new connection.
+    /// How far it will have come with a packet that has these TCP flags; `None` when that opens a connection, a new one or
+    /// the flow's own once more.
     #[inline(always)]
     pub fn state_after(&self, tcp_flags: u8) -> Option<FlowState> {
-        FlowState::after_number(self.state_number(), tcp_flags)
+        FlowState::quietly_after(self.state_number(), tcp_flags)
     }
 
     /// Sends its packets to another target from now on.
@@ -108,13 +109,29 @@ impl<W: Words> Record<W> {
         self.words.set_last(last | u64::from(target.0) << TARGET_SHIFT);
     }
 
+    /// Takes it for one that is in `state` elsewhere, where its last packet came `idle` ago.
+    pub fn renew(&mut self, now: Tick, state: FlowState, idle: Duration) {
+        let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+        if idle < now.since(Tick(self.last_seen)) {
+            self.last_seen = now.0.wrapping_sub(idle);
+        }
+        // What is no TCP has one state only.
+        if state.is_tcp() && self.state().is_tcp() {
+            self.set_state(state);
+        }
+    }
+
+    #[inline(always)]
+    fn set_state(&mut self, state: FlowState) {
+        let last = self.words.last();
+        self.words.set_last(last & !(((1 << STATE_BITS) - 1) << KEY_BITS) | (state as u64) << KEY_BITS);
+    }
+
     /// Counts one packet of `bytes` bytes that leaves the flow in `state`.
     #[inline(always)]
     pub fn touch(&mut self, now: Tick, state: FlowState, bytes: u32) {
         self.last_seen = now.0;
-        let last = self.words.last();
-        let changed = last & !(((1 << STATE_BITS) - 1) << KEY_BITS) | (state as u64) << KEY_BITS;
-        self.words.set_last(changed);
+        self.set_state(state);
         self.volume += u64::from(bytes);
         let (low, carry) = self.packets_low.overflowing_add(1);
         self.packets_low = low;

@@ -86,6 +86,8 @@ pub struct WorkerCounters {
     pub strays_passed: Counter,
     /// Flow entries made because the slow path wanted them.
     pub flows_installed: Counter,
+    /// Flows out of tunnels that were to be told to the slow path, which had no room.
+    pub flows_untold: Counter,
     /// Packets that a QUIC connection id has given another child than their flow entry or, without one, than selection.
     pub quic_steered: Counter,
     /// TCP packets whose MSS option was lowered.
@@ -127,6 +129,7 @@ impl WorkerCounters {
             flows_over_limit: Counter::default(),
             strays_passed: Counter::default(),
             flows_installed: Counter::default(),
+            flows_untold: Counter::default(),
             quic_steered: Counter::default(),
             mss_clamped: Counter::default(),
             flows_active: Counter::default(),

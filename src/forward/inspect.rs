@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
+use super::orders::{Clerk, NewFlows, Rings};
 use crate::clock::Tick;
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
@@ -37,7 +38,7 @@ const QUESTIONS: usize = 4096;
 const GROUPS: usize = 2;
 
 /// A key of either family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// Over IPv4.
     V4(KeyV4),
@@ -100,7 +101,8 @@ pub enum Walked {
     End,
 }
 
-struct Shared {
+/// What both ends have.
+pub(super) struct Shared {
     /// There is something to do for the worker.
     asked: AtomicBool,
     /// The number of the walk that is wanted; 0 for none.
@@ -110,6 +112,14 @@ struct Shared {
     found: ArrayQueue<(Key, Option<Flow>)>,
     questions: ArrayQueue<(u64, Key)>,
     answers: ArrayQueue<(u64, Option<Flow>)>,
+    pub(super) rings: Rings,
+}
+
+impl Shared {
+    /// There is something to do for the worker.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
 }
 
 /// The slow path's end.
@@ -144,6 +154,7 @@ pub fn pair() -> (Desk, Inspector) {
         found: ArrayQueue::new(FINDS),
         questions: ArrayQueue::new(QUESTIONS),
         answers: ArrayQueue::new(QUESTIONS),
+        rings: Rings::new(),
     });
     (Desk { shared: shared.clone(), walks: 0 }, Inspector { shared, walk: Walk::default() })
 }
@@ -171,6 +182,11 @@ impl Desk {
         Finder(self.shared.clone())
     }
 
+    /// The end of who gives orders about flows.
+    pub fn clerk(&self) -> Clerk {
+        Clerk(self.shared.clone())
+    }
+
     /// Starts a walk over all flows; ends the one that is under way.
     pub fn start_walk(&mut self) {
         self.walks = self.walks.wrapping_add(1).max(1);
@@ -185,7 +201,7 @@ impl Desk {
 
     fn want(&self, walk: u32) {
         self.shared.walk.store(walk, Ordering::Relaxed);
-        self.shared.asked.store(true, Ordering::Release);
+        self.shared.ask();
     }
 
     /// What the walk has come upon since, one by one.
@@ -202,7 +218,7 @@ impl Desk {
     /// Has a flow looked for; false when too many are.
     pub fn find(&self, key: Key) -> bool {
         let room = self.shared.finds.push(key).is_ok();
-        self.shared.asked.store(true, Ordering::Release);
+        self.shared.ask();
         room
     }
 
@@ -213,6 +229,11 @@ impl Desk {
 }
 
 impl Inspector {
+    /// Where the worker tells its new flows.
+    pub fn new_flows(&self) -> NewFlows {
+        self.shared.rings.new_flows()
+    }
+
     /// Whether there is anything to do.
     #[inline(always)]
     pub fn is_asked(&self) -> bool {
@@ -222,7 +243,13 @@ impl Inspector {
     /// Does a little of what is asked for.
     #[cold]
     #[inline(never)]
-    pub fn answer<M: Memory>(&mut self, v4: &Table<KeyV4, M>, v6: &Table<KeyV6, M>, now: Tick, timeouts: &Timeouts) {
+    pub fn answer<M: Memory>(
+        &mut self,
+        v4: &mut Table<KeyV4, M>,
+        v6: &mut Table<KeyV6, M>,
+        now: Tick,
+        timeouts: &Timeouts,
+    ) {
         // Before the look at what there is: who asks later sets it again.
         self.shared.asked.swap(false, Ordering::AcqRel);
         let find = |key| match key {
@@ -239,6 +266,9 @@ impl Inspector {
             let _ = self.shared.answers.push((number, find(key)));
         }
         if !self.shared.questions.is_empty() {
+            self.shared.asked.store(true, Ordering::Relaxed);
+        }
+        if self.shared.rings.carry_out(v4, v6, now, timeouts) {
             self.shared.asked.store(true, Ordering::Relaxed);
         }
         let wanted = self.shared.walk.load(Ordering::Relaxed);
@@ -330,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_walk_copies_every_live_flow_once_and_never_more_than_there_is_room_for() {
-        let (v4, v6) = tables();
+        let (mut v4, mut v6) = tables();
         let (mut desk, mut inspector) = pair();
         assert!(!inspector.is_asked());
         desk.start_walk();
@@ -340,7 +370,7 @@ mod tests {
             assert!(inspector.is_asked());
             // As long as nobody takes them the ring fills up and stays as it is.
             for _ in 0..if turns == 0 { 1_000 } else { 3 } {
-                inspector.answer(&v4, &v6, Tick(2_500), &timeouts());
+                inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts());
             }
             turns += 1;
             while let Some(walked) = desk.walked() {
@@ -358,16 +388,16 @@ mod tests {
         let expected = (0..3_000).chain((0..10).map(|number| number | 1 << 100)).collect();
         assert_eq!(seen, expected);
         assert!(turns > 3, "the ring is shorter than the tables");
-        inspector.answer(&v4, &v6, Tick(2_500), &timeouts());
+        inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts());
         assert!(!inspector.is_asked() && desk.walked().is_none());
     }
 
     #[test]
     fn a_new_walk_starts_from_the_beginning_and_a_stopped_one_leaves_nothing() {
-        let (v4, v6) = tables();
+        let (mut v4, mut v6) = tables();
         let (mut desk, mut inspector) = pair();
         let mut count = |desk: &mut Desk, turns: usize| {
-            (0..turns).for_each(|_| inspector.answer(&v4, &v6, Tick(2_500), &timeouts()));
+            (0..turns).for_each(|_| inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts()));
             std::iter::from_fn(|| desk.walked()).filter(|walked| *walked != Walked::End).count()
         };
         desk.start_walk();
@@ -383,11 +413,11 @@ mod tests {
 
     #[test]
     fn a_single_flow_is_found_while_it_lives() {
-        let (v4, v6) = tables();
+        let (mut v4, mut v6) = tables();
         let (desk, mut inspector) = pair();
         let keys = [Key::V4(key_v4(17)), Key::V4(key_v4(3_017)), Key::V4(key_v4(9_999)), Key::V6(key_v6(3))];
         assert!(keys.iter().all(|key| desk.find(*key)));
-        inspector.answer(&v4, &v6, Tick(2_500), &timeouts());
+        inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts());
         let found: Vec<_> = std::iter::from_fn(|| desk.found()).collect();
         let targets = found.iter().map(|(key, flow)| (*key, flow.map(|flow| flow.target.0)));
         let expected = [Some(17), None, None, Some(9)];

@@ -44,6 +44,9 @@ pub trait PacketIo {
         None
     }
 
+    /// Nothing has arrived for a while: this is where a machine may sleep that is to.
+    fn rest(&mut self) {}
+
     /// True when nothing will ever arrive again.
     fn exhausted(&self) -> bool {
         false

@@ -21,6 +21,7 @@ mod icmp_errors;
 pub mod inspect;
 pub mod io;
 pub mod memory_io;
+pub mod orders;
 mod pieces;
 pub mod pipeline;
 pub mod punt;

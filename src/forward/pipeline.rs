@@ -23,6 +23,7 @@ use super::counters::WorkerCounters;
 use super::fragments::Fragments;
 use super::inspect::Inspector;
 use super::io::{BURST, Burst, PacketIo};
+use super::orders::NewFlows;
 use super::punt::{Again, Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path, Target};
 use super::verdict::{DropReason, PuntReason, Refusal};
@@ -136,6 +137,7 @@ pub struct Pipeline<I: PacketIo> {
     pub(super) worker: WorkerId,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) inserts: InsertLimit,
+    pub(super) new_flows: NewFlows,
     pub(super) punts: PuntRing,
     /// Leaving packets, by port.
     outgoing: Vec<Burst<I::Packet>>,
@@ -163,6 +165,7 @@ impl<I: PacketIo> Pipeline<I> {
             worker,
             counters,
             inserts: InsertLimit::default(),
+            new_flows: NewFlows::discarding(),
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
             identification: worker.0.into(),
@@ -171,6 +174,11 @@ impl<I: PacketIo> Pipeline<I> {
             workers,
             again: Again::default(),
         })
+    }
+
+    /// Tells new flows that parents have sent by `new_flows` from now on.
+    pub(super) fn tell(&mut self, new_flows: NewFlows) {
+        self.new_flows = new_flows;
     }
 
     /// What this pipeline counts.
@@ -310,9 +318,9 @@ impl<I: PacketIo> Pipeline<I> {
         self.v6.fragments.drop_held(&self.counters);
     }
 
-    /// Answers what the slow path asks about the flows.
-    pub fn inspect(&self, inspector: &mut Inspector, tables: &ForwardTables, now: Instant) {
-        inspector.answer(&self.v4.flows, &self.v6.flows, now.tick(), &tables.timeouts);
+    /// Does what the slow path asks for with the flows.
+    pub fn inspect(&mut self, inspector: &mut Inspector, tables: &ForwardTables, now: Instant) {
+        inspector.answer(&mut self.v4.flows, &mut self.v6.flows, now.tick(), &tables.timeouts);
     }
 
     /// Decides whether a packet is one to look up, and how: adds that to `works`.
@@ -403,7 +411,7 @@ impl<I: PacketIo> Pipeline<I> {
     /// Finds a packet's target, or chooses it.
     #[inline(never)]
     fn target(&mut self, arrival: Arrival<'_>, packet: &I::Packet, work: &Work) -> Result<TargetId, End> {
-        let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, packet.head());
+        let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, packet.head());
         Ok(match work.parsed.family {
             Family::V4 => visit.target(&mut self.v4.flows)?,
             Family::V6 => visit.target(&mut self.v6.flows)?,

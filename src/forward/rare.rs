@@ -4,6 +4,7 @@ use zerocopy::FromZeros;
 
 use super::fragments::{DatagramId, Fate, Step, Way};
 use super::icmp_errors;
+use super::inspect::Key;
 use super::io::PacketIo;
 use super::pipeline::{Arrival, End, FamilyTables, Held, Pipeline, Work};
 use super::punt::Cause;
@@ -34,7 +35,7 @@ impl<I: PacketIo> Pipeline<I> {
         match work.parsed.fragment {
             Fragment::None if icmp_errors::error(packet.head(), &work.parsed).is_some() => {
                 let head = packet.head();
-                let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
+                let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
                 let target = match work.parsed.family {
                     Family::V4 => visit.rare_target(&mut self.v4, KeyV4::of(head, &work.parsed)),
                     Family::V6 => visit.rare_target(&mut self.v6, KeyV6::of(head, &work.parsed)),
@@ -62,7 +63,7 @@ impl<I: PacketIo> Pipeline<I> {
     /// Carries the first fragment of a datagram, and those behind it that have come before it.
     fn carry_first(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, id: u32) {
         let (family, head) = (work.parsed.family, packet.head());
-        let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
+        let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
         let first = match family {
             Family::V4 => visit.first(&mut self.v4, KeyV4::of(head, &work.parsed), id),
             Family::V6 => visit.first(&mut self.v6, KeyV6::of(head, &work.parsed), id),
@@ -92,7 +93,7 @@ impl<I: PacketIo> Pipeline<I> {
     /// Carries another fragment of a datagram, or holds it.
     fn carry_later(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, id: u32) {
         let head = packet.head();
-        let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
+        let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
         let step = match work.parsed.family {
             Family::V4 => visit.later(&mut self.v4, KeyV4::of(head, &work.parsed), id),
             Family::V6 => visit.later(&mut self.v6, KeyV6::of(head, &work.parsed), id),
@@ -182,7 +183,7 @@ fn is_recovery_echo(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
 
 impl Visit<'_> {
     /// The target of a packet that may be an ICMP error.
-    fn rare_target<K: FlowKey + FromZeros, M: Memory, P>(
+    fn rare_target<K: FlowKey + FromZeros + Into<Key>, M: Memory, P>(
         &self,
         family: &mut FamilyTables<K, M, P>,
         key: K,
@@ -198,7 +199,7 @@ impl Visit<'_> {
     }
 
     /// Looks at a first fragment; an error where it does not fit to what has been seen of its datagram.
-    fn first<K: FlowKey + FromZeros, M: Memory, P>(
+    fn first<K: FlowKey + FromZeros + Into<Key>, M: Memory, P>(
         &self,
         family: &mut FamilyTables<K, M, P>,
         key: K,

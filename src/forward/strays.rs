@@ -32,7 +32,7 @@ impl<I: PacketIo> Pipeline<I> {
     #[inline(never)]
     pub(super) fn carry_stray(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
         let head = packet.head();
-        let visit = Visit::new(arrival, (&self.counters, &self.inserts), work, head);
+        let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
         let policy = match work.parsed.family {
             Family::V4 => visit.policy(&KeyV4::of(head, &work.parsed)),
             Family::V6 => visit.policy(&KeyV6::of(head, &work.parsed)),
@@ -130,7 +130,7 @@ impl Visit<'_> {
         self.virtual_host(key)?.on_unknown
     }
 
-    fn settle<K: FlowKey, M: Memory>(
+    fn settle<K: FlowKey + Into<Key>, M: Memory>(
         &self,
         flows: &mut Table<K, M>,
         key: K,

@@ -56,6 +56,10 @@ pub struct ForwardTables {
     pub asks_elsewhere: bool,
     /// Whether servers remind us of flows by recovery echoes.
     pub takes_recovery_echoes: bool,
+    /// Whether new flows out of tunnels are told to the slow path, because the parents are to hear of them.
+    pub tells_new_flows: bool,
+    /// Targets that are no child's: where flows go that are sent past one.
+    pub shortcuts: Arc<[Shortcut]>,
     /// The capture under way.
     pub capture: Option<Arc<Capture>>,
 }
@@ -171,6 +175,21 @@ pub struct Member {
     pub target: TargetId,
     /// Whether a new flow may go to it: it is neither drained nor down.
     pub takes_new: bool,
+}
+
+/// Where flows of a virtual host may go past the child that they were given to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortcut {
+    /// Position of the virtual host.
+    pub host: VirtualHostId,
+    /// Position of the child among its members.
+    pub member: usize,
+    /// Where the tunnel ends.
+    pub address: IpAddr,
+    /// What its flows point at.
+    pub target: TargetId,
+    /// Whether they do go there: else they go to the child.
+    pub in_force: bool,
 }
 
 /// A virtual host on a child, as small as it can be: one is read for every packet.

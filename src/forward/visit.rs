@@ -3,6 +3,8 @@
 mod steer;
 
 use super::counters::WorkerCounters;
+use super::inspect::Key;
+use super::orders::{NewFlow, NewFlows};
 use super::pipeline::{Arrival, Work};
 use super::tables::{ForwardTables, Target, VirtualHost};
 use super::verdict::Refusal;
@@ -40,6 +42,7 @@ pub(super) struct Visit<'a> {
     pub(super) tables: &'a ForwardTables,
     pub(super) counters: &'a WorkerCounters,
     inserts: &'a InsertLimit,
+    new_flows: &'a NewFlows,
     pub(super) now: Tick,
     pub(super) work: &'a Work,
     pub(super) parsed: &'a Parsed,
@@ -51,20 +54,30 @@ impl<'a> Visit<'a> {
     #[inline(always)]
     pub(super) fn new(
         arrival: Arrival<'a>,
-        (counters, inserts): (&'a WorkerCounters, &'a InsertLimit),
+        (counters, inserts, new_flows): (&'a WorkerCounters, &'a InsertLimit, &'a NewFlows),
         work: &'a Work,
         head: &'a [u8],
     ) -> Visit<'a> {
-        Visit { tables: arrival.tables, counters, inserts, now: arrival.now, work, parsed: &work.parsed, head }
+        let Arrival { tables, now, .. } = arrival;
+        Visit { tables, counters, inserts, new_flows, now, work, parsed: &work.parsed, head }
     }
 
     /// The target of the packet.
     #[inline(never)]
-    pub(super) fn target<K: FlowKey, M: Memory>(&self, flows: &mut Table<K, M>) -> Result<TargetId, Refusal> {
+    pub(super) fn target<K: FlowKey + Into<Key>, M: Memory>(
+        &self,
+        flows: &mut Table<K, M>,
+    ) -> Result<TargetId, Refusal> {
         let key = K::of(self.head, self.parsed);
         match self.follow(flows, self.work.hash, &key) {
             Some(target) if self.tables.targets[target.index()].reads_quic => Ok(self.steer(flows, &key, target)),
-            Some(target) => Ok(target),
+            Some(target) => {
+                // A client that begins again, or a parent that has forgotten what it was told.
+                if self.parsed.tcp_flags & tcp::SYN != 0 {
+                    self.tell(key, target);
+                }
+                Ok(target)
+            }
             None => self.open(flows, key),
         }
     }
@@ -89,7 +102,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Gives a new flow to a child.
-    fn open<K: FlowKey, M: Memory>(&self, flows: &mut Table<K, M>, key: K) -> Result<TargetId, Refusal> {
+    fn open<K: FlowKey + Into<Key>, M: Memory>(&self, flows: &mut Table<K, M>, key: K) -> Result<TargetId, Refusal> {
         let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
         if host.on_unknown.is_some() && self.parsed.protocol == protocol::TCP && self.parsed.tcp_flags & tcp::SYN == 0 {
             return self.stray(flows, key, host);
@@ -100,13 +113,14 @@ impl<'a> Visit<'a> {
     /// Gives a flow that has no entry to a child. Where there is no room for its entry, or too many have been made, or it
     /// only `passes`, its packets are forwarded all the same, each by hash, so that they stay together.
     #[inline(always)]
-    pub(super) fn choose<K: FlowKey, M: Memory>(
+    pub(super) fn choose<K: FlowKey + Into<Key>, M: Memory>(
         &self,
         flows: &mut Table<K, M>,
         key: K,
         host: &VirtualHost,
         passes: bool,
     ) -> Result<TargetId, Refusal> {
+        let five_tuple = key;
         let (key, chosen_by, hash, state) = match host.granularity {
             Granularity::FiveTuple => {
                 (key, key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
@@ -142,12 +156,23 @@ impl<'a> Visit<'a> {
                 record.touch(self.now, state, self.parsed.l3_len);
                 self.counters.flows_inserted.add(1);
                 self.counters.target(target).flows.add(1);
+                self.tell(five_tuple, target);
             }
             Some(Err(Full)) => self.counters.flows_refused.add(1),
             None if passes => self.counters.strays_passed.add(1),
             None => self.counters.flows_over_limit.add(1),
         }
         Ok(target)
+    }
+
+    /// Tells the slow path where a flow goes that a parent has sent.
+    fn tell<K: FlowKey + Into<Key>>(&self, key: K, target: TargetId) {
+        if self.tables.tells_new_flows
+            && self.parsed.l3_offset == 0
+            && !self.new_flows.push(NewFlow { key: key.into(), target })
+        {
+            self.counters.flows_untold.add(1);
+        }
     }
 
     pub(super) fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&'a VirtualHost> {

@@ -21,6 +21,9 @@ const AGED_GROUPS: usize = 1;
 /// Frames of the slow path that are taken in one turn of the loop.
 const INJECTED: usize = 4;
 
+/// Turns of the loop without anything to do after which the machine may rest.
+const IDLE_TURNS: u32 = 256;
+
 /// A worker: runs on one lcore and shares nothing but the snapshot, its rings and the stop flag.
 pub struct Worker<I: PacketIo> {
     io: I,
@@ -42,8 +45,9 @@ impl<I: PacketIo> Worker<I> {
         Worker { injections: Some(ring), ..self }
     }
 
-    /// The same, letting the slow path look into its flow tables through `inspector`.
-    pub fn inspected(self, inspector: Inspector) -> Worker<I> {
+    /// The same, letting the slow path look into its flow tables, and change them, through `inspector`.
+    pub fn inspected(mut self, inspector: Inspector) -> Worker<I> {
+        self.pipeline.tell(inspector.new_flows());
         Worker { inspector: Some(inspector), ..self }
     }
 
@@ -51,6 +55,7 @@ impl<I: PacketIo> Worker<I> {
     pub fn run(&mut self) {
         let mut burst = Burst::new();
         let mut now = Instant::ZERO;
+        let mut idle_turns = 0;
         while !self.stop.load(Ordering::Relaxed) {
             // Between two bursts the worker holds no reference into a snapshot: this is where it takes a new one.
             let tables = self.tables.load();
@@ -65,8 +70,16 @@ impl<I: PacketIo> Worker<I> {
             self.pipeline.age(tables, now, AGED_GROUPS);
             let inspected = self.inspect(now);
             let idle = !self.inject(now) && !inspected && idle;
-            if idle && self.io.exhausted() {
+            if !idle {
+                idle_turns = 0;
+                continue;
+            }
+            if self.io.exhausted() {
                 break;
+            }
+            idle_turns += 1;
+            if idle_turns > IDLE_TURNS {
+                self.io.rest();
             }
         }
     }
@@ -76,7 +89,7 @@ impl<I: PacketIo> Worker<I> {
         self.pipeline.drop_held();
     }
 
-    /// Answers a little of what the slow path asks about the flows. False when it asks for nothing.
+    /// Does a little of what the slow path asks for with the flows. False when it asks for nothing.
     #[inline(always)]
     fn inspect(&mut self, now: Instant) -> bool {
         let Some(inspector) = self.inspector.as_mut().filter(|inspector| inspector.is_asked()) else { return false };

@@ -1,5 +1,6 @@
 //! Turns the workers' counters into Prometheus metric families at the moment somebody asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -141,6 +142,22 @@ impl ForwardCollector {
             }
         }
         samples
+    }
+
+    /// What went past each child of a virtual host, to wherever.
+    fn per_shortcut(&self, value: impl Fn(&TargetCounters) -> &counters::Counter) -> Vec<Sample> {
+        let tables = self.published.load();
+        let mut sums: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for shortcut in tables.shortcuts.iter() {
+            let all: u64 = self.workers.iter().map(|worker| value(worker.target(shortcut.target)).get()).sum();
+            *sums.entry((shortcut.host.index(), shortcut.member)).or_default() += all;
+        }
+        let sample = |((host, member), sum): ((usize, usize), u64)| {
+            let host = &tables.virtual_hosts[host];
+            let labels = vec![("child", host.members[member].child.clone()), ("virtual_host", host.name.clone())];
+            (labels, sum as f64)
+        };
+        sums.into_iter().map(sample).collect()
     }
 
     fn per_port(statistics: &[(String, PortStatistics)], value: impl Fn(&PortStatistics) -> f64) -> Vec<Sample> {
@@ -345,6 +362,24 @@ impl ForwardCollector {
                 "What has become of flows that a worker did not know, by event.",
                 COUNTER,
                 recovery,
+            ),
+            (
+                "slr_flows_untold_total",
+                "Flows out of tunnels that parents were not told of: the slow path had no room.",
+                COUNTER,
+                self.per_worker(|w| &w.flows_untold),
+            ),
+            (
+                "slr_shortcut_packets_total",
+                "Packets of a virtual host whose flow has a shortcut past the child that it was given to.",
+                COUNTER,
+                self.per_shortcut(|target| &target.packets),
+            ),
+            (
+                "slr_shortcut_bytes_total",
+                "Bytes of those packets, without link layer and tunnel.",
+                COUNTER,
+                self.per_shortcut(|target| &target.bytes),
             ),
             (
                 "slr_quic_steered_packets_total",

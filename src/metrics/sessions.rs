@@ -7,6 +7,7 @@ use crate::clock::WallClock;
 use crate::control::hierarchy::View;
 use crate::control::hierarchy::view::{ChildView, ParentView, Said};
 use crate::control::session::child::ChildCounters;
+use crate::control::shortcuts::{Outcome, ShortcutCounters};
 use crate::control::wire::{Reason, State};
 use crate::forward::counters::Counter;
 
@@ -39,7 +40,41 @@ pub(super) fn families(view: &View) -> Vec<MetricFamily> {
             |reason: &Reason| (vec![("reason", reason.label().to_owned())], counters.refused(*reason).get() as f64);
         Reason::ALL.iter().map(sample)
     });
+    let shortcut = |value: fn(&ShortcutCounters) -> &Counter| {
+        own(view.shortcuts.as_ref().map(|counters| value(counters).get() as f64))
+    };
+    let outcomes = view.shortcuts.iter().flat_map(|counters| {
+        let sample = |of: &Outcome| (vec![("outcome", of.label().to_owned())], counters.of(*of).get() as f64);
+        Outcome::ALL.iter().map(sample)
+    });
     let families = [
+        ("slr_shortcuts", "Flows that go past a child.", GAUGE, shortcut(|counters| &counters.in_force)),
+        ("slr_shortcut_ends", "Ends of tunnels past children.", GAUGE, shortcut(|counters| &counters.ends)),
+        (
+            "slr_shortcut_ends_unproven",
+            "Ends of tunnels past children that have not answered in one of ours.",
+            GAUGE,
+            shortcut(|counters| &counters.unproven),
+        ),
+        (
+            "slr_shortcuts_total",
+            "Shortcuts that children have told, by what has become of them.",
+            COUNTER,
+            outcomes.collect(),
+        ),
+        ("slr_shortcuts_told_total", "Shortcuts that parents were told.", COUNTER, shortcut(|counters| &counters.told)),
+        (
+            "slr_shortcuts_revoked_total",
+            "Ends that parents were told to send no flows to but by us.",
+            COUNTER,
+            shortcut(|counters| &counters.revoked),
+        ),
+        (
+            "slr_shortcuts_kept_total",
+            "Flows that children were told to keep, as they go past them.",
+            COUNTER,
+            shortcut(|counters| &counters.kept),
+        ),
         ("slr_child_connected", "1 while the child has a session.", GAUGE, children(&|c| Some(c.connected.into()))),
         (
             "slr_child_update_age_seconds",

@@ -8,6 +8,7 @@
 //!
 //! The same seed gives the same run, to the bit.
 
+mod bypass;
 pub mod network;
 pub mod report;
 pub mod topology;

@@ -68,6 +68,8 @@ pub struct Topology {
     pub delay_ms: f64,
     /// Part of the messages that is lost.
     pub loss: f64,
+    /// Whether flows go past routers, and their packets are followed: for small topologies.
+    pub shortcuts: bool,
     /// What happens.
     pub events: Vec<Event>,
 }
@@ -88,6 +90,7 @@ impl Default for Topology {
             seconds: 60.0,
             delay_ms: 10.0,
             loss: 0.0,
+            shortcuts: false,
             events: Vec::new(),
         }
     }

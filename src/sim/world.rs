@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bypass::{self, Entries, Followed};
 use super::network::{Faults, Network, NodeId};
 use super::topology::{Selection, Topology};
 use crate::clock::{Instant, WallClock};
@@ -46,24 +47,27 @@ const PARETO: f64 = 1.5;
 /// Slots of a table at most.
 const SLOTS_MAX: usize = 65_537;
 
-struct Router {
-    node: NodeId,
-    config: Config,
+pub(super) struct Router {
+    pub node: NodeId,
+    pub config: Config,
     conditions: Conditions,
-    hierarchy: Hierarchy,
+    pub hierarchy: Hierarchy,
     compiler: Compiler,
-    selector: Arc<Selector>,
+    pub selector: Arc<Selector>,
     /// Children, in the order of the selector's candidates.
-    children: Vec<NodeId>,
+    pub children: Vec<NodeId>,
+    /// Which of them take new flows.
+    pub able: Vec<bool>,
+    pub entries: Entries,
 }
 
-struct Server {
+pub(super) struct Server {
     node: NodeId,
     parents: Parents<SocketAddr>,
     flows: u32,
 }
 
-enum Node {
+pub(super) enum Node {
     Router(Box<Router>),
     Server(Box<Server>),
 }
@@ -84,7 +88,7 @@ pub struct World {
     topology: Topology,
     /// The network between the nodes; faults and cuts may be changed at any time.
     pub network: Network,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     names: HashMap<String, NodeId>,
     random: Random,
     hash: ClusterHash,
@@ -93,10 +97,11 @@ pub struct World {
     arrivals: f64,
     flows: Flows,
     given: u64,
+    pub(super) followed: Followed,
 }
 
 /// Where the router with this number takes sessions.
-fn address(node: usize) -> SocketAddr {
+pub(super) fn address(node: usize) -> SocketAddr {
     let [_, a, b, c] = (node as u32).to_be_bytes();
     SocketAddr::from((Ipv4Addr::new(10, a, b, c), 9478))
 }
@@ -118,6 +123,7 @@ impl World {
             arrivals: 0.0,
             flows: Flows::default(),
             given: 0,
+            followed: Followed::default(),
         };
         let most = Duration::from_secs_f64(topology.delay_ms / 1000.0);
         world.network.faults = Faults { delay: (most / 10, most), loss: topology.loss, duplicates: 0.0 };
@@ -166,6 +172,7 @@ impl World {
         );
         let mut config = Config::parse(&text, "simulated").unwrap_or_else(|error| panic!("{error}\n{text}"));
         config.children.iter_mut().for_each(|child| child.register = Register::Required);
+        config.shortcuts = self.topology.shortcuts;
         let parents = parent.map(|parent| Parent { name: parent.to_owned(), address: address(self.names[parent].0) });
         config.sessions = Sessions {
             listen: Some(own),
@@ -182,9 +189,9 @@ impl World {
         let mut hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, self.random.next());
         let conditions = Conditions { steering: hierarchy.steering(Instant::ZERO, &config), ..Conditions::default() };
         let mut compiler = Compiler::new(children.len());
-        let selector = select(&mut compiler, &config, &conditions, Instant::ZERO);
-        let children = Vec::new();
-        let router = Router { node, config, conditions, hierarchy, compiler, selector, children };
+        let (selector, able) = select(&mut compiler, &config, &conditions, Instant::ZERO);
+        let (children, entries) = (Vec::new(), Entries::default());
+        let router = Router { node, config, conditions, hierarchy, compiler, selector, children, able, entries };
         self.nodes.push(Node::Router(Box::new(router)));
         self.names.insert(name.to_owned(), node);
     }
@@ -229,6 +236,14 @@ impl World {
         self.network.dead.insert(node);
     }
 
+    /// A server wants no new flows any more, or (false) as many as before.
+    pub fn drain(&mut self, node: NodeId, drained: bool) {
+        let now = self.network.now;
+        if let Node::Server(server) = &mut self.nodes[node.0] {
+            server.drain(now, &mut self.network, drained);
+        }
+    }
+
     /// A node goes on.
     pub fn revive(&mut self, node: NodeId) {
         self.network.dead.remove(&node);
@@ -260,11 +275,18 @@ impl World {
             self.arrivals -= 1.0;
             self.begin_flow(now);
         }
+        if self.topology.shortcuts {
+            self.carry_flows(now);
+        }
+    }
+
+    pub(super) fn hash_of(&self, flow: u64) -> u64 {
+        self.hash.hash(&flow.to_be_bytes())
     }
 
     fn begin_flow(&mut self, now: Instant) {
         self.given += 1;
-        let hash = self.hash.hash(&self.given.to_be_bytes());
+        let hash = self.hash_of(self.given);
         let mut at = NodeId(0);
         let mut levels = u8::MAX;
         loop {
@@ -287,7 +309,12 @@ impl World {
                         router.config.router.name
                     );
                     match child {
-                        Some(child) => at = router.children[child],
+                        Some(child) => {
+                            if self.topology.shortcuts {
+                                router.send(now, bypass::key(self.given), child);
+                            }
+                            at = router.children[child];
+                        }
                         None => {
                             self.flows.refused += 1;
                             return;
@@ -301,6 +328,9 @@ impl World {
                     let lasts = least / (1.0 - self.random.fraction()).powf(1.0 / PARETO);
                     let lasts = Duration::from_secs_f64(lasts.min(86_400.0));
                     self.ends.push(Reverse((now + lasts, at)));
+                    if self.topology.shortcuts {
+                        self.follow(now, self.given, at, now + lasts);
+                    }
                     return;
                 }
             }
@@ -352,6 +382,7 @@ impl World {
     pub fn check(&self) {
         let now = self.network.now;
         let expiry = self.topology.interval() * EXPIRY_INTERVALS;
+        self.check_flows();
         for node in &self.nodes {
             let Node::Router(router) = node else { continue };
             if self.network.dead.contains(&router.node) {
@@ -381,10 +412,17 @@ impl World {
     }
 }
 
-fn select(compiler: &mut Compiler, config: &Config, conditions: &Conditions, now: Instant) -> Arc<Selector> {
+/// Who gets new flows, and which children take any.
+fn select(
+    compiler: &mut Compiler,
+    config: &Config,
+    conditions: &Conditions,
+    now: Instant,
+) -> (Arc<Selector>, Vec<bool>) {
     let compiled = compiler.compile(config, conditions, &Unconnected, now);
     let tables = compiled.expect("as many targets as there are children").tables;
-    tables.virtual_hosts[0].selector.clone()
+    let host = &tables.virtual_hosts[0];
+    (host.selector.clone(), host.members.iter().map(|member| member.takes_new).collect())
 }
 
 impl Router {
@@ -397,9 +435,13 @@ impl Router {
             return;
         }
         let mut end = network.at(self.node);
-        if self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions).steered {
-            self.selector = select(&mut self.compiler, &self.config, &self.conditions, now);
+        let outcome = self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions);
+        if outcome.steered {
+            let able;
+            (self.selector, able) = select(&mut self.compiler, &self.config, &self.conditions, now);
+            self.know_able(now, able);
         }
+        self.perform(now, outcome.orders);
     }
 }
 
@@ -414,12 +456,12 @@ impl Server {
         }
         let mut carrier = network.at(self.node);
         // Nobody reads the logs of so many.
-        let mut told = Vec::new();
+        let mut rest = Vec::new();
         while let Some(happening) = carrier.poll() {
             // Of a session that was given up, something may still be on its way.
-            self.parents.take_in(now, happening, &mut carrier, &mut told);
+            self.parents.take_in(now, happening, &mut carrier, &mut rest);
         }
-        self.parents.handle(now, &child::Input::Tick, &mut carrier, &mut told);
+        self.parents.handle(now, &child::Input::Tick, &mut carrier, &mut rest);
         let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
         let record = |prefix: &str| {
             let prefix = prefix.parse().expect("a constant prefix");
@@ -427,6 +469,9 @@ impl Server {
         };
         let rogue = self.node.0.is_multiple_of(ROGUES);
         let records = || [VIRTUAL_HOST].into_iter().chain(rogue.then_some(FOREIGN)).map(record).collect();
-        self.parents.report(now, records, &mut carrier, &mut told);
+        self.parents.report(now, records, &mut carrier, &mut rest);
+    }
+    fn drain(&mut self, now: Instant, network: &mut Network, drained: bool) {
+        self.parents.handle(now, &child::Input::Drain(drained), &mut network.at(self.node), &mut Vec::new());
     }
 }

@@ -35,7 +35,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "metrics: {",
         "colour: {",
-        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents, recovery"#,
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, shortcuts, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents, recovery"#,
     ),
     (
         "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",
@@ -224,6 +224,11 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ("count: 2", "count: 0", "5:19: count 0 is out of range; write one from 1 to 127: count: 2"),
     ("count: 2", "count: two", r#"5:19: count "two" is not a whole number; write one from 1 to 127: count: 2"#),
     ("count: 2", "count: -1", r#"5:19: count "-1" is not a whole number; write one from 1 to 127: count: 2"#),
+    (
+        "cpus: [1, 2]",
+        "cpus: [1, 2], idle: doze",
+        "5:41: idle \"doze\" is not known; write one of poll, sleep: idle: poll",
+    ),
     ("cpus: [1, 2]", "cpus: [1, 1]", "5:32: CPU 1 is already there (line 5); change or remove one of them"),
     ("cpus: [1, 2]", "cpus: [1, 4096]", "5:32: cpus 4096 is out of range; write one from 0 to 1023: cpus: [1, 2]"),
     // Ports, routes, neighbours.
@@ -407,6 +412,16 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "address: 10.0.1.11",
         "address: 10.0.1.1",
         r#"16:31: child "server1" has the router's own address 10.0.1.1; write the child's"#,
+    ),
+    (
+        "  tunnel_addresses: [192.0.2.1]",
+        "  tunnel_addresses: [192.0.2.1]\n  parents: [10.0.1.11]",
+        r#"17:31: child "server1" has the address of a parent, 10.0.1.11; packets would go round in circles, write the child's"#,
+    ),
+    (
+        "\nchildren:\n",
+        "\nshortcuts: short\nchildren:\n",
+        r#"15:12: shortcuts "short" is not known; write one of on, off: shortcuts: on"#,
     ),
     (
         "{ name: server2, address",

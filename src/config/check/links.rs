@@ -16,7 +16,7 @@ const PORTS_MAX: usize = 32;
 
 impl Config {
     /// Whether an address is one of the router's own.
-    pub(super) fn owns(&self, ip: IpAddr) -> bool {
+    pub fn owns(&self, ip: IpAddr) -> bool {
         self.router.tunnel_v4.is_some_and(|own| ip == own)
             || self.router.tunnel_v6.is_some_and(|own| ip == own)
             || is_port_address(&self.ports, ip)

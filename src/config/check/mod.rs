@@ -50,6 +50,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         workers,
         routes: Vec::new(),
         forwarding: or(&raw.forwarding, false, |text| word("forwarding", text, &[("on", true), ("off", false)]))?,
+        shortcuts: or(&raw.shortcuts, true, |text| word("shortcuts", text, &[("on", true), ("off", false)]))?,
         neighbours: Vec::new(),
         flows: flows(raw.flows.as_ref())?,
         cluster: cluster(raw.cluster.as_ref())?,
@@ -172,20 +173,21 @@ fn dpdk(raw: Option<&raw::Dpdk>) -> Result<Dpdk, Fault> {
 }
 
 fn workers(raw: Option<&raw::Workers>) -> Result<Workers, Fault> {
-    let Some(raw) = raw else { return Ok(Workers { count: 1, cpus: Vec::new() }) };
+    let Some(raw) = raw else { return Ok(Workers { count: 1, cpus: Vec::new(), sleeps: false }) };
     let (mut cpus, mut once) = (Vec::new(), Once::new("CPU"));
     for text in raw.cpus.iter().flat_map(|list| &list.value) {
         let cpu = number("cpus", text, 0..=1023)?;
         once.add(cpu, text)?;
         cpus.push(cpu);
     }
+    let idle = [("poll", false), ("sleep", true)];
     let count = or(&raw.count, cpus.len().max(1) as u16, |text| number("count", text, 1..=127))?;
     match &raw.cpus {
         Some(list) if !cpus.is_empty() && cpus.len() != usize::from(count) => {
             let message = format!("{} CPUs for {count} workers; name one CPU for each worker, or none", cpus.len());
             Err(Fault::at(list, message))
         }
-        _ => Ok(Workers { count, cpus }),
+        _ => Ok(Workers { count, cpus, sleeps: or(&raw.idle, false, |text| word("idle", text, &idle))? }),
     }
 }
 
@@ -282,6 +284,12 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
         let tunnel = child.tunnel.as_ref().map_or(Ok(TunnelKind::IpIp), tunnel)?;
         if tunnel.has_outer_ip() && !family(ipv4, router.tunnel_v4.is_some(), router.tunnel_v6.is_some()) {
             return Err(Fault::at(text, no_tunnel_address(&format!("child \"{name}\""), ipv4)));
+        }
+        if router.parents.contains(&IpNet::from(address)) {
+            let message = format!(
+                "child \"{name}\" has the address of a parent, {address}; packets would go round in circles, write the child's"
+            );
+            return Err(Fault::at(text, message));
         }
         if config.owns(address) {
             let message = format!("child \"{name}\" has the router's own address {address}; write the child's");

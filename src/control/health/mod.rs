@@ -18,7 +18,7 @@
 
 mod conversation;
 mod failure;
-mod prober;
+pub(in crate::control) mod prober;
 mod schedule;
 mod stack;
 mod tls;
@@ -44,7 +44,7 @@ use schedule::{Class, Schedule, Step};
 
 /// The check of one virtual host on one child: its position among all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CheckId(u32);
+pub struct CheckId(pub(in crate::control) u32);
 
 impl CheckId {
     const fn index(self) -> usize {

@@ -12,6 +12,7 @@ pub mod shares;
 pub mod view;
 
 mod aggregate;
+mod bypass;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,12 @@ use super::session::child::{self, ChildEnd};
 use super::session::parent::{self, News, ParentEnd, Settings};
 use super::session::parents::Parents;
 use super::session::{Carrier, Happening};
-use super::wire::{OFFERS_MAX, RECORDS_MAX, WallClock};
+use super::shortcuts::{self, Shortcuts};
+use super::wire::{OFFERS_MAX, RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
+pub use bypass::Order;
+use bypass::Outbox;
 use shares::Shares;
 pub use view::{Look, View};
 
@@ -53,6 +57,8 @@ pub struct Outcome {
     pub steered: bool,
     /// To be told in the log.
     pub told: Vec<String>,
+    /// To be done with flows that go past a child, or are to.
+    pub orders: Vec<Order>,
 }
 
 /// The sessions of one router, and what comes of them.
@@ -77,6 +83,8 @@ pub struct Hierarchy {
     step_at: Instant,
     /// Why a cost is not known; one is enough for the log.
     cost_error: Option<String>,
+    shortcuts: Shortcuts,
+    outbox: Outbox,
 }
 
 impl Hierarchy {
@@ -102,6 +110,7 @@ impl Hierarchy {
             let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
             hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
             hello.tunnels = aggregate::tunnel_ends(router);
+            hello.capabilities = if config.shortcuts { TELLS_SHORTCUTS } else { 0 };
             (ChildEnd::new(now, hello, parent.name.clone(), random.next()), parent.address)
         });
         let mut hierarchy = Hierarchy {
@@ -117,6 +126,8 @@ impl Hierarchy {
             shares: HashMap::new(),
             step_at: now + config.sessions.interval,
             cost_error: None,
+            shortcuts: Shortcuts::new(config.shortcuts),
+            outbox: Outbox::default(),
         };
         hierarchy.index(config);
         hierarchy
@@ -151,6 +162,8 @@ impl Hierarchy {
         if let Some(children) = &mut self.children {
             self.pending.extend(children.reconfigure(registering(config)));
         }
+        let outputs = self.shortcuts.set(config.shortcuts);
+        self.outbox.put(outputs);
     }
 
     /// How all virtual hosts of another configuration are to be steered, which is about to take over.
@@ -186,7 +199,7 @@ impl Hierarchy {
     pub fn next_deadline(&self) -> Option<Instant> {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
         let shares = (!self.priced.is_empty()).then_some(self.step_at);
-        children.chain(self.parents.next_deadline()).chain(shares).min()
+        children.chain(self.parents.next_deadline()).chain(shares).chain(self.next_shortcut()).min()
     }
 
     /// Takes in what has happened, lets the machines go on, and steers.
@@ -196,17 +209,19 @@ impl Hierarchy {
     {
         let mut outcome = Outcome::default();
         let pending = std::mem::take(&mut self.pending);
-        self.downward(pending, carrier, &mut outcome);
+        self.downward(now, pending, carrier, config, &mut outcome);
         for _ in 0..HAPPENINGS_PER_PASS {
             let Some(happening) = carrier.poll() else { break };
-            self.take_in(now, happening, carrier, &mut outcome);
+            self.take_in(now, happening, carrier, config, &mut outcome);
         }
         if self.is_due(now) {
             if let Some(children) = &mut self.children {
                 let outputs = children.handle(now, parent::Input::Tick);
-                self.downward(outputs, carrier, &mut outcome);
+                self.downward(now, outputs, carrier, config, &mut outcome);
             }
-            self.parents.handle(now, &child::Input::Tick, carrier, &mut outcome.told);
+            let mut rest = Vec::new();
+            self.parents.handle(now, &child::Input::Tick, carrier, &mut rest);
+            self.upward(now, rest, &mut outcome);
         }
         let changed = std::mem::take(&mut self.changed);
         let mut hosts: BTreeSet<usize> =
@@ -226,13 +241,16 @@ impl Hierarchy {
             outcome.steered |= conditions.steering.set(host, steers);
         }
         outcome.told.extend(self.cost_error.take());
+        let mut rest = Vec::new();
         if urgent {
-            self.parents.handle(now, &child::Input::Urgent, carrier, &mut outcome.told);
+            self.parents.handle(now, &child::Input::Urgent, carrier, &mut rest);
         }
         if self.parents.iter().any(|(end, _)| end.wants_report()) {
             let records = aggregate::records(self, now, config, conditions);
-            self.parents.report(now, || records.clone(), carrier, &mut outcome.told);
+            self.parents.report(now, || records.clone(), carrier, &mut rest);
         }
+        self.upward(now, rest, &mut outcome);
+        self.bypass(now, carrier, config, &mut outcome);
         if now >= self.view_after {
             let entries: usize = self.hosts.values().map(Vec::len).sum();
             let entries = u32::try_from(entries).unwrap_or(u32::MAX);
@@ -247,11 +265,20 @@ impl Hierarchy {
         self.parents.handle(now, &child::Input::Leave("it stops"), carrier, &mut Vec::new());
     }
 
-    fn take_in<C>(&mut self, now: Instant, happening: Happening, carrier: &mut C, outcome: &mut Outcome)
-    where
+    fn take_in<C>(
+        &mut self,
+        now: Instant,
+        happening: Happening,
+        carrier: &mut C,
+        config: &Config,
+        outcome: &mut Outcome,
+    ) where
         C: Carrier<Address = SocketAddr>,
     {
-        let Some(happening) = self.parents.take_in(now, happening, carrier, &mut outcome.told) else { return };
+        let mut rest = Vec::new();
+        let happening = self.parents.take_in(now, happening, carrier, &mut rest);
+        self.upward(now, rest, outcome);
+        let Some(happening) = happening else { return };
         // Without children: of a session that we have closed.
         let Some(children) = &mut self.children else { return };
         let outputs = match happening {
@@ -263,16 +290,37 @@ impl Hierarchy {
                 return outcome.told.push(format!("session refused (certificate): {why}"));
             }
         };
-        self.downward(outputs, carrier, outcome);
+        self.downward(now, outputs, carrier, config, outcome);
     }
 
-    fn downward<C: Carrier>(&mut self, outputs: Vec<parent::Output>, carrier: &mut C, outcome: &mut Outcome) {
+    fn downward<C: Carrier>(
+        &mut self,
+        now: Instant,
+        outputs: Vec<parent::Output>,
+        carrier: &mut C,
+        config: &Config,
+        outcome: &mut Outcome,
+    ) {
         for output in outputs {
             match output {
                 parent::Output::Send(id, bytes) => carrier.send(id, bytes),
                 parent::Output::Close(id) => carrier.close(id),
                 parent::Output::Changed(child) => drop(self.changed.insert(child)),
+                parent::Output::Shortcuts(child, level, told) => self.told(now, config, &child, level, told),
+                parent::Output::Revoked(child, ends) => self.revoked(now, &child, ends),
                 parent::Output::Told(line) => outcome.told.push(line),
+            }
+        }
+    }
+
+    /// Does what the parents' ends want that is not the carrier's business.
+    fn upward(&mut self, now: Instant, rest: Vec<child::Output>, outcome: &mut Outcome) {
+        for output in rest {
+            match output {
+                child::Output::Kept(flows) => {
+                    flows.into_iter().for_each(|flow| self.shortcut(now, shortcuts::Input::Kept(flow)));
+                }
+                other => outcome.told.extend(other.line()),
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::config::{Config, Register};
 use crate::control::session::child::{ChildCounters, ChildEnd, Stage};
 use crate::control::session::parent::ParentCounters;
 use crate::control::session::report::Serves;
+use crate::control::shortcuts::ShortcutCounters;
 use crate::control::wire::WallClock;
 
 /// Where the last view is.
@@ -28,6 +29,8 @@ pub struct View {
     pub parents: Vec<ParentView>,
     /// When our own certificate ends.
     pub not_after: Option<WallClock>,
+    /// What is counted of shortcuts, where there are sessions.
+    pub shortcuts: Option<Arc<ShortcutCounters>>,
 }
 
 /// A child that may tell us how it is.
@@ -114,6 +117,7 @@ impl Hierarchy {
             children: children.collect(),
             parents: parents.collect(),
             not_after: config.sessions.credentials.as_ref().map(|credentials| credentials.identity.not_after),
+            shortcuts: config.sessions.credentials.as_ref().map(|_| self.shortcuts.counters().clone()),
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::{Identity, Smoothed};
 use crate::clock::Instant;
 use crate::control::random::Random;
-use crate::control::wire::{Hello, Inbox, Message, Record, Sequence, Token, Update, VERSION, WallClock};
+use crate::control::wire::{
+    Hello, Inbox, Kept, Message, Record, Sequence, Shortcut, Token, TunnelEnd, Update, VERSION, WallClock,
+};
 use crate::forward::counters::Counter;
 use crate::units::labelled;
 
@@ -39,6 +41,10 @@ pub enum Input<'a> {
     Closed(&'a str),
     /// What [`Output::Report`] asked for.
     Report(Vec<Record>),
+    /// Where flows go that the parent has sent, if it has.
+    Shortcuts(Vec<Shortcut>),
+    /// Where no flow may go any more but by us.
+    Revoke(Vec<TunnelEnd>),
     /// Something has changed that should not wait for the end of the interval.
     Urgent,
     /// We want no new flows, or (false) as many as before.
@@ -60,8 +66,17 @@ pub enum Output {
     Close,
     /// Say by [`Input::Report`] how the virtual subnets are now.
     Report,
+    /// Flows that go past us are still there.
+    Kept(Vec<Kept>),
     /// To be told in the log.
     Told(String),
+}
+
+impl Output {
+    /// What is to be told in the log, if it is that.
+    pub fn line(self) -> Option<String> {
+        if let Output::Told(line) = self { Some(line) } else { None }
+    }
 }
 
 labelled! {
@@ -240,6 +255,8 @@ impl ChildEnd {
                 self.counters.updates.add(1);
                 self.send(Message::Update(update), &mut outputs);
             }
+            (Input::Shortcuts(told), Stage::Established) => self.send(Message::Shortcuts(told), &mut outputs),
+            (Input::Revoke(ends), Stage::Established) => self.send(Message::Revoke(ends), &mut outputs),
             (Input::Urgent, Stage::Established) => self.hurry(now),
             (Input::Drain(draining), stage) => {
                 let new = std::mem::replace(&mut self.draining, draining) != draining;
@@ -341,6 +358,7 @@ impl ChildEnd {
                 }
             }
             (Message::Probe(token), Stage::Established) => self.send(Message::Echo(token), outputs),
+            (Message::Keep(flows), Stage::Established) => outputs.push(Output::Kept(flows)),
             (Message::Refusal(refusal), _) => {
                 let reason = refusal.reason.map_or("another reason", |reason| reason.label());
                 outputs.push(Output::Told(format!("parent {parent} refuses ({reason}): {}", refusal.text)));

@@ -8,6 +8,8 @@
 //!  update  ──── every interval, a full snapshot ────────► every record within the certificate's prefixes?
 //!          ◄──────────────────────────── acknowledgement
 //!          ◄── probe ─────────────────── echo ──────────► round-trip time
+//!  shortcut, revoke ────────────────────────────────────► as they are: see `control::shortcuts`
+//!          ◄── keep
 //! ```
 //!
 //! Both machines take bytes and give bytes, and read no clock. What they stand on (TLS over the kernel's sockets, a network

@@ -8,8 +8,8 @@ use super::report::Report;
 use super::{Budget, Identity, SessionId, Smoothed};
 use crate::clock::Instant;
 use crate::control::wire::{
-    Acknowledgement, Hello, Inbox, Message, Reason, Refusal, Sequence, Token, Update, VERSION, VERSION_MIN, WallClock,
-    Welcome,
+    Acknowledgement, Hello, Inbox, Kept, Message, Reason, Refusal, Sequence, Shortcut, TELLS_SHORTCUTS, Token,
+    TunnelEnd, Update, VERSION, VERSION_MIN, WallClock, Welcome,
 };
 use crate::forward::counters::Counter;
 
@@ -23,7 +23,7 @@ const MESSAGE: Duration = Duration::from_secs(10);
 const BYTES: (u64, u64) = (4 << 20, 16 << 20);
 
 /// Messages that one session may send a second, and in one go.
-const MESSAGES: (u64, u64) = (50, 200);
+const MESSAGES: (u64, u64) = (100, 200);
 
 /// From one probe of a child to the next, at least.
 const PROBING_MIN: Duration = Duration::from_secs(1);
@@ -62,6 +62,8 @@ pub enum Input<'a> {
     Received(SessionId, &'a [u8]),
     /// A session is gone.
     Closed(SessionId, &'a str),
+    /// Flows that go past a child are still there.
+    Keep(&'a str, Vec<Kept>),
     /// Time has passed.
     Tick,
 }
@@ -75,6 +77,10 @@ pub enum Output {
     Close(SessionId),
     /// What is known about a child has changed.
     Changed(String),
+    /// A child of this level tells where it sends flows.
+    Shortcuts(String, u8, Vec<Shortcut>),
+    /// A child sends no flows there any more.
+    Revoked(String, Vec<TunnelEnd>),
     /// To be told in the log.
     Told(String),
 }
@@ -125,6 +131,8 @@ pub struct News {
     pub refused: u32,
     /// When its certificate ends.
     pub not_after: WallClock,
+    /// It tells where it sends the flows that it is sent.
+    pub tells_shortcuts: bool,
 }
 
 struct Session {
@@ -235,6 +243,11 @@ impl ParentEnd {
                 }
             }
             Input::Closed(id, why) => self.closed(id, why, &mut outputs),
+            Input::Keep(child, flows) => {
+                if let Some(id) = self.children.get(child).and_then(|news| news.session) {
+                    outputs.push(Output::Send(id, Message::Keep(flows).to_bytes()));
+                }
+            }
             Input::Tick => self.tick(now, &mut outputs),
         }
         self.counters.sessions.set(self.sessions.len() as u64);
@@ -350,6 +363,14 @@ impl ParentEnd {
                 }
                 Ok(())
             }
+            (Message::Shortcuts(shortcuts), Some(_)) => {
+                outputs.push(Output::Shortcuts(name, session.identity.level, shortcuts));
+                Ok(())
+            }
+            (Message::Revoke(ends), Some(_)) => {
+                outputs.push(Output::Revoked(name, ends));
+                Ok(())
+            }
             (Message::Goodbye(why), _) => {
                 outputs.extend([Output::Told(format!("child {name} has left: {why}")), Output::Close(id)]);
                 self.sessions.remove(&id);
@@ -362,7 +383,11 @@ impl ParentEnd {
             (other, _) => {
                 let what = match other {
                     Message::Hello(_) => "a second hello",
-                    Message::Update(_) | Message::Drain(_) | Message::Echo(_) => "news before its hello",
+                    Message::Update(_)
+                    | Message::Drain(_)
+                    | Message::Echo(_)
+                    | Message::Shortcuts(_)
+                    | Message::Revoke(_) => "news before its hello",
                     _ => "what only a parent sends",
                 };
                 Err(End(Reason::Malformed, format!("{name} sends {what}")))
@@ -398,6 +423,7 @@ impl ParentEnd {
             ..News::default()
         });
         news.not_after = not_after;
+        news.tells_shortcuts = hello.capabilities & TELLS_SHORTCUTS != 0;
         if let Some(older) = news.session.replace(id) {
             let text = format!("{name} has opened another session");
             self.end(older, End(Reason::Replaced, text), outputs);

@@ -32,14 +32,14 @@ impl<A> Parents<A> {
         self.0.iter().filter_map(|parent| parent.end.next_deadline()).min()
     }
 
-    /// Takes in what has happened, and gives it back where it is of no connection to a parent. What is to be told in the
-    /// log goes to `told`, here as below.
+    /// Takes in what has happened, and gives it back where it is of no connection to a parent. What the machines want that is
+    /// not the carrier's business goes to `rest`, here as below.
     pub fn take_in<C>(
         &mut self,
         now: Instant,
         happening: Happening,
         carrier: &mut C,
-        told: &mut Vec<String>,
+        rest: &mut Vec<Output>,
     ) -> Option<Happening>
     where
         C: Carrier<Address = A>,
@@ -56,32 +56,32 @@ impl<A> Parents<A> {
         if let Input::Closed(_) = input {
             parent.session = None;
         }
-        parent.handle(now, input, carrier, told);
+        parent.handle(now, input, carrier, rest);
         None
     }
 
     /// Tells all machines the same.
-    pub fn handle<C>(&mut self, now: Instant, input: &Input<'_>, carrier: &mut C, told: &mut Vec<String>)
+    pub fn handle<C>(&mut self, now: Instant, input: &Input<'_>, carrier: &mut C, rest: &mut Vec<Output>)
     where
         C: Carrier<Address = A>,
     {
-        self.0.iter_mut().for_each(|parent| parent.handle(now, input.clone(), carrier, told));
+        self.0.iter_mut().for_each(|parent| parent.handle(now, input.clone(), carrier, rest));
     }
 
     /// Tells those parents how we are that are to know it now.
-    pub fn report<C, F>(&mut self, now: Instant, mut records: F, carrier: &mut C, told: &mut Vec<String>)
+    pub fn report<C, F>(&mut self, now: Instant, mut records: F, carrier: &mut C, rest: &mut Vec<Output>)
     where
         C: Carrier<Address = A>,
         F: FnMut() -> Vec<Record>,
     {
         for parent in self.0.iter_mut().filter(|parent| parent.end.wants_report()) {
-            parent.handle(now, Input::Report(records()), carrier, told);
+            parent.handle(now, Input::Report(records()), carrier, rest);
         }
     }
 }
 
 impl<A> Parent<A> {
-    fn handle<C>(&mut self, now: Instant, input: Input<'_>, carrier: &mut C, told: &mut Vec<String>)
+    fn handle<C>(&mut self, now: Instant, input: Input<'_>, carrier: &mut C, rest: &mut Vec<Output>)
     where
         C: Carrier<Address = A>,
     {
@@ -92,7 +92,7 @@ impl<A> Parent<A> {
                 Output::Close => self.session.take().iter().for_each(|id| carrier.close(*id)),
                 // Whoever drives us answers by `report`, when all news are in.
                 Output::Report => {}
-                Output::Told(line) => told.push(line),
+                other => rest.push(other),
             }
         }
     }

@@ -78,6 +78,7 @@ impl Pair {
                 }
                 child::Output::Report => self.child(now, child::Input::Report(self.records.clone())),
                 child::Output::Told(line) => self.told.push(line),
+                child::Output::Kept(_) => {}
             }
         }
     }

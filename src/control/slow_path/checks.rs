@@ -8,7 +8,7 @@ use super::{Outdated, SlowPath};
 use crate::clock::Instant;
 use crate::control::health::{Change, Command, Health, Input, Output, Record, RunId};
 use crate::forward::punt::{Handling, Injection, Punt};
-use crate::forward::tables::ForwardTables;
+use crate::forward::tables::{ForwardTables, Path};
 use crate::forward::verdict::PuntReason;
 use crate::packet::buffer::{OwnedBuffer, PacketBuffer};
 use crate::packet::ethernet;
@@ -54,11 +54,7 @@ impl SlowPath {
 
     /// The packet in a frame, where it is one for a check under way.
     pub(super) fn answer_to_check<'a>(&self, punt: &'a Punt) -> Option<&'a [u8]> {
-        if !matches!(punt.what.reason, PuntReason::OwnAddress | PuntReason::OwnAddressInTunnel) {
-            return None;
-        }
-        let frame = punt.frame();
-        let packet = if punt.what.bare { frame } else { frame.get(ethernet::payload(frame).ok()?.1..)? };
+        let packet = packet_for_us(punt)?;
         self.health.as_ref()?.takes(packet).then_some(packet)
     }
 
@@ -105,9 +101,23 @@ impl SlowPath {
 fn carry(tables: &ForwardTables, host: usize, member: usize, packet: &[u8]) -> Option<Injection> {
     let target = tables.virtual_hosts.get(host)?.members.get(member)?.target;
     let path = &tables.paths[tables.targets[target.index()].path?.index()];
-    let parsed = parse_ip(packet, packet.len()).ok()?;
     // All packets of a check take one way where outer sources are spread.
-    let flow_hash = tables.cluster.hash(&parsed.src_port().to_be_bytes());
+    let flow_hash = tables.cluster.hash(&parse_ip(packet, packet.len()).ok()?.src_port().to_be_bytes());
+    in_tunnel(path, flow_hash, packet)
+}
+
+/// The IP packet in a frame for one of our own addresses.
+pub(super) fn packet_for_us(punt: &Punt) -> Option<&[u8]> {
+    if !matches!(punt.what.reason, PuntReason::OwnAddress | PuntReason::OwnAddressInTunnel) {
+        return None;
+    }
+    let frame = punt.frame();
+    if punt.what.bare { Some(frame) } else { frame.get(ethernet::payload(frame).ok()?.1..) }
+}
+
+/// A packet with the header of a path in front, to be sent.
+pub(super) fn in_tunnel(path: &Path, flow_hash: u64, packet: &[u8]) -> Option<Injection> {
+    let parsed = parse_ip(packet, packet.len()).ok()?;
     let mut frame = OwnedBuffer::new(packet);
     path.template.encapsulate(&mut frame, &parsed, PerPacket { flow_hash, ttl: TTL, identification: 0 }).ok()?;
     Some(Injection::new(path.port, Handling::Send, frame.head()))

@@ -23,10 +23,12 @@ impl SlowPath {
     /// Lets the sessions go on over `carrier`, and returns what is to be told in the log.
     pub fn converse<C: Carrier<Address = SocketAddr>>(&mut self, now: Instant, carrier: &mut C) -> Vec<String> {
         let Some(hierarchy) = &mut self.hierarchy else { return Vec::new() };
-        let Outcome { steered, told } = hierarchy.pass(now, carrier, &self.config, &mut self.conditions);
+        let Outcome { steered, told, orders } = hierarchy.pass(now, carrier, &self.config, &mut self.conditions);
         if steered {
             self.outdated = Outdated::Selection;
         }
+        self.perform_orders(now, orders);
+        self.give_orders();
         told
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{HEADER, TEXT_MAX, body_max};
+use super::{HEADER, SHORTCUTS_MAX, TEXT_MAX, TunnelEnd, body_max};
 
 /// Why bytes are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +84,29 @@ impl<'a> Reading<'a> {
         IpNet::new(address, length).ok().filter(|net| net.trunc() == *net).ok_or(wrong)
     }
 
+    /// Kind, family, UDP port, address.
+    pub fn tunnel(&mut self) -> Result<TunnelEnd, WireError> {
+        let (kind, family, port) = (self.u8()?, self.u8()?, self.u16()?);
+        Ok(TunnelEnd { kind, port, address: self.address(family)? })
+    }
+
+    /// Size of one, count, and as many of at least `size` bytes.
+    pub fn list<T>(
+        &mut self,
+        size: usize,
+        read: impl Fn(&mut Reading<'_>) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let (stride, count) = (usize::from(self.u16()?), usize::from(self.u16()?));
+        if stride < size {
+            return Err(WireError::Value { what: "size of an entry", value: stride as u64 });
+        }
+        if count > SHORTCUTS_MAX {
+            return Err(WireError::Value { what: "number of entries", value: count as u64 });
+        }
+        let entries = self.take(stride * count)?;
+        entries.chunks_exact(stride).map(|entry| read(&mut Reading(entry))).collect()
+    }
+
     pub fn text(&mut self) -> Result<String, WireError> {
         let length = self.u8()?;
         let text = std::str::from_utf8(self.take(length.into())?).map_err(|_| WireError::Text)?;
@@ -131,6 +154,17 @@ impl Writing {
             IpAddr::V4(v4) => self.0.extend(v4.octets().into_iter().chain([0; 12])),
             IpAddr::V6(v6) => self.0.extend(v6.octets()),
         }
+    }
+
+    pub fn tunnel(&mut self, TunnelEnd { kind, port, address }: &TunnelEnd) {
+        self.u8(*kind).u8(super::family(*address)).u16(*port).address(*address);
+    }
+
+    /// As many of the entries as a message may have, of `size` bytes each.
+    pub fn list<T>(&mut self, size: usize, entries: &[T], write: impl Fn(&mut Writing, &T)) {
+        let entries = &entries[..entries.len().min(SHORTCUTS_MAX)];
+        self.u16(size as u16).u16(entries.len() as u16);
+        entries.iter().for_each(|entry| write(self, entry));
     }
 
     pub fn prefix(&mut self, net: IpNet) {

@@ -17,15 +17,18 @@
 //! |    3 | child  | drain             | 1: no new flows any more, 0: as before (1)                                     |
 //! |    4 | both   | goodbye           | text                                                                           |
 //! |    5 | child  | echo              | token (8), as it was in the probe                                              |
+//! |    6 | child  | [`Shortcut`]s     | bytes of one (2), count (2), as many                                           |
+//! |    7 | child  | revoke            | count (2), as many tunnels                                                     |
 //! |   65 | parent | [`Welcome`]       | version (1), level (1), zero (2), interval in ms (4), expiry in ms (4), wall clock (8), name |
 //! |   66 | parent | [`Acknowledgement`] | sequence (8), child's clock as in the update (8), wall clock (8), taken (4), refused (4) |
 //! |   67 | parent | [`Refusal`]       | reason (1), text                                                               |
 //! |   68 | parent | probe             | token (8)                                                                      |
+//! |   69 | parent | keep              | bytes of one (2), count (2), as many [`Kept`]                                  |
 //!
 //! Names and texts are a length (1) and as many bytes of UTF-8. `tunnels` is a count (1) and as many of kind (1), family
 //! (1, 4 or 6), UDP port (2) and address (16, IPv4 in the first four). `offers` is a count (2) and as many of family (1),
 //! prefix length (1) and address (16). The child's clock is in nanoseconds of its own origin; the wall clock is in
-//! milliseconds since 1970. A record is described at [`Record`].
+//! milliseconds since 1970. A record is described at [`Record`], flows and shortcuts at [`Shortcut`] and [`Kept`].
 //!
 //! How versions talk: the child says which it speaks, the parent welcomes it in the newest that both do. Within a version
 //! a body, a tunnel list excepted, and a record may grow at their ends: what is behind the known part is skipped. A kind
@@ -34,6 +37,7 @@
 mod bytes;
 mod inbox;
 mod record;
+mod shortcut;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +51,7 @@ pub use bytes::WireError;
 use bytes::{Reading, Writing};
 pub use inbox::Inbox;
 pub use record::{Load, Record, State};
+pub use shortcut::{Kept, Shortcut};
 
 pub use crate::clock::WallClock;
 use crate::units::labelled;
@@ -71,6 +76,12 @@ pub const RECORDS_MAX: usize = 1 << 17;
 /// Prefixes that a hello offers at most.
 pub const OFFERS_MAX: usize = 4096;
 
+/// Flows or tunnels that a message about shortcuts has at most.
+pub const SHORTCUTS_MAX: usize = 1024;
+
+/// Capability: it tells its parents where the flows go that they send it, and takes keep.
+pub const TELLS_SHORTCUTS: u32 = 1;
+
 /// Longest name or text, in bytes.
 pub const TEXT_MAX: usize = 255;
 
@@ -83,9 +94,9 @@ pub struct Sequence(pub u64);
 pub struct Token(pub u64);
 
 /// A way in which a child takes packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelEnd {
-    /// 1 IP in IP, 2 GUE, 3 GRE; others are for later versions.
+    /// 1 IP in IP, 2 GUE, 3 GRE, 4 GUE of variant 1; others are for later versions.
     pub kind: u8,
     /// UDP port, where the kind has one.
     pub port: u16,
@@ -102,7 +113,7 @@ pub struct Hello {
     pub version_min: u8,
     /// Its level; 0 is a host server.
     pub level: u8,
-    /// What it can do beside the version's own; no bit has a meaning yet.
+    /// What it can do beside the version's own: [`TELLS_SHORTCUTS`]; the other bits have no meaning yet.
     pub capabilities: u32,
     /// Its name, as in its certificate.
     pub name: String,
@@ -205,6 +216,10 @@ pub enum Message {
     Goodbye(String),
     /// The answer to a probe.
     Echo(Token),
+    /// Flows that the parent has sent may go straight to where the child sends them.
+    Shortcuts(Vec<Shortcut>),
+    /// No flow may go there any more but by the child.
+    Revoke(Vec<TunnelEnd>),
     /// See [`Welcome`].
     Welcome(Welcome),
     /// See [`Acknowledgement`].
@@ -213,6 +228,8 @@ pub enum Message {
     Refusal(Refusal),
     /// To be answered at once: how long that takes is the distance.
     Probe(Token),
+    /// Flows that go past the child are still there.
+    Keep(Vec<Kept>),
 }
 
 const HELLO: u8 = 1;
@@ -220,10 +237,13 @@ const UPDATE: u8 = 2;
 const DRAIN: u8 = 3;
 const GOODBYE: u8 = 4;
 const ECHO: u8 = 5;
+const SHORTCUTS: u8 = 6;
+const REVOKE: u8 = 7;
 const WELCOME: u8 = 65;
 const ACKNOWLEDGEMENT: u8 = 66;
 const REFUSAL: u8 = 67;
 const PROBE: u8 = 68;
+const KEEP: u8 = 69;
 
 /// Longest body of a kind.
 const fn body_max(kind: u8) -> usize {
@@ -239,9 +259,7 @@ impl Message {
                 body.text(&hello.name);
                 let tunnels = &hello.tunnels[..hello.tunnels.len().min(usize::from(u8::MAX))];
                 body.u8(tunnels.len() as u8);
-                for TunnelEnd { kind, port, address } in tunnels {
-                    body.u8(*kind).u8(family(*address)).u16(*port).address(*address);
-                }
+                tunnels.iter().for_each(|end| body.tunnel(end));
                 let offers = &hello.offers[..hello.offers.len().min(OFFERS_MAX)];
                 body.u16(offers.len() as u16);
                 offers.iter().for_each(|net| body.prefix(*net));
@@ -270,6 +288,17 @@ impl Message {
                 body.u8(refusal.reason.map_or(u8::MAX, |reason| reason as u8)).text(&refusal.text);
             }),
             Message::Probe(token) => token_only(PROBE, *token),
+            Message::Shortcuts(shortcuts) => Writing::of(SHORTCUTS, |body| {
+                body.list(Shortcut::BYTES, shortcuts, |body, shortcut| shortcut.write(body));
+            }),
+            Message::Revoke(ends) => Writing::of(REVOKE, |body| {
+                let ends = &ends[..ends.len().min(SHORTCUTS_MAX)];
+                body.u16(ends.len() as u16);
+                ends.iter().for_each(|end| body.tunnel(end));
+            }),
+            Message::Keep(flows) => Writing::of(KEEP, |body| {
+                body.list(Kept::BYTES, flows, |body, flow| flow.write(body));
+            }),
         }
     }
 
@@ -315,6 +344,9 @@ impl Message {
                 Message::Refusal(Refusal { reason, text: body.text()? })
             }
             PROBE => Message::Probe(Token(body.u64()?)),
+            SHORTCUTS => Message::Shortcuts(body.list(Shortcut::BYTES, Shortcut::read)?),
+            REVOKE => Message::Revoke(revoke(&mut body)?),
+            KEEP => Message::Keep(body.list(Kept::BYTES, Kept::read)?),
             _ => return Ok(None),
         }))
     }
@@ -329,11 +361,7 @@ fn token_only(kind: u8, token: Token) -> Vec<u8> {
 fn hello(body: &mut Reading<'_>) -> Result<Hello, WireError> {
     let (version, version_min, level, _) = (body.u8()?, body.u8()?, body.u8()?, body.u8()?);
     let (capabilities, name) = (body.u32()?, body.text()?);
-    let tunnels = (0..body.u8()?).map(|_| {
-        let (kind, family, port) = (body.u8()?, body.u8()?, body.u16()?);
-        Ok(TunnelEnd { kind, port, address: body.address(family)? })
-    });
-    let tunnels = tunnels.collect::<Result<_, WireError>>()?;
+    let tunnels = (0..body.u8()?).map(|_| body.tunnel()).collect::<Result<_, WireError>>()?;
     let count = usize::from(body.u16()?);
     if count > OFFERS_MAX {
         return Err(WireError::Value { what: "number of offers", value: count as u64 });
@@ -355,6 +383,14 @@ fn update(body: &mut Reading<'_>) -> Result<Update, WireError> {
     let records = body.take(stride * count)?;
     let records = records.chunks_exact(stride).map(|record| Record::read(&mut Reading(record)));
     Ok(Update { sequence, sent, records: records.collect::<Result<_, _>>()? })
+}
+
+fn revoke(body: &mut Reading<'_>) -> Result<Vec<TunnelEnd>, WireError> {
+    let count = usize::from(body.u16()?);
+    if count > SHORTCUTS_MAX {
+        return Err(WireError::Value { what: "number of entries", value: count as u64 });
+    }
+    (0..count).map(|_| body.tunnel()).collect()
 }
 
 fn millis(time: Duration) -> u32 {

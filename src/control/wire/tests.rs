@@ -5,6 +5,9 @@ use std::net::Ipv6Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::key::{COARSE, KeyV4, KeyV6};
+use crate::flow::state::FlowState;
+use crate::forward::inspect::Key;
 use crate::service::filter::Filter;
 
 fn net() -> impl Strategy<Value = IpNet> {
@@ -30,14 +33,16 @@ fn record() -> impl Strategy<Value = Record> {
     })
 }
 
+fn tunnel() -> impl Strategy<Value = TunnelEnd> {
+    (any::<u8>(), any::<u16>(), net()).prop_map(|(kind, port, net)| TunnelEnd { kind, port, address: net.addr() })
+}
+
 fn message() -> impl Strategy<Value = Message> {
-    let tunnel =
-        (any::<u8>(), any::<u16>(), net()).prop_map(|(kind, port, net)| TunnelEnd { kind, port, address: net.addr() });
     let hello = (
         any::<[u8; 3]>(),
         any::<u32>(),
         text(),
-        prop::collection::vec(tunnel, 0..4),
+        prop::collection::vec(tunnel(), 0..4),
         prop::collection::vec(net(), 0..9),
     )
         .prop_map(|([version, version_min, level], capabilities, name, tunnels, offers)| {
@@ -56,6 +61,24 @@ fn message() -> impl Strategy<Value = Message> {
             let (sequence, sent, wall) = (Sequence(sequence), Token(sent), WallClock(wall));
             Message::Acknowledgement(Acknowledgement { sequence, sent, wall, taken, refused })
         });
+    let flow = (any::<([u8; 16], [u8; 16], [u8; 4])>(), 0..COARSE, any::<bool>()).prop_map(|(of, protocol, v4)| {
+        let (source, destination, ports) = of;
+        let v6 = KeyV6 { source, destination, ports, protocol };
+        let first = |address: [u8; 16]| [address[0], address[1], address[2], address[3]];
+        let v4_key = KeyV4 { source: first(source), destination: first(destination), ports, protocol };
+        if v4 { Key::V4(v4_key) } else { Key::V6(v6) }
+    });
+    let shortcut = (flow.clone(), 0..=32_u8, any::<u8>(), tunnel(), any::<u32>()).prop_map(
+        |(flow, source_prefix, level, end, ms)| {
+            let lifetime = Duration::from_millis(ms.into());
+            Shortcut { flow, source_prefix, level, end, lifetime }
+        },
+    );
+    let kept = (flow, prop::sample::select(&FlowState::ALL[..]), any::<u32>()).prop_map(|(flow, state, ms)| Kept {
+        flow,
+        state,
+        idle: Duration::from_millis(ms.into()),
+    });
     let reason = prop::option::of(prop::sample::select(Reason::ALL));
     prop_oneof![
         hello,
@@ -63,6 +86,9 @@ fn message() -> impl Strategy<Value = Message> {
         welcome,
         acknowledgement,
         any::<bool>().prop_map(Message::Drain),
+        prop::collection::vec(shortcut, 0..9).prop_map(Message::Shortcuts),
+        prop::collection::vec(tunnel(), 0..9).prop_map(Message::Revoke),
+        prop::collection::vec(kept, 0..9).prop_map(Message::Keep),
         text().prop_map(Message::Goodbye),
         any::<u64>().prop_map(|token| Message::Echo(Token(token))),
         any::<u64>().prop_map(|token| Message::Probe(Token(token))),
@@ -94,7 +120,8 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_or_refused_and_what_is_read_is_written_alike(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        for kind in [HELLO, UPDATE, DRAIN, GOODBYE, ECHO, WELCOME, ACKNOWLEDGEMENT, REFUSAL, PROBE, 99] {
+        let parents = [WELCOME, ACKNOWLEDGEMENT, REFUSAL, PROBE, KEEP, 99];
+        for kind in [HELLO, UPDATE, DRAIN, GOODBYE, ECHO, SHORTCUTS, REVOKE].into_iter().chain(parents) {
             if let Ok(Some(message)) = Message::parse(kind, &bytes) {
                 let written = message.to_bytes();
                 prop_assert_eq!(Message::parse(written[0], &written[HEADER..]), Ok(Some(message)));

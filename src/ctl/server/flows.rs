@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Owner {
     virtual_host: String,
     child: String,
+    /// Where its tunnel ends, past the child.
+    shortcut: Option<IpAddr>,
     flow: Granularity,
 }
 
@@ -56,8 +58,16 @@ impl Walk {
         for host in tables.virtual_hosts.iter() {
             for member in &host.members {
                 let (virtual_host, child) = (host.name.clone(), member.child.clone());
-                owners.insert(member.target, Owner { virtual_host, child, flow: host.granularity });
+                let owner = Owner { virtual_host, child, shortcut: None, flow: host.granularity };
+                owners.insert(member.target, owner);
             }
+        }
+        for shortcut in tables.shortcuts.iter() {
+            let end = shortcut.in_force.then_some(shortcut.address);
+            let host = &tables.virtual_hosts[shortcut.host.index()];
+            let (virtual_host, child) = (host.name.clone(), host.members[shortcut.member].child.clone());
+            let owner = Owner { virtual_host, child, shortcut: end, flow: host.granularity };
+            owners.insert(shortcut.target, owner);
         }
         Ok(Walk { filter, owners, listed: 0, ended: Vec::new(), read: None, to: None })
     }
@@ -148,6 +158,7 @@ fn row(worker: usize, flow: &Flow, filter: &FlowFilter, owners: &HashMap<TargetI
         destination_port: has_ports.then_some(destination_port),
         virtual_host: owner.map(|owner| owner.virtual_host.clone()),
         child: owner.map(|owner| owner.child.clone()),
+        shortcut: owner.and_then(|owner| owner.shortcut),
         state: flow.state.label().to_owned(),
         packets: flow.packets,
         bytes: flow.bytes,

@@ -166,6 +166,7 @@ impl Tracing {
             reason: None,
             virtual_host: None,
             child: None,
+            shortcut: None,
             worker: None,
             port: None,
             header: None,
@@ -179,6 +180,7 @@ impl Tracing {
             trace.reason = Some(reason.to_owned());
         }
         let outcome = match (trace.outcome.as_str(), &trace.reason, &trace.child) {
+            ("forwarded", _, Some(child)) if trace.shortcut.is_some() => format!("forwarded past {child}"),
             ("forwarded", _, Some(child)) => format!("forwarded to {child}"),
             ("forwarded", _, None) => "forwarded as it is".into(),
             (outcome, Some(reason), _) => format!("{outcome}: {reason}"),
@@ -223,13 +225,35 @@ impl Tracing {
                 self.select(trace, router, &tables, host, configured)?
             }
         };
-        let member = host.members.iter().find(|member| member.target == target);
+        let past = tables.shortcuts.iter().find(|shortcut| shortcut.target == target);
+        let past = past.filter(|past| tables.virtual_hosts[past.host.index()].number == host.number);
+        let member = match past {
+            Some(past) => host.members.get(past.member),
+            None => host.members.iter().find(|member| member.target == target),
+        };
         let Some(member) = member else {
             trace.step("child", "its flow belongs to another virtual host");
             return Err(Refusal::NoChild.label());
         };
         trace.child = Some(member.child.clone());
-        self.path(trace, router, &tables, target, member.address, &member.child)
+        let Some(past) = past.filter(|past| past.in_force) else {
+            return self.path(trace, router, &tables, target, member.address, &member.child);
+        };
+        trace.shortcut = Some(past.address);
+        trace.step("shortcut", self.why_past(router, &member.child, past.address));
+        self.path(trace, router, &tables, target, past.address, &member.child)
+    }
+
+    /// Why the flow goes past its child.
+    fn why_past(&self, router: &SlowPath, child: &str, end: IpAddr) -> String {
+        let shortcuts = router.hierarchy().map(|hierarchy| hierarchy.shortcuts());
+        let known = self.keys.iter().find_map(|key| shortcuts?.of(key));
+        match known {
+            Some((_, told, _)) if told.address == end => {
+                format!("past {child}, which has told that it sends it to {end}")
+            }
+            _ => format!("past {child} to {end} until now; about to return to {child}"),
+        }
     }
 
     fn own_address(&self, trace: &mut Trace, tables: &ForwardTables) -> Result<(), &'static str> {
