@@ -117,6 +117,7 @@ pub struct Compiler {
     children: Vec<Option<usize>>,
     /// What flows point at that go past a child.
     past: HashMap<Past, TargetId>,
+    past_of: HashMap<TargetId, Past>,
     /// The tables of those selectors: equal children with equal shares have one between them.
     tables: TableCache,
 }
@@ -129,7 +130,14 @@ impl Compiler {
     pub fn new(targets_max: usize) -> Compiler {
         let tables = TableCache::new([0; 16]);
         let numbers = Numbers::new(targets_max);
-        Compiler { numbers, selectors: HashMap::new(), children: Vec::new(), past: HashMap::new(), tables }
+        Compiler {
+            numbers,
+            selectors: HashMap::new(),
+            children: Vec::new(),
+            past: HashMap::new(),
+            past_of: HashMap::new(),
+            tables,
+        }
     }
 
     /// Memory of the tables by which new flows find their child, in bytes.
@@ -140,6 +148,11 @@ impl Compiler {
     /// The child of a target in the last configuration, by its position there; `None` where no member has it.
     pub fn child(&self, target: TargetId) -> Option<usize> {
         *self.children.get(target.index())?
+    }
+
+    /// In which way flows go past a child that point at this target, if they do.
+    pub fn past_of(&self, target: TargetId) -> Option<&Past> {
+        self.past_of.get(&target)
     }
 
     /// What flows point at that go past a child in this way.
@@ -270,6 +283,7 @@ impl Compiler {
     /// Takes note of the children that shortcuts go past.
     fn know(&mut self, config: &Config, shortcuts: &[Tunnelled]) {
         self.past = shortcuts.iter().map(|one| (one.past.clone(), one.shortcut.target)).collect();
+        self.past_of = shortcuts.iter().map(|one| (one.shortcut.target, one.past.clone())).collect();
         for Tunnelled { shortcut, .. } in shortcuts {
             let member = config.virtual_hosts[shortcut.host.index()].members.get(shortcut.member);
             self.children[shortcut.target.index()] = member.map(|member| member.child);

@@ -112,7 +112,7 @@ impl Router {
                 if done {
                     entry.past = Some(end);
                 }
-                self.hierarchy.shortcut(now, Input::Sent(flow, done));
+                self.hierarchy.shortcut(now, Input::Sent { flow, child: &child, end, done });
             }
             Doing::Return { child, end } if is(&child) && entry.past == Some(end) => entry.past = None,
             Doing::Return { .. } => {}

@@ -227,7 +227,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "cpus: [1, 2]",
         "cpus: [1, 2], idle: doze",
-        "5:41: idle \"doze\" is not known; write one of poll, sleep: idle: poll",
+        "5:42: idle \"doze\" is not known; write one of poll, sleep: idle: poll",
     ),
     ("cpus: [1, 2]", "cpus: [1, 1]", "5:32: CPU 1 is already there (line 5); change or remove one of them"),
     ("cpus: [1, 2]", "cpus: [1, 4096]", "5:32: cpus 4096 is out of range; write one from 0 to 1023: cpus: [1, 2]"),

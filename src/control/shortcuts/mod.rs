@@ -103,8 +103,17 @@ pub enum Input<'a> {
     Unable(TunnelEnd),
     /// A parent says that a flow is still there.
     Kept(Kept),
-    /// A worker has a flow that was to be sent past a child: whether that was done, or had been.
-    Sent(Key, bool),
+    /// A worker has a flow that was to be sent past a child.
+    Sent {
+        /// The flow.
+        flow: Key,
+        /// The child.
+        child: &'a str,
+        /// Where the tunnel ends.
+        end: TunnelEnd,
+        /// Whether that was done, or had been.
+        done: bool,
+    },
     /// A flow cannot be sent past a child.
     Refused(Key, Outcome),
     /// A worker has a flow that it was asked for.
@@ -347,7 +356,7 @@ impl Shortcuts {
                 outputs.push(Output::Order(flow, Doing::Touch { state, idle }));
             }
             Input::Kept(_) => {}
-            Input::Sent(flow, done) => self.sent(now, flow, done, &mut outputs),
+            Input::Sent { flow, child, end, done } => self.sent(now, flow, (child, end), done, &mut outputs),
             Input::Refused(flow, why) => {
                 self.counters.of(why).add(1);
                 self.remove(&flow, &mut outputs);
@@ -459,8 +468,17 @@ impl Shortcuts {
         None
     }
 
-    fn sent(&mut self, now: Instant, flow: Key, done: bool, outputs: &mut Vec<Output>) {
-        let Some(held) = self.held.get_mut(&flow).filter(|held| held.stage != Stage::Lapsed) else { return };
+    fn sent(
+        &mut self,
+        now: Instant,
+        flow: Key,
+        (child, end): (&str, TunnelEnd),
+        done: bool,
+        outputs: &mut Vec<Output>,
+    ) {
+        // It may be late, and about what another child had told before.
+        let same = |held: &&mut Held| held.stage != Stage::Lapsed && *held.child == *child && held.shortcut.end == end;
+        let Some(held) = self.held.get_mut(&flow).filter(same) else { return };
         if !done {
             self.counters.of(Outcome::NotSentThere).add(1);
             return self.remove(&flow, outputs);

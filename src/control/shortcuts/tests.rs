@@ -29,6 +29,11 @@ fn told(child: &str, shortcut: Shortcut) -> Input<'_> {
     Input::Told { child, level: 1, shortcut, reachable: true }
 }
 
+/// What a worker says that has the flow.
+fn sent(number: u32, child: &str, to: u32, done: bool) -> Input<'_> {
+    Input::Sent { flow: flow(number), child, end: end(to), done }
+}
+
 fn send(number: u32, child: &str, to: u32) -> Output {
     Output::Order(flow(number), Doing::Send { child: child.into(), end: end(to) })
 }
@@ -52,7 +57,7 @@ fn installed() -> Shortcuts {
     assert_eq!(machine.handle(at(0), chosen), []);
     assert_eq!(machine.handle(at(1), told("site1", shortcut(1, 7, 20))), [send(1, "site1", 7)]);
     assert_eq!(machine.of(&flow(1)), None, "no worker has said yet that it has the flow");
-    let passed_on = machine.handle(at(1), Input::Sent(flow(1), true));
+    let passed_on = machine.handle(at(1), sent(1, "site1", 7, true));
     assert_eq!(passed_on, [Output::Tell(shortcut(1, 7, 20))]);
     assert_eq!(machine.of(&flow(1)), Some(("site1", end(7), at(20_001))));
     machine
@@ -101,10 +106,17 @@ fn only_the_child_that_the_flow_was_sent_to_is_believed() {
     // What a worker says that has sent it elsewhere, and one that does not have it at all.
     let mut machine = Shortcuts::new(true);
     machine.handle(at(0), told("site2", shortcut(1, 7, 20)));
-    assert_eq!(machine.handle(at(1), Input::Sent(flow(1), false)), [back(1, "site2", 7)]);
+    assert_eq!(machine.handle(at(1), sent(1, "site2", 7, false)), [back(1, "site2", 7)]);
     machine.handle(at(1), told("site2", shortcut(2, 7, 20)));
     assert_eq!(machine.handle(at(1001), Input::Tick), [back(2, "site2", 7)]);
     assert_eq!((counted(&machine), machine.in_force().count()), (vec![("unknown_flow", 1), ("not_sent_there", 1)], 0));
+    // What a worker says of one child's shortcut is not taken for another's.
+    let mut machine = Shortcuts::new(true);
+    machine.handle(at(0), told("site1", shortcut(1, 7, 20)));
+    machine.handle(at(0), told("site2", shortcut(1, 8, 20)));
+    assert_eq!(machine.handle(at(1), sent(1, "site1", 7, true)), []);
+    assert_eq!(machine.in_force().count(), 0);
+    assert_eq!(machine.handle(at(1), sent(1, "site2", 8, false)), [back(1, "site2", 8)]);
     // Nor does another child take over what is in force.
     let mut machine = installed();
     assert_eq!(machine.handle(at(2), told("site2", shortcut(1, 8, 20))), []);
@@ -112,7 +124,7 @@ fn only_the_child_that_the_flow_was_sent_to_is_believed() {
     assert_eq!(machine.of(&flow(1)), Some(("site1", end(7), at(20_001))));
     // The flow has begun anew, and goes elsewhere.
     machine.handle(at(2), told("site1", shortcut(1, 7, 20)));
-    assert_eq!(machine.handle(at(3), Input::Sent(flow(1), false)), [back(1, "site1", 7)]);
+    assert_eq!(machine.handle(at(3), sent(1, "site1", 7, false)), [back(1, "site1", 7)]);
     assert_eq!(machine.in_force().count(), 0);
 }
 
@@ -120,7 +132,7 @@ fn only_the_child_that_the_flow_was_sent_to_is_believed() {
 fn a_flow_that_no_parent_has_sent_is_told_to_none() {
     let mut machine = Shortcuts::new(true);
     machine.handle(at(0), told("site1", shortcut(1, 7, 20)));
-    assert_eq!(machine.handle(at(1), Input::Sent(flow(1), true)), []);
+    assert_eq!(machine.handle(at(1), sent(1, "site1", 7, true)), []);
     // One asks for it.
     let kept = alive(1, SECOND);
     let touch = Doing::Touch { state: kept.state, idle: kept.idle };
@@ -139,7 +151,7 @@ fn a_shortcut_is_renewed_as_long_as_its_flow_lives_and_ends_in_time_otherwise() 
     // And it goes up again.
     let renewed = machine.handle(at(10_005), told("site1", shortcut(1, 7, 20)));
     assert_eq!(renewed, [send(1, "site1", 7), Output::Tell(shortcut(1, 7, 20))]);
-    assert_eq!(machine.handle(at(10_005), Input::Sent(flow(1), true)), []);
+    assert_eq!(machine.handle(at(10_005), sent(1, "site1", 7, true)), []);
     assert_eq!(machine.of(&flow(1)), Some(("site1", end(7), at(30_005))));
     // The flow is gone: nobody answers.
     assert_eq!(machine.handle(at(20_005), Input::Tick), [look(1)]);
@@ -165,7 +177,7 @@ fn a_flow_whose_shortcut_lapses_gets_another_when_it_is_used() {
     let kept = alive(1, SECOND);
     assert_eq!(machine.handle(at(80_002), Input::Alive(kept)), [Output::Keep("site1".into(), kept)]);
     assert_eq!(machine.handle(at(80_003), told("site1", shortcut(1, 8, 20))), [send(1, "site1", 8)]);
-    machine.handle(at(80_004), Input::Sent(flow(1), true));
+    machine.handle(at(80_004), sent(1, "site1", 8, true));
     assert_eq!(machine.of(&flow(1)), Some(("site1", end(8), at(100_003))));
     // Another, whose flow is gone meanwhile.
     let mut machine = installed();
@@ -181,7 +193,7 @@ fn an_end_that_is_revoked_is_closed_at_once_and_the_parents_hear_of_it() {
     machine.handle(at(2), told("site1", shortcut(2, 7, 20)));
     machine.handle(at(2), told("site1", shortcut(3, 8, 20)));
     for number in [2, 3] {
-        machine.handle(at(3), Input::Sent(flow(number), true));
+        machine.handle(at(3), sent(number, "site1", number + 5, true));
     }
     let mut outputs = machine.handle(at(4), Input::Revoked { child: "site1", end: end(7) });
     assert_eq!(outputs.remove(0), Output::Close("site1".into(), end(7)));
@@ -208,7 +220,7 @@ fn shortcuts_are_limited_in_rate_and_number() {
     let mut told_at = |ms, numbers: std::ops::Range<u32>| {
         for number in numbers {
             machine.handle(at(ms), told("site1", shortcut(number, number % 7, 30)));
-            machine.handle(at(ms), Input::Sent(flow(number), true));
+            machine.handle(at(ms), sent(number, "site1", number % 7, true));
         }
         machine.in_force().count()
     };

@@ -99,7 +99,9 @@ impl SlowPath {
             // Of a flow that returns to its child nobody wants to know.
             orders::Doing::Redirect { is_past: false, .. } => {}
             orders::Doing::Redirect { from, to, .. } => {
-                self.shortcut(now, Input::Sent(flow, target == from || target == to))
+                let Some(Past { child, end, .. }) = self.compiler.past_of(to).cloned() else { return };
+                let done = target == from || target == to;
+                self.shortcut(now, Input::Sent { flow, child: &child, end, done });
             }
         }
     }
