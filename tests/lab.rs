@@ -153,7 +153,8 @@ fn floods_of_pings_and_of_neighbours_stop_no_request_and_take_no_memory() {
     let grown = |family: &str, labels: &[&str]| after.sum(family, labels) - counted.sum(family, labels);
     // Flow tables take their memory as flows come.
     assert!(resident(&lab) < before + 8192, "{} KiB after {before}", resident(&lab));
-    assert!(grown("slr_punted_packets_total", &["\"arp\""]) > 50_000.0, "{}", after.0);
+    // The device drops what comes faster than the worker takes it.
+    assert!(grown("slr_punted_packets_total", &["\"arp\""]) > 10_000.0, "{}", after.0);
     let received = after.sum("slr_received_packets_total", &[]);
     let ended = ["slr_forwarded_packets_total", "slr_punted_packets_total", "slr_dropped_packets_total"];
     let ended: f64 = ended.iter().map(|family| after.sum(family, &[])).sum();

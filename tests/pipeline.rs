@@ -20,6 +20,7 @@ router:
   tunnel_addresses: [198.51.100.1, "2001:db8:1::1"]
   parents: [198.51.100.254, "2001:db8:ffff::/48"]
 flows: { capacity_v4: 1000, capacity_v6: 1000, timeouts: { tcp_syn: 10s, tcp_established: 600s, udp: 30s } }
+cluster: { table_size: 251 }
 children:
   - { name: four, address: 203.0.113.4 }
   - { name: six, address: "2001:db8:2::6" }
