@@ -15,7 +15,7 @@ use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::neighbours::Neighbours;
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::ctl::request::{CaptureRequest, FlowFilter, Request, TraceRequest};
 use slr::ctl::server::{Asked, Control, Facts, Now};
 use slr::ctl::socket::{Answer, Outbox};
@@ -58,8 +58,7 @@ impl Running {
         let neighbours = Neighbours::new(&config, &[ROUTER_MAC, MacAddr([2, 0, 0, 0, 0, 3])], 1);
         let mut router = TestRouter::of(&config, &Configured { config: &config, neighbours: &neighbours });
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
-        let (punts, injections) = (router.punts.clone(), router.injections.clone());
-        let end = WorkerEnd { punts, injections, counters: router.counters.clone() };
+        let end = router.end();
         let published = router.published.clone();
         let slow_path = SlowPath::new(Arc::new(config), compiler, neighbours, published.clone(), vec![end]);
         let (counters, ports) = (vec![router.counters.clone()], Box::new(Vec::new));

@@ -15,7 +15,7 @@ use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::health::Health;
 use slr::control::neighbours::Neighbours;
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::units::{MacAddr, PortIndex};
 
 const PORTS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 0xa]), MacAddr([2, 0, 0, 0, 0, 0xb])];
@@ -74,8 +74,7 @@ impl Scene {
             TestRouter::of(&config, &reachability)
         };
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
-        let (punts, injections) = (router.punts.clone(), router.injections.clone());
-        let end = WorkerEnd { punts, injections, counters: router.counters.clone() };
+        let end = router.end();
         let health = Health::new(Instant::ZERO, &config, 3);
         let slow_path = SlowPath::new(Arc::new(config), compiler, neighbours, router.published.clone(), vec![end]);
         let slow_path = slow_path.checking(health);

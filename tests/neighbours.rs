@@ -13,7 +13,7 @@ use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured, compile};
 use slr::control::neighbours::{Change, Neighbours};
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::control::waiting::WaitingDrop;
 use slr::packet::arp::{self, ArpPacket};
 use slr::units::{MacAddr, PortIndex};
@@ -47,11 +47,7 @@ impl Whole {
         let neighbours = Neighbours::new(config, &PORTS, 1);
         let mut router = TestRouter::over(CONFIG, &Configured { config, neighbours: &neighbours });
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
-        let end = WorkerEnd {
-            punts: router.punts.clone(),
-            injections: router.injections.clone(),
-            counters: router.counters.clone(),
-        };
+        let end = router.end();
         let slow_path =
             SlowPath::new(Arc::new(config.clone()), compiler, neighbours, router.published.clone(), vec![end]);
         Whole { router, slow_path, now: Instant::ZERO }

@@ -12,7 +12,7 @@ use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::neighbours::Neighbours;
-use slr::control::slow_path::{ReloadError, SlowPath, WorkerEnd};
+use slr::control::slow_path::{ReloadError, SlowPath};
 use slr::units::{MacAddr, Weight};
 
 /// Children 1 to 4, all behind port 1.
@@ -42,11 +42,7 @@ impl Running {
         let reachability = Configured { config, neighbours: &neighbours };
         let mut router = TestRouter::of(config, &reachability);
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
-        let end = WorkerEnd {
-            punts: router.punts.clone(),
-            injections: router.injections.clone(),
-            counters: router.counters.clone(),
-        };
+        let end = router.end();
         let published = router.published.clone();
         let slow_path = SlowPath::new(Arc::new(config.clone()), compiler, neighbours, published, vec![end]);
         Running { router, slow_path }

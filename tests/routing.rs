@@ -13,7 +13,7 @@ use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::neighbours::Neighbours;
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::units::{MacAddr, PortIndex};
 
 const SERVERS_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
@@ -57,11 +57,7 @@ impl Whole {
         let neighbours = Neighbours::new(&config, &[ROUTER_MAC, SERVERS_MAC], 1);
         let mut router = TestRouter::of(&config, &Configured { config: &config, neighbours: &neighbours });
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
-        let end = WorkerEnd {
-            punts: router.punts.clone(),
-            injections: router.injections.clone(),
-            counters: router.counters.clone(),
-        };
+        let end = router.end();
         let slow_path = SlowPath::new(Arc::new(config), compiler, neighbours, router.published.clone(), vec![end]);
         Whole { router, slow_path }
     }

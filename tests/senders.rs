@@ -15,7 +15,7 @@ use slr::control::compile::{Compiler, Configured};
 use slr::control::icmp::{Failure, Icmp, Kind, Suppressed};
 use slr::control::neighbours::Neighbours;
 use slr::control::path_mtu::Outcome;
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::packet::checksum::{checksum, pseudo_v6};
 use slr::units::{MacAddr, PortIndex};
 
@@ -66,11 +66,7 @@ impl Whole {
         let neighbours = Neighbours::new(&config, &PORTS, 1);
         let mut router = TestRouter::over(yaml, &Configured { config: &config, neighbours: &neighbours });
         let compiler = std::mem::replace(&mut router.compiler, Compiler::new(0));
-        let end = WorkerEnd {
-            punts: router.punts.clone(),
-            injections: router.injections.clone(),
-            counters: router.counters.clone(),
-        };
+        let end = router.end();
         let slow_path = SlowPath::new(Arc::new(config), compiler, neighbours, router.published.clone(), vec![end]);
         let mut whole = Whole { router, slow_path, now: Instant::ZERO };
         // Announcements.

@@ -17,7 +17,7 @@ use slr::control::hierarchy::Hierarchy;
 use slr::control::neighbours::Neighbours;
 use slr::control::session::child::hello;
 use slr::control::session::{Carrier, Happening, Identity, SessionId};
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::control::wire::{Inbox, Message, Shortcut, TELLS_SHORTCUTS, TunnelEnd};
 use slr::flow::key::KeyV4;
 use slr::forward::inspect::Key;
@@ -116,11 +116,7 @@ impl Router {
         let neighbours = Neighbours::new(&config, &[ROUTER_MAC, MacAddr([2, 0, 0, 0, 0, 3])], 1);
         let reachability = Configured { config: &config, neighbours: &neighbours };
         let mut worker = TestRouter::of(&config, &reachability);
-        let end = WorkerEnd {
-            punts: worker.punts.clone(),
-            injections: worker.injections.clone(),
-            counters: worker.counters.clone(),
-        };
+        let end = worker.end();
         let compiler = std::mem::replace(&mut worker.compiler, Compiler::new(0));
         let clerk = worker.desk.as_ref().expect("a desk").clerk();
         let now = Instant::ZERO + Duration::from_secs(1);

@@ -13,7 +13,7 @@ use slr::clock::{Instant, WallClock};
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::neighbours::Neighbours;
-use slr::control::slow_path::{SlowPath, WorkerEnd};
+use slr::control::slow_path::SlowPath;
 use slr::recovery::FlowId;
 use slr::recovery::echo::{Codec, Echo};
 use slr::recovery::events::Event;
@@ -47,12 +47,7 @@ impl Router {
         let neighbours = Neighbours::new(&config, &[ROUTER_MAC, MacAddr([2, 0, 0, 0, 0, 3])], 1);
         let reachability = Configured { config: &config, neighbours: &neighbours };
         let mut workers: Vec<_> = (0..WORKERS).map(|_| TestRouter::one_of(WORKERS, &config, &reachability)).collect();
-        let ends = workers.iter().map(|worker| WorkerEnd {
-            punts: worker.punts.clone(),
-            injections: worker.injections.clone(),
-            counters: worker.counters.clone(),
-        });
-        let ends = ends.collect();
+        let ends = workers.iter().map(TestRouter::end).collect();
         let finders = workers.iter().map(|worker| worker.desk.as_ref().expect("a desk").finder()).collect();
         let compiler = std::mem::replace(&mut workers[0].compiler, Compiler::new(0));
         let slow_path = SlowPath::new(Arc::new(config), compiler, neighbours, workers[0].published.clone(), ends);

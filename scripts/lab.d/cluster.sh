@@ -32,11 +32,7 @@ make_cluster_network() {
         ip -n "$NAME-$node" address add "10.0.9.$router/24" dev manage
         via+=" nexthop via 10.0.1.$router" via6+=" nexthop via 2001:db8:1::$router"
     done
-    address client eth0 0 2
-    address gateway client 0 1
-    address gateway vips 1 254
-    address gateway fabric 2 254
-    route client default 0 1
+    address_clients
     # By ports too, so that a client's connections take different ways.
     on gateway sysctl -q -w net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1
     # shellcheck disable=SC2086

@@ -45,11 +45,7 @@ make_levels_network() {
         on switch ethtool -K "$node" tx off tso off gso off >/dev/null
         manage "$node" "$(number_of "$node")"
     done
-    address client eth0 0 2
-    address gateway client 0 1
-    address gateway vips 1 254
-    address gateway fabric 2 254
-    route client default 0 1
+    address_clients
     route gateway 192.0.2.0/24 1 1
     route gateway 2001:db8:80::/64 1 1
     for ((server = 1; server <= SERVERS; server++)); do make_server "$server" switch 2; done

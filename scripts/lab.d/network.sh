@@ -64,11 +64,7 @@ make_network() {
     on gateway ethtool -K vips tx off tso off gso off >/dev/null
     on switch ethtool -K router tx off tso off gso off >/dev/null
 
-    address client eth0 0 2
-    address gateway client 0 1
-    address gateway vips 1 254
-    address gateway fabric 2 254
-    route client default 0 1
+    address_clients
     route gateway 192.0.2.0/24 1 1
     route gateway 2001:db8:80::/64 1 1
     if [[ -n $NARROW ]]; then
@@ -98,6 +94,15 @@ make_narrow() {
     route west 10.0.3.0/24 4 2
     route west 2001:db8:3::/64 4 2
     route east default 4 1
+}
+
+# The client and the gateway, which are alike in every lab.
+address_clients() {
+    address client eth0 0 2
+    address gateway client 0 1
+    address gateway vips 1 254
+    address gateway fabric 2 254
+    route client default 0 1
 }
 
 # make_server NUMBER SWITCH NET

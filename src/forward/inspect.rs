@@ -9,6 +9,7 @@
 //! While nobody asks it reads one flag a turn. Flows come and go and change their groups meanwhile: one that does may be
 //! missed, or copied twice.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -44,6 +45,25 @@ pub enum Key {
     V4(KeyV4),
     /// Over IPv6.
     V6(KeyV6),
+}
+
+impl Key {
+    /// The key of a 5-tuple; `None` where the families differ.
+    pub fn between(source: SocketAddr, destination: SocketAddr, protocol: u8) -> Option<Key> {
+        let ([a, b], [c, d]) = (source.port().to_be_bytes(), destination.port().to_be_bytes());
+        let ports = [a, b, c, d];
+        match (source.ip(), destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let (source, destination) = (source.octets(), destination.octets());
+                Some(Key::V4(KeyV4 { source, destination, ports, protocol }))
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let (source, destination) = (source.octets(), destination.octets());
+                Some(Key::V6(KeyV6 { source, destination, ports, protocol }))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl From<KeyV4> for Key {

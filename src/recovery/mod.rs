@@ -21,7 +21,6 @@ pub mod whohas;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::flow::key::{KeyV4, KeyV6};
 use crate::forward::inspect::Key;
 use crate::packet::parse::Parsed;
 
@@ -48,20 +47,7 @@ impl FlowId {
 
     /// Its key in a worker's table, where the virtual host's flows are 5-tuples; `None` where the families differ.
     pub fn key(&self) -> Option<Key> {
-        let [a, b] = self.source.port().to_be_bytes();
-        let [c, d] = self.destination.port().to_be_bytes();
-        let (ports, protocol) = ([a, b, c, d], self.protocol);
-        match (self.source.ip(), self.destination.ip()) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let (source, destination) = (source.octets(), destination.octets());
-                Some(Key::V4(KeyV4 { source, destination, ports, protocol }))
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let (source, destination) = (source.octets(), destination.octets());
-                Some(Key::V6(KeyV6 { source, destination, ports, protocol }))
-            }
-            _ => None,
-        }
+        Key::between(self.source, self.destination, self.protocol)
     }
 }
 

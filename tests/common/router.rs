@@ -12,6 +12,7 @@ use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Reach, Reachability};
 use slr::control::conditions::Conditions;
+use slr::control::slow_path::WorkerEnd;
 use slr::forward::counters::WorkerCounters;
 use slr::forward::inspect::{self, Desk};
 use slr::forward::memory_io::MemoryIo;
@@ -58,6 +59,12 @@ pub struct TestRouter {
 }
 
 impl TestRouter {
+    /// The slow path's end of the worker.
+    pub fn end(&self) -> WorkerEnd {
+        let (punts, injections) = (self.punts.clone(), self.injections.clone());
+        WorkerEnd { punts, injections, counters: self.counters.clone() }
+    }
+
     pub fn new(yaml: &str) -> TestRouter {
         TestRouter::over(yaml, &OneLink { mtu: 1600, vlan: None })
     }

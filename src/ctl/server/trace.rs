@@ -12,7 +12,7 @@ use crate::control::slow_path::SlowPath;
 use crate::ctl::request::{TraceRequest, protocol_name};
 use crate::ctl::response::{Step, Trace, to_hex};
 use crate::ctl::socket::Outbox;
-use crate::flow::key::{FlowKey, KeyV4, KeyV6};
+use crate::flow::key::FlowKey;
 use crate::forward::inspect::{Desk, Flow, Key};
 use crate::forward::routes::{Way, may_pass};
 use crate::forward::tables::{ForwardTables, Path, VirtualHost};
@@ -62,19 +62,8 @@ impl Packet {
     /// What makes it the flow that it is.
     fn key(self) -> Option<Key> {
         let (source, destination) = self.ports();
-        let ([a, b], [c, d]) = (source.to_be_bytes(), destination.to_be_bytes());
-        let (ports, protocol) = ([a, b, c, d], self.protocol);
-        match (self.source.ip(), self.destination.ip()) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let (source, destination) = (source.octets(), destination.octets());
-                Some(Key::V4(KeyV4 { source, destination, ports, protocol }))
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let (source, destination) = (source.octets(), destination.octets());
-                Some(Key::V6(KeyV6 { source, destination, ports, protocol }))
-            }
-            _ => None,
-        }
+        let (source, destination) = ((self.source.ip(), source).into(), (self.destination.ip(), destination).into());
+        Key::between(source, destination, self.protocol)
     }
 
     /// The shortest such packet in a frame: zeros but for what decides its way.
