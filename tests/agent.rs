@@ -1,9 +1,6 @@
 //! The host agent on a link of its own: what it lets out of tunnels, what it drops and why, what it changes in the system and
 //! how that is undone.
 
-#[path = "common/tunnels.rs"]
-mod tunnels;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,8 +10,8 @@ use std::process::{Child, Command, Output, Stdio, id};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::common::tunnels::{Kind, ip, tunnelled, version};
 use serde_json::Value;
-use tunnels::{Kind, ip, tunnelled, version};
 
 const VIP: &str = "192.0.2.80";
 const VIP6: &str = "2001:db8:80::80";

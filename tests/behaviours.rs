@@ -4,11 +4,6 @@
 //! A behaviour is a list of [`Step`]s that one router takes one after the other. Those in [`CLIENTS`] are gone through for
 //! each child of [`CHILDREN`] and a virtual host of each family, those of parents for each kind of tunnel that we take off.
 
-#[path = "common/router.rs"]
-mod router;
-#[path = "common/tunnels.rs"]
-mod tunnels;
-
 #[path = "behaviours/clients.rs"]
 mod clients;
 #[path = "behaviours/errors.rs"]
@@ -23,8 +18,8 @@ mod quic;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use router::{NEXT_HOP_MAC, OneLink, ROUTER_MAC, TestRouter};
-use tunnels::{Kind, Outer, ethernet, read};
+use crate::common::router::{NEXT_HOP_MAC, OneLink, ROUTER_MAC, TestRouter};
+use crate::common::tunnels::{Kind, Outer, ethernet, read};
 
 /// Longest packet of the link to the children.
 const MTU: u16 = 1600;

@@ -1,14 +1,11 @@
 //! What of the configuration reaches the forwarding snapshot, and that nothing takes another thing's place.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::common::router::{OneLink, TestRouter};
 use etherparse::{IpNumber, PacketBuilder};
-use router::{OneLink, TestRouter};
 use slr::config::Config;
 use slr::control::compile::{Configured, compile};
 use slr::control::neighbours::Neighbours;

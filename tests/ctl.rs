@@ -1,15 +1,12 @@
 //! What a router in memory answers over its control socket, held against what it does.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::common::router::{ROUTER_MAC, TestRouter};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use router::{ROUTER_MAC, TestRouter};
 use serde_json::Value;
 use slr::clock::Instant;
 use slr::config::Config;

@@ -1,13 +1,10 @@
 //! Packets about flows that another worker has: several workers in memory, and the slow path between them.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::router::{ROUTER_MAC, TestRouter};
 use etherparse::PacketBuilder;
-use router::{ROUTER_MAC, TestRouter};
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

@@ -4,9 +4,6 @@
 //! `SLR_FUZZ_CORPUS=folder` also writes the seeds of each target there, to start libFuzzer from:
 //! `cargo +nightly fuzz run --fuzz-dir tests/fuzz parse folder/parse`.
 
-#[path = "common/capture.rs"]
-mod capture;
-
 #[path = "fuzz/bodies/config.rs"]
 mod config;
 #[path = "fuzz/bodies/parse.rs"]
@@ -15,6 +12,8 @@ mod parse;
 mod pipeline;
 #[path = "fuzz/bodies/wire.rs"]
 mod wire;
+
+use crate::common::capture;
 
 /// Frames taken from each capture, spread over it.
 const FRAMES_PER_CAPTURE: usize = 100;

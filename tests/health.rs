@@ -1,15 +1,12 @@
 //! Worker and slow path together: checks of children leave in their tunnels, answers find them, and what they find decides
 //! where flows go.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::router::TestRouter;
 use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
-use router::TestRouter;
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

@@ -4,15 +4,12 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::{Capture, Lab, VIP, VIP6, may_run, said, wait_for};
+use crate::common::lab::{Capture, Lab, VIP, VIP6, may_run, said, wait_for};
 
 fn sha256(text: &str) -> &str {
     text.split_whitespace().next().expect("a sum")

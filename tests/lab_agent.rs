@@ -2,15 +2,12 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::{Lab, VIP, VIP6, may_run, said, wait_for};
+use crate::common::lab::{Lab, VIP, VIP6, may_run, said, wait_for};
 
 fn agent_log(lab: &Lab, server: u32) -> String {
     fs::read_to_string(lab.directory().join(format!("server{server}-agent.log"))).expect("a log")

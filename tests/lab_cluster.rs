@@ -3,14 +3,11 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::{Lab, Metrics, VIP, may_run};
+use crate::common::lab::{Lab, Metrics, VIP, may_run};
 
 /// Downloads under way while the network changes its mind.
 const DOWNLOADS: usize = 8;

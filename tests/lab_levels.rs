@@ -2,14 +2,11 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::Duration;
 
-use lab::{Capture, Lab, Metrics, VIP, VIP6, may_run, said, wait_for};
+use crate::common::lab::{Capture, Lab, Metrics, VIP, VIP6, may_run, said, wait_for};
 use serde_json::Value;
 
 const ROUTERS: [(&str, u8); 6] =

@@ -1,14 +1,11 @@
 //! Worker and slow path together: what a next hop says changes where packets go, and nothing else.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::router::TestRouter;
 use etherparse::PacketBuilder;
-use router::TestRouter;
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured, compile};

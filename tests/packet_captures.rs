@@ -1,8 +1,6 @@
 //! Real traffic through the parser: every frame is let in, or refused for a reason that is known and counted.
 
-#[path = "common/capture.rs"]
-mod capture;
-
+use crate::common::capture;
 use slr::packet::parse::{Family, Fragment, Frame, ParseError, parse};
 
 /// What became of the frames of one capture.

@@ -1,16 +1,11 @@
 //! The walk of a packet, behaviour by behaviour: packet in, packet out, and exactly the counters that move.
 
-#[path = "common/capture.rs"]
-mod capture;
-#[path = "common/router.rs"]
-mod router;
-
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::common::router::{NEXT_HOP_MAC, OneLink, ROUTER_MAC, TestRouter};
 use etherparse::{IpHeaders, NetSlice, PacketBuilder, SlicedPacket};
-use router::{NEXT_HOP_MAC, OneLink, ROUTER_MAC, TestRouter};
 
 /// Two families of virtual hosts on children of two families.
 const CONFIG: &str = r#"

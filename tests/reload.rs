@@ -1,13 +1,10 @@
 //! What a running router takes from a new configuration and from the operator, and that flows stay where they may.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::common::router::{ROUTER_MAC, TestRouter};
 use etherparse::PacketBuilder;
-use router::{ROUTER_MAC, TestRouter};
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

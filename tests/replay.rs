@@ -2,12 +2,8 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "common/capture.rs"]
-mod capture;
 #[path = "replay/kinds.rs"]
 mod kinds;
-#[path = "common/tunnels.rs"]
-mod tunnels;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -16,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use capture::{Flow, by_flow, decapsulate, frames, owner, real_capture};
+use crate::common::capture::{self, Flow, by_flow, decapsulate, frames, owner, real_capture};
 use serde_json::Value;
 
 const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");

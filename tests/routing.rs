@@ -1,14 +1,11 @@
 //! What a router with `forwarding: on` does with packets for no service: packet in, packet out, counters.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::router::{ROUTER_MAC, TestRouter};
 use etherparse::{IpHeaders, PacketBuilder, PacketHeaders};
-use router::{ROUTER_MAC, TestRouter};
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

@@ -1,14 +1,11 @@
 //! Worker and slow path together: whose packet cannot be carried is told so and why, as often as is allowed and never where
 //! it is not; and what routers say about our own tunnel packets is believed as far as it can be true.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use router::TestRouter;
+use crate::common::router::TestRouter;
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

@@ -1,15 +1,12 @@
 //! A router of the middle between its parent and its sites, in memory: packets at one side, messages at the other.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::common::router::{ROUTER_MAC, TestRouter};
 use etherparse::{Icmpv4Slice, Icmpv4Type, PacketBuilder};
-use router::{ROUTER_MAC, TestRouter};
 use slr::clock::{Instant, WallClock};
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

@@ -1,14 +1,11 @@
 //! Packets in the middle of TCP connections that their worker does not know: several workers in memory, and the slow path
 //! between them.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::router::{ROUTER_MAC, TestRouter};
 use etherparse::PacketBuilder;
-use router::{ROUTER_MAC, TestRouter};
 use slr::clock::{Instant, WallClock};
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};

@@ -179,3 +179,16 @@ fn every_file_says_first_what_it_decides() {
         assert!(text.starts_with("//! "), "{}: no module documentation", path.display());
     }
 }
+
+#[test]
+fn every_file_of_tests_is_in_the_one_program() {
+    let all = include_str!("all.rs");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for entry in fs::read_dir(folder).expect("tests") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        if path.extension().is_some_and(|extension| extension == "rs") && name != "all" {
+            assert!(all.contains(&format!("\nmod {name};")), "tests/all.rs: no line \"mod {name};\"");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use etherparse::PacketBuilder;
 
 use super::*;
-use crate::tunnels::ip;
+use crate::common::tunnels::ip;
 
 /// A name, and what happens, given the child and the virtual host's address.
 type Behaviour = (&'static str, fn(&Child, IpAddr) -> Vec<Step>);

@@ -4,7 +4,7 @@ use slr::packet::checksum::checksum;
 
 use super::clients::{client, dont_fragment, udp};
 use super::*;
-use crate::tunnels::{ip, version};
+use crate::common::tunnels::{ip, version};
 
 /// A router that has nothing to do with client and server says that the server's packet from this port to that one was too
 /// big.

@@ -1,7 +1,7 @@
 //! Parents' tunnel packets, and what looks like them.
 
 use super::*;
-use crate::tunnels::{OF_PARENTS, ip, shim, tunnelled};
+use crate::common::tunnels::{OF_PARENTS, ip, shim, tunnelled};
 
 /// A parent and our own end, by family.
 const ENDS: [(&str, &str); 2] = [("198.51.100.254", OWN[0]), ("2001:db8:ffff::1", OWN[1])];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::tunnels::ip;
+use crate::common::tunnels::ip;
 
 /// Three servers; connection ids of 6 bytes, the server's id in the second and third.
 const CONFIG: &str = r#"

@@ -1,7 +1,5 @@
 //! Captures, read and written by an independent library, and flows as `etherparse` sees them.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::IpAddr;

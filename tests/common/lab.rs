@@ -1,7 +1,5 @@
 //! A lab of `scripts/lab` for one test: up when made, down when dropped, whether the test passes or not.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio, id};

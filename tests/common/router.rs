@@ -1,7 +1,5 @@
 //! A router in memory: a configuration, one worker, frames in and frames out.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,7 +1,5 @@
 //! Tunnel packets of every kind, written and read by an independent library, or by hand where it knows none.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 use std::net::IpAddr;
 
 use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::common::capture::real_frames;
 
 const SIX_TO_TEN: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x80, 0, 0, 0, 0, 4));
 
@@ -231,7 +232,7 @@ fn fragments_out_of_a_parents_tunnel_are_held_too() {
 #[test]
 fn real_fragments_in_another_order_go_where_they_went() {
     use slr::packet::parse::{Fragment, Frame, parse};
-    let Some(frames) = capture::real_frames("frag_v4.pcap") else { return };
+    let Some(frames) = real_frames("frag_v4.pcap") else { return };
     let everything = ten("flow: 5-tuple").replace("192.0.2.0/24", "0.0.0.0/0");
     let all = |frames: &[Vec<u8>]| {
         let mut router = TestRouter::new(&everything);

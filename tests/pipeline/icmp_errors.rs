@@ -1,6 +1,7 @@
 //! ICMP errors reach the child whose flow they are about, whoever sends them, and touch nothing.
 
 use super::*;
+use crate::common::capture::real_frames;
 
 const SIX_TO_TEN: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x80, 0, 0, 0, 0, 4));
 
@@ -189,7 +190,7 @@ fn an_error_for_a_source_of_our_tunnels_is_for_the_slow_path() {
 fn errors_seen_in_the_world_are_carried_as_soon_as_their_flow_is_known() {
     use slr::packet::parse::{Frame, parse};
     use slr::packet::{icmp, quote};
-    let Some(frames) = capture::real_frames("icmp_errors.pcap") else { return };
+    let Some(frames) = real_frames("icmp_errors.pcap") else { return };
     let everything = CONFIG
         .replace("addresses: [192.0.2.4, \"2001:db8:80::4\"]", "addresses: [0.0.0.0/0, \"::/0\"]")
         .replace("capacity_v4: 1000, capacity_v6: 1000", "capacity_v4: 10000, capacity_v6: 10000");

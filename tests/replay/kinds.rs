@@ -1,7 +1,7 @@
 //! Every kind of tunnel on real traffic, judged by tshark.
 
 use super::*;
-use crate::tunnels::read;
+use crate::common::tunnels::read;
 
 /// The sample configuration, all its children by tunnels of one kind.
 fn config(tunnel: &str) -> String {

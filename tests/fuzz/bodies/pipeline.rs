@@ -1,9 +1,6 @@
 //! What must hold of the walk of a packet for any frames at all, in any order.
 
-#[path = "../../common/router.rs"]
-mod router;
-
-use router::TestRouter;
+use crate::common::router::TestRouter;
 use slr::packet::parse::{Frame, parse};
 
 /// Everything is a service, and everybody a parent, so that no frame is turned away early.

@@ -2,6 +2,12 @@
 
 #![no_main]
 
+#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../../common"]
+mod common {
+    pub mod router;
+}
+
 #[path = "../bodies/pipeline.rs"]
 mod body;
 

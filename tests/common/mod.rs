@@ -1,0 +1,6 @@
+//! What tests share.
+
+pub mod capture;
+pub mod lab;
+pub mod router;
+pub mod tunnels;
