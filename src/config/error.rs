@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::Location;
+
+use super::tree::Spanned;
 
 /// A place in a file, both counted from 1; columns are characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +66,7 @@ pub(super) struct Fault {
 impl Fault {
     /// Something wrong at the place of `value`.
     pub fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Fault {
-        Fault { place: Some(value.referenced.into()), message: message.into() }
+        Fault { place: Some(value.place), message: message.into() }
     }
 
     /// Something wrong with the file as a whole.

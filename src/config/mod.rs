@@ -5,7 +5,7 @@
 //!    └─────────────────────────┴────────────────────► ConfigError: file:line:column: what; what to do
 //! ```
 //!
-//! `raw` decides which keys exist, `check` what their values may be; `values` reads single values.
+//! `tree` reads YAML, `raw` decides which keys exist, `check` what their values may be; `values` reads single values.
 
 mod check;
 mod checked;
@@ -13,6 +13,7 @@ mod error;
 pub mod host;
 mod raw;
 mod summary;
+mod tree;
 mod values;
 
 use std::fs::File;

@@ -2,61 +2,39 @@
 //!
 //! Every single value is kept as its text with its place, so that `check` alone decides what it means.
 
-use std::fmt;
-use std::marker::PhantomData;
-
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
-use serde_saphyr::{Error, Spanned};
+use serde_saphyr::Error;
 
 use super::error::{Fault, Place, nearest, one_line, quote};
+use super::tree::{Misfit, Node, Read, Spanned, Value, What, parse, raw};
 use super::values::example;
 
 /// A single value as it was written.
 pub(super) type Text = Spanned<String>;
-
-/// Declares structs whose keys are all there is.
-macro_rules! raw {
-    ($($name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* })*) => {$(
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub(super) struct $name { $($(#[$attribute])* pub $field: $type,)* }
-    )*};
-}
-pub(super) use raw;
 
 raw! {
     Config {
         router: Router,
         dpdk: Option<Dpdk>,
         workers: Option<Workers>,
-        #[serde(default)]
         ports: Vec<Spanned<Port>>,
-        #[serde(default)]
         routes: Vec<Route>,
         forwarding: Option<Text>,
         shortcuts: Option<Text>,
-        #[serde(default)]
         neighbours: Vec<Neighbour>,
         flows: Option<Flows>,
         cluster: Option<Cluster>,
-        children: Vec<Child>,
-        virtual_hosts: Vec<VirtualHost>,
+        children: Spanned<Vec<Child>>,
+        virtual_hosts: Spanned<Vec<VirtualHost>>,
         metrics: Option<Metrics>,
         control: Option<Control>,
-        #[serde(default)]
         parents: Vec<Parent>,
         recovery: Option<Recovery>,
     }
     Router {
         name: Text,
         level: Option<Text>,
-        #[serde(default)]
         tunnel_addresses: Vec<Text>,
-        #[serde(default)]
         tunnel_source_prefixes: Vec<Text>,
-        #[serde(default)]
         parents: Vec<Text>,
         gue_port: Option<Text>,
     }
@@ -75,7 +53,6 @@ raw! {
         name: Text,
         device: Text,
         mtu: Option<Text>,
-        #[serde(default)]
         addresses: Vec<Text>,
         vlan: Option<Text>,
     }
@@ -183,8 +160,7 @@ raw! {
     Dns {
         port: Option<Text>,
         name: Text,
-        #[serde(rename = "type")]
-        record: Option<Text>,
+        record as "type": Option<Text>,
     }
     Source {
         source: SourceLengths,
@@ -229,7 +205,6 @@ raw! {
     Whohas {
         listen: Text,
         key: Text,
-        #[serde(default)]
         peers: Vec<Text>,
         hops: Option<Text>,
         patience: Option<Text>,
@@ -247,50 +222,15 @@ pub(super) enum WordOr<T> {
     Map(Box<T>),
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WordOrMap<T>(PhantomData<T>);
-
-        /// An unquoted word that YAML takes for something else.
-        fn not_a_word<E: serde::de::Error>(value: &dyn fmt::Display) -> E {
-            E::custom(format_args!(
-                "this reads as the value {value}; put it in quotes to make it a word, like \"1\" or \"no\""
-            ))
+impl<T: Read> Read for WordOr<T> {
+    fn read(node: Node) -> Result<WordOr<T>, Misfit> {
+        match node.value {
+            Value::Word(word) => Ok(WordOr::Word(word)),
+            Value::Map(_) => T::read(node).map(|map| WordOr::Map(Box::new(map))),
+            Value::Other { meaning, .. } => Err(Misfit { place: node.place, what: What::NotWord(meaning) }),
+            Value::List(_) => Err(node.misfit(What::NeitherWordNorMap("a list"))),
+            Value::Nothing => Err(node.misfit(What::NeitherWordNorMap("nothing"))),
         }
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for WordOrMap<T> {
-            type Value = WordOr<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word or a map")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Self::Value, E> {
-                Ok(WordOr::Word(word.to_owned()))
-            }
-
-            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
-                Err(not_a_word(&value))
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
-                Err(not_a_word(&value))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
-                Err(not_a_word(&value))
-            }
-
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-                Err(not_a_word(&value))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|map| WordOr::Map(Box::new(map)))
-            }
-        }
-
-        deserializer.deserialize_any(WordOrMap(PhantomData))
     }
 }
 
@@ -323,7 +263,7 @@ impl Dialect {
 }
 
 /// Reads the keys; what the values mean is not looked at.
-pub(super) fn read<T: DeserializeOwned>(text: &str, dialect: &Dialect) -> Result<T, Fault> {
+pub(super) fn read<T: Read>(text: &str, dialect: &Dialect) -> Result<T, Fault> {
     let options = serde_saphyr::options! {
         // Room for 100,000 virtual hosts and more, but an end to what a hostile file makes of a few bytes.
         budget: serde_saphyr::budget! {
@@ -343,53 +283,59 @@ pub(super) fn read<T: DeserializeOwned>(text: &str, dialect: &Dialect) -> Result
         // A key that is merged in from elsewhere is hard to find, and merges of merges multiply.
         merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
         reject_unsupported_tags: true,
+        // What a number may be is for `check` to say.
+        non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let node = parse(text, options).map_err(|error| {
         let place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
-        Fault { place: Some(place), message: explain(&error, text, place, dialect) }
+        Fault { place: Some(place), message: explain(&error, dialect) }
+    })?;
+    if matches!(node.value, Value::Nothing) {
+        let message = format!("the file holds no configuration; start from one of {}", dialect.start);
+        return Err(Fault { place: Some(node.place), message });
+    }
+    T::read(node).map_err(|Misfit { place, what }| Fault {
+        place: Some(place),
+        message: say(what, &|otherwise| hint(text, place, dialect, otherwise), &|key| dialect.example_at(key, place)),
     })
 }
 
-/// Says what the parser found in the words of this configuration.
-fn explain(error: &Error, text: &str, place: Place, dialect: &Dialect) -> String {
-    match error {
-        Error::AliasError { error, .. } => explain(error, text, place, dialect),
-        Error::SerdeUnknownField { field, expected, .. } => match nearest(field, expected.iter().copied()) {
-            Some(near) => {
-                format!("unknown key {}; did you mean \"{near}\"? ({})", quote(field), dialect.example_at(near, place))
-            }
-            None if expected.is_empty() => format!("unknown key {}; nothing stands in these braces: {{}}", quote(field)),
-            None => format!("unknown key {}; the keys here are {}", quote(field), expected.join(", ")),
+/// Says what does not belong where it is. `hint` gives an example of the key there, or else the one that it is given;
+/// `example` one of a key in the same map.
+fn say(what: What, hint: &dyn Fn(&str) -> String, example: &dyn Fn(&str) -> &'static str) -> String {
+    match what {
+        What::UnknownKey { key, known } => match nearest(&key, known.iter().copied()) {
+            Some(near) => format!("unknown key {}; did you mean \"{near}\"? ({})", quote(&key), example(near)),
+            None if known.is_empty() => format!("unknown key {}; nothing stands in these braces: {{}}", quote(&key)),
+            None => format!("unknown key {}; the keys here are {}", quote(&key), known.join(", ")),
         },
-        Error::SerdeMissingField { field, .. } => {
-            format!("missing key \"{field}\"; add it: {}", dialect.example_at(field, place))
+        What::MissingKey(key) => format!("missing key \"{key}\"; add it: {}", example(key)),
+        What::NoValue => format!("the value is missing; write one{}", hint("")),
+        What::NotSingle => format!("a single value is expected here, not a list or a map{}", hint("")),
+        What::NotList => {
+            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(""))
         }
+        What::NotMap => {
+            format!("a map is expected here; write it in braces or with one key a line{}", hint("{ name: server1 }"))
+        }
+        What::NotWord(meaning) => {
+            format!("this reads as the value {meaning}; put it in quotes to make it a word, like \"1\" or \"no\"")
+        }
+        What::NeitherWordNorMap(found) => {
+            let example =
+                "flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]";
+            format!("a word or a map is expected here, not {found}; write it like {example}")
+        }
+    }
+}
+
+/// Says what the parser found in the words of this configuration.
+fn explain(error: &Error, dialect: &Dialect) -> String {
+    match error {
+        Error::AliasError { error, .. } => explain(error, dialect),
         Error::DuplicateMappingKey { key, .. } => {
             format!("key {} is given twice in one map; keep one of them", quote(key.as_deref().unwrap_or("?")))
-        }
-        Error::Unexpected { expected: "string scalar", .. } => {
-            format!("a single value is expected here, not a list or a map{}", hint(text, place, dialect, ""))
-        }
-        Error::Unexpected { expected: "sequence start", .. } => {
-            format!("a list is expected here; write it in brackets or with one \"- \" a line{}", hint(text, place, dialect, ""))
-        }
-        Error::Unexpected { expected: "mapping start", .. } => {
-            format!(
-                "a map is expected here; write it in braces or with one key a line{}",
-                hint(text, place, dialect, "{ name: server1 }")
-            )
-        }
-        Error::NullIntoString { .. } => {
-            format!("the value is missing; write one{}", hint(text, place, dialect, ""))
-        }
-        Error::SerdeInvalidType { unexpected, expected, .. } => {
-            let found = if unexpected == "sequence" { "a list" } else { "nothing" };
-            let example = "flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]";
-            format!("{expected} is expected here, not {found}; write it like {example}")
-        }
-        Error::Eof { .. } => {
-            format!("the file holds no configuration; start from one of {}", dialect.start)
         }
         Error::MultipleDocuments { .. } => {
             "a second YAML document starts here; keep one document: remove the line \"---\" and what is not wanted"
@@ -413,7 +359,6 @@ fn explain(error: &Error, text: &str, place: Place, dialect: &Dialect) -> String
         Error::ExternalMessage { msg, .. } => {
             format!("not valid YAML: {}; check the indentation, brackets and quotes before this place", one_line(msg))
         }
-        Error::Message { msg, .. } => one_line(msg),
         other => {
             let said = one_line(&other.to_string());
             let said = said.split(" at line ").next().unwrap_or_default();

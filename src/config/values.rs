@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::error::{Fault, nearest, quote};
 use super::raw::Text;
+use super::tree::Spanned;
 
 /// A right use of a key; empty for what is no key.
 pub(super) fn example(key: &str) -> &'static str {
@@ -274,7 +275,7 @@ pub(crate) fn show(prefix: IpNet) -> String {
 /// Checks that nothing is there twice: remembers where each thing was first.
 pub(super) struct Once<K> {
     what: &'static str,
-    seen: std::collections::HashMap<K, u64>,
+    seen: std::collections::HashMap<K, u32>,
 }
 
 impl<K: std::hash::Hash + Eq + Display> Once<K> {
@@ -282,8 +283,8 @@ impl<K: std::hash::Hash + Eq + Display> Once<K> {
         Once { what, seen: Default::default() }
     }
 
-    pub fn add<T>(&mut self, key: K, at: &serde_saphyr::Spanned<T>) -> Result<(), Fault> {
-        let line = at.referenced.line();
+    pub fn add<T>(&mut self, key: K, at: &Spanned<T>) -> Result<(), Fault> {
+        let line = at.place.line;
         match self.seen.entry(key) {
             std::collections::hash_map::Entry::Vacant(free) => {
                 free.insert(line);

@@ -46,7 +46,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "flow: { source: { v4: 24 } }",
         "flow: [source]",
-        "27:5: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
+        "27:11: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
     ),
     (
         "flow: { source: { v4: 24 } }",
@@ -705,7 +705,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    children: [server1, server2]",
         "    children: [server1, server2]\n    health: [tcp]",
-        "24:5: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
+        "24:13: a word or a map is expected here, not a list; write it like flow: 5-tuple, tunnel: gre, health: tcp or children: [server1, { name: server2, weight: 10 }]",
     ),
     (
         "    children: [server1, server2]",

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use serde_saphyr::Spanned;
 
 use super::{family, or};
 use crate::config::error::{Fault, nearest, one_line, quote};
 use crate::config::raw::{self, Text, WordOr};
+use crate::config::tree::Spanned;
 use crate::config::values::{duration, example, host as usable, number, word};
 use crate::config::{Health, Probe, Request, Rhythm, Tls};
 use crate::service::filter::Filter;

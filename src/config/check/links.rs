@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_saphyr::Spanned;
 
 use super::or;
 use crate::config::error::{Fault, quote};
 use crate::config::raw::{self, Text};
+use crate::config::tree::Spanned;
 use crate::config::values::{Once, host, name, number, prefix, show};
 use crate::config::{Config, Neighbour, Port, Route, port_of};
 
@@ -84,7 +84,7 @@ fn interface(text: &Text) -> Result<IpNet, Fault> {
         let what = "is not an address with the length of its subnet; write one like 10.0.0.1/24 or \"2001:db8::1/64\"";
         return Err(Fault::at(text, format!("port address {wrong} {what}")));
     };
-    let single = Spanned { value: net.addr().to_string(), referenced: text.referenced, defined: text.defined };
+    let single = text.with(net.addr().to_string());
     host("port address", &single)?;
     // RFC 3021 and RFC 6164: a link of two addresses has neither a network nor a broadcast address.
     let wide = net.max_prefix_len() - net.prefix_len() >= 2;

@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde_saphyr::Spanned;
 
 use super::checked::SOCKET_DIRECTORY;
 use super::error::{Fault, quote};
 use super::raw::{self, Text, WordOr};
+use super::tree::Spanned;
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
 use super::{
     Child, Cluster, Config, Control, Dpdk, Flows, GueVariant, Hugepages, Metrics, Register, RouteCost, Router,
@@ -63,10 +63,10 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
-    config.children = children(&raw.children, &config)?;
+    config.children = children(&raw.children.value, &config)?;
     sessions::fit(raw, &config)?;
-    config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts, &config)?;
-    overlap::check(&raw.virtual_hosts, &config.virtual_hosts)?;
+    config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts.value, &config)?;
+    overlap::check(&raw.virtual_hosts.value, &config.virtual_hosts)?;
     recovery::fit(raw, &config)?;
     Ok(config)
 }
@@ -333,7 +333,7 @@ pub(super) fn tunnel(raw: &Spanned<WordOr<raw::Tunnel>>) -> Result<TunnelKind, F
             return Err(Fault::at(raw, message));
         }
         WordOr::Word(kind) => {
-            let text = Spanned { value: kind.clone(), referenced: raw.referenced, defined: raw.defined };
+            let text = raw.with(kind.clone());
             let kinds =
                 [("ipip", TunnelKind::IpIp), ("gue", default), ("gre", TunnelKind::Gre), ("mac", TunnelKind::Mac)];
             return word("tunnel", &text, &kinds);

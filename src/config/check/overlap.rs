@@ -64,15 +64,15 @@ pub(super) fn check(raw: &[raw::VirtualHost], hosts: &[VirtualHost]) -> Result<(
 
 fn explain(raw: &[raw::VirtualHost], hosts: &[VirtualHost], earlier: Claim, later: Claim) -> Fault {
     let place: Place = match &raw[later.host].services {
-        Some(list) => list.value[later.service].referenced.into(),
-        None => raw[later.host].addresses.value[later.address].referenced.into(),
+        Some(list) => list.value[later.service].place,
+        None => raw[later.host].addresses.value[later.address].place,
     };
     let ports = earlier.first.max(later.first)..=earlier.last.0.min(later.last.0);
     let both = Filter { protocol: later.protocol, ports };
     let (name, other) = (&hosts[later.host].name, &hosts[earlier.host].name);
     let service = |claim: Claim| &hosts[claim.host].services[claim.service];
     let message = if earlier.host != later.host {
-        let line = raw[earlier.host].name.referenced.line();
+        let line = raw[earlier.host].name.place.line;
         let at = show(later.prefix);
         let change = if matches!(later.protocol, None | Some(6 | 17 | 132)) { "ports" } else { "addresses" };
         format!(

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use serde_saphyr::Spanned;
 
 use super::{health, or, sessions, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
+use crate::config::tree::Spanned;
 use crate::config::values::{Once, example, name, number, prefix, show, word};
 use crate::config::{Config, Member, OnFailure, OnUnknown, Probe, VirtualHost};
 use crate::cost::Kind;

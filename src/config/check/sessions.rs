@@ -107,7 +107,7 @@ pub(in crate::config) fn own(
 pub(super) fn fit(raw: &raw::Config, config: &Config) -> Result<(), Fault> {
     let (router, sessions) = (&config.router, &config.sessions);
     own(sessions.credentials.as_ref(), raw.control.as_ref(), ("router", &router.name, router.level))?;
-    for (raw, child) in raw.children.iter().zip(&config.children) {
+    for (raw, child) in raw.children.value.iter().zip(&config.children) {
         if let Some(text) = &raw.register
             && child.register != Register::Off
             && sessions.listen.is_none()

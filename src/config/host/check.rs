@@ -4,14 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_saphyr::Spanned;
-
 use super::raw::{self, Config};
 use super::{Application, DIRECTORY, Expression, HostConfig, HostedService, Method, Tunnels};
 use crate::config::check::services::{addresses, services};
 use crate::config::check::{control, health, key, metrics, or, sessions, tunnel};
 use crate::config::error::{Fault, quote};
 use crate::config::raw::{Text, WordOr};
+use crate::config::tree::Spanned;
 use crate::config::values::{Once, duration, example, host, name, number, prefix, show, word};
 use crate::config::{Probe, TunnelKind};
 use crate::units::Weight;
@@ -61,7 +60,7 @@ pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
     };
     routers(&raw.routers, &mut config)?;
     parents(raw, &mut config)?;
-    virtual_hosts(&raw.virtual_hosts, &mut config, expression)?;
+    virtual_hosts(&raw.virtual_hosts.value, &mut config, expression)?;
     if let (Method::Tc | Method::Tun, Some(_), Some(text)) = (config.method, config.tunnels.mpls, &raw.decapsulation) {
         let message = format!("decapsulation {} cannot take labels off; write decapsulation: xdp or auto", text.value);
         return Err(Fault::at(text, message));

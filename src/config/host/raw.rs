@@ -1,22 +1,19 @@
 //! Which keys the host agent's configuration has.
 
-use serde::Deserialize;
-use serde_saphyr::Spanned;
-
 use crate::config::error::Fault;
-use crate::config::raw::{self, Control, Dialect, Echo, Health, Metrics, Parent, Text, Tunnel, WordOr, raw};
+use crate::config::raw::{self, Control, Dialect, Echo, Health, Metrics, Parent, Text, Tunnel, WordOr};
+use crate::config::tree::{Spanned, raw};
 
 raw! {
     Config {
         agent: Agent,
         interfaces: Spanned<Vec<Text>>,
         routers: Spanned<Vec<Text>>,
-        #[serde(default)]
         parents: Vec<Parent>,
         decapsulation: Option<Text>,
         tunnels: Option<Spanned<Vec<Spanned<WordOr<Tunnel>>>>>,
         mss_clamp: Option<Text>,
-        virtual_hosts: Vec<VirtualHost>,
+        virtual_hosts: Spanned<Vec<VirtualHost>>,
         load: Option<Load>,
         drain: Option<Drain>,
         metrics: Option<Metrics>,
