@@ -12,10 +12,7 @@ use serde_json::Value;
 const ROUTERS: [(&str, u8); 6] =
     [("network", 1), ("system1", 2), ("system2", 3), ("site1", 4), ("site2", 5), ("site3", 6)];
 
-/// Packets of one flow that a router may still carry when its shortcut is there.
-const STRAYS: usize = 10;
-
-/// How long the way past the routers may take to be found.
+/// How long the way past the routers takes to be found, on a machine that does nothing else.
 const FINDING: Duration = Duration::from_millis(50);
 
 fn metrics(lab: &Lab, node: &str) -> Metrics {
@@ -84,7 +81,7 @@ fn a_download_goes_past_the_routers_below_the_topmost_until_its_server_is_draine
         let passed = times(capture);
         let late = passed.iter().filter(|at| **at > sent[0] + FINDING).count();
         println!("{node}: {} of {} packets, {late} of them late", passed.len(), sent.len());
-        assert!(late <= STRAYS, "{node} has carried {late} of {} packets", sent.len());
+        assert!(passed.len() * 10 < sent.len(), "{node} has carried {} of {} packets", passed.len(), sent.len());
         first += passed.len();
     }
     assert!(first >= 2, "a system's and a site's router have carried the first packet");

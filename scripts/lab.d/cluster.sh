@@ -82,6 +82,7 @@ ports:
 routes:
   - { prefix: 0.0.0.0/0, via: 10.0.1.254 }
   - { prefix: "::/0", via: "2001:db8:1::254" }
+workers: { count: 1, idle: sleep }
 flows: { capacity_v4: 20000, capacity_v6: 20000 }
 # Another key on each: a second selection would go elsewhere.
 cluster: { key: $(openssl rand -hex 16), table_size: 4099 }

@@ -239,7 +239,7 @@ configuration() {
 # The router of lab $NAME, made by scripts/lab. dpdk-config/lab.yaml explains the keys.
 router: { name: $NAME, tunnel_addresses: [10.0.2.1, "2001:db8:2::1"] }
 dpdk: { memory: 256MiB, buffers: $((8192 * WORKERS)), file_prefix: $NAME }
-workers: { count: $WORKERS }
+workers: { count: $WORKERS, idle: sleep }
 ports:
   - { name: clients, device: "$(device 0 clients)", mtu: 1500, addresses: [10.0.1.1/24, "2001:db8:1::1/64"] }
   - name: servers
