@@ -567,7 +567,7 @@ fn alone(test: &str, body: impl FnOnce()) {
 
 #[test]
 fn cleanup_waits_for_everything_to_be_given_back() {
-    alone("cleanup_waits_for_everything_to_be_given_back", || {
+    alone("dpdk::cleanup_waits_for_everything_to_be_given_back", || {
         let eal = eal();
         let pool = Pool::new("cleanup", 64, 256).expect("pool");
         let (port, rx, tx) = open("net_null0", &port_options(1), &pool);
@@ -589,7 +589,7 @@ fn cleanup_waits_for_everything_to_be_given_back() {
 
 #[test]
 fn a_start_that_fails_says_what_dpdk_said() {
-    alone("a_start_that_fails_says_what_dpdk_said", || {
+    alone("dpdk::a_start_that_fails_says_what_dpdk_said", || {
         let vast = EalOptions { memory_mib: 1 << 30, ..options() };
         let Err(EalError::Init { reason }) = Eal::init(&vast) else { panic!("it started") };
         assert!(reason.contains("memory"), "{reason}");
