@@ -27,7 +27,7 @@ const LEAVING: &str = "count_leaving";
 const ROUTER: u32 = 1;
 const HOST: u32 = 2;
 
-/// Places for tunnel addresses in the program, and for routers.
+/// Places for tunnel addresses in the program, for routers, and for virtual hosts.
 const LIST_MAX: usize = 16;
 
 /// Why the program cannot be used.
@@ -129,6 +129,12 @@ impl Program {
         // The configuration has no more tunnel addresses than there are places.
         let (ends, end_count) = list(config.tunnel_addresses.iter().copied());
         let (senders, sender_count) = list(config.routers.iter().filter(|net| is_single(net)).map(IpNet::addr));
+        let singles = numbered(prefixes).filter(|(_, net)| is_single(net));
+        // Where they are more, they are all found in the table.
+        let few = if singles.clone().count() <= LIST_MAX { LIST_MAX } else { 0 };
+        let (hosts, host_count) = list(singles.clone().take(few).map(|(_, net)| net.addr()));
+        let mut host_numbers = [0; LIST_MAX];
+        host_numbers.iter_mut().zip(singles.take(few)).for_each(|(place, (number, _))| *place = number);
         let addresses = addresses(config, prefixes);
         let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
         let uses =
@@ -142,6 +148,9 @@ impl Program {
             .override_global("ends", &ends, true)
             .override_global("sender_count", &sender_count, true)
             .override_global("senders", &senders, true)
+            .override_global("host_count", &host_count, true)
+            .override_global("hosts", &hosts, true)
+            .override_global("host_numbers", &host_numbers, true)
             .override_global("prefix_uses", &uses, true)
             .map_max_entries("addresses", addresses.len().max(1) as u32)
             .map_max_entries("routers", config.routers.len() as u32)
@@ -218,13 +227,17 @@ fn addresses(config: &HostConfig, prefixes: &Prefixes) -> HashMap<[u8; 16], [u32
     let mut addresses = HashMap::new();
     let single = |net: &&IpNet| is_single(net);
     let routers = config.routers.iter().filter(single).map(|net| (net.addr(), ROUTER, 0));
-    let hosts = (0..).zip(prefixes.all()).filter(|(_, net)| is_single(net)).map(|(at, net)| (net.addr(), HOST, at));
+    let hosts = numbered(prefixes).filter(|(_, net)| is_single(net)).map(|(at, net)| (net.addr(), HOST, at));
     for (address, usage, host) in routers.chain(hosts) {
         let [uses, number] = addresses.entry(key(address)).or_default();
         *uses |= usage;
         *number |= host;
     }
     addresses
+}
+
+fn numbered(prefixes: &Prefixes) -> impl Iterator<Item = (u32, &IpNet)> + Clone {
+    (0..).zip(prefixes.all())
 }
 
 fn is_single(net: &IpNet) -> bool {
@@ -247,7 +260,7 @@ fn fill(
         routers.insert(&prefix(*router), 1, 0).map_err(told("routers"))?;
     }
     let mut hosts: LpmTrie<&mut MapData, [u8; 16], u32> = map_of(loaded, "virtual_hosts")?;
-    for (number, net) in (0..).zip(prefixes.all()).filter(|(_, net)| !is_single(net)) {
+    for (number, net) in numbered(prefixes).filter(|(_, net)| !is_single(net)) {
         hosts.insert(&prefix(*net), number, 0).map_err(told("virtual hosts"))?;
     }
     Ok(())

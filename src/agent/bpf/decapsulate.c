@@ -34,6 +34,7 @@
 static void *(*const lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const pull_data)(struct __sk_buff *, __u32 length) = (void *)BPF_FUNC_skb_pull_data;
 static long (*const adjust_room)(struct __sk_buff *, __s32, __u32 mode, __u64 flags) = (void *)BPF_FUNC_skb_adjust_room;
+static long (*const csum_level)(struct __sk_buff *, __u64 level) = (void *)BPF_FUNC_csum_level;
 static long (*const change_proto)(struct __sk_buff *, __be16, __u64 flags) = (void *)BPF_FUNC_skb_change_proto;
 static long (*const store_bytes)(struct __sk_buff *, __u32 offset, const void *, __u32 length, __u64 flags) =
 	(void *)BPF_FUNC_skb_store_bytes;
@@ -69,6 +70,9 @@ struct known {
 
 enum { ROUTER = 1, HOST = 2 };
 
+/* No virtual host's number. */
+#define NOBODY (~0u)
+
 MAP(addresses, BPF_MAP_TYPE_HASH, struct address, struct known, 1, 0);
 MAP(routers, BPF_MAP_TYPE_LPM_TRIE, struct prefix, __u8, 1, BPF_F_NO_PREALLOC);
 MAP(virtual_hosts, BPF_MAP_TYPE_LPM_TRIE, struct prefix, __u32, 1, BPF_F_NO_PREALLOC);
@@ -80,14 +84,17 @@ volatile const __u32 kinds = 0;
 volatile const __u16 gue_port = 6080;
 volatile const __u32 mpls_label = 0;
 
-/* Where tunnels end, and the first of their senders. What is known when the program is loaded costs it a comparison, and
- * no look into a table.
+/* Where tunnels end, the first of their senders, and, where they are few, single addresses of virtual hosts. What is known
+ * when the program is loaded costs it a comparison, and no look into a table.
  */
 #define LIST_MAX 16
 volatile const __u32 end_count = 0;
 volatile const struct address ends[LIST_MAX] = {};
 volatile const __u32 sender_count = 0;
 volatile const struct address senders[LIST_MAX] = {};
+volatile const __u32 host_count = 0;
+volatile const struct address hosts[LIST_MAX] = {};
+volatile const __u32 host_numbers[LIST_MAX] = {};
 
 /* Uses that prefixes have: only those are looked for among prefixes. */
 volatile const __u32 prefix_uses = 0;
@@ -153,37 +160,92 @@ INLINE const void *behind(const void *packet, __u32 offset)
 	return packet + (offset & 63);
 }
 
-INLINE int is_in(const struct address *address, const volatile struct address *list, __u32 count)
+/* A position in a list, or what is none. Of the two, the first knows that three words of four are the same for all. */
+INLINE __u32 find_v4(__be32 v4, const volatile struct address *list, __u32 count)
 {
 #pragma unroll
 	for (__u32 at = 0; at < LIST_MAX; at++) {
-		if (at < count && address->word[3] == list[at].word[3] && address->word[2] == list[at].word[2] &&
-		    address->word[1] == list[at].word[1] && address->word[0] == list[at].word[0])
-			return 1;
+		if (at < count && v4 == list[at].word[3] && list[at].word[2] == BE32(0xffff) && !list[at].word[1] &&
+		    !list[at].word[0])
+			return at;
 	}
-	return 0;
+	return LIST_MAX;
 }
 
-INLINE int is_router(const struct prefix *prefix)
+INLINE __u32 find_v6(const struct address *v6, const volatile struct address *list, __u32 count)
 {
-	const struct known *known;
+#pragma unroll
+	for (__u32 at = 0; at < LIST_MAX; at++) {
+		if (at < count && v6->word[3] == list[at].word[3] && v6->word[2] == list[at].word[2] &&
+		    v6->word[1] == list[at].word[1] && v6->word[0] == list[at].word[0])
+			return at;
+	}
+	return LIST_MAX;
+}
 
-	if (is_in(&prefix->address, senders, sender_count))
-		return 1;
-	known = lookup(&addresses, &prefix->address);
+/* Whether an address that is in no list is a router's. */
+INLINE int is_other_router(const struct prefix *prefix)
+{
+	const struct known *known = lookup(&addresses, &prefix->address);
+
 	if (known && known->uses & ROUTER)
 		return 1;
 	return prefix_uses & ROUTER && lookup(&routers, prefix);
 }
 
-/* The number of the virtual host's prefix that an address lies in, if any. */
-INLINE const __u32 *host_of(const struct prefix *prefix)
+INLINE int is_router_v4(__be32 v4)
 {
-	const struct known *known = lookup(&addresses, &prefix->address);
+	struct prefix prefix = { .length = 128 };
 
-	if (known && known->uses & HOST)
-		return &known->host;
-	return prefix_uses & HOST ? lookup(&virtual_hosts, prefix) : 0;
+	if (find_v4(v4, senders, sender_count) < LIST_MAX)
+		return 1;
+	map_v4(&prefix.address, v4);
+	return is_other_router(&prefix);
+}
+
+INLINE int is_router_v6(const struct in6_addr *v6)
+{
+	struct prefix prefix = { .length = 128 };
+
+	map_v6(&prefix.address, v6);
+	return find_v6(&prefix.address, senders, sender_count) < LIST_MAX || is_other_router(&prefix);
+}
+
+/* The number of the virtual host's prefix that an address in no list lies in, or NOBODY. */
+INLINE __u32 other_host(const struct prefix *prefix)
+{
+	const struct known *known;
+	const __u32 *host = 0;
+
+	if (!host_count) {
+		known = lookup(&addresses, &prefix->address);
+		if (known && known->uses & HOST)
+			return known->host;
+	}
+	if (prefix_uses & HOST)
+		host = lookup(&virtual_hosts, prefix);
+	return host ? *host : NOBODY;
+}
+
+INLINE __u32 host_v4(__be32 v4)
+{
+	struct prefix prefix = { .length = 128 };
+	__u32 at = find_v4(v4, hosts, host_count);
+
+	if (at < LIST_MAX)
+		return host_numbers[at];
+	map_v4(&prefix.address, v4);
+	return other_host(&prefix);
+}
+
+INLINE __u32 host_v6(const struct in6_addr *v6)
+{
+	struct prefix prefix = { .length = 128 };
+	__u32 at;
+
+	map_v6(&prefix.address, v6);
+	at = find_v6(&prefix.address, hosts, host_count);
+	return at < LIST_MAX ? host_numbers[at] : other_host(&prefix);
 }
 
 /* What is behind the outer IP header at `shim`: sets kind, inner and shim. */
@@ -234,16 +296,14 @@ INLINE int shim_of(const void *shim, const void *end, __u8 protocol, struct tunn
 /* Whose the inner packet is, and how it is to be marked. */
 INLINE int inner_of(const void *packet, const void *end, struct tunnel *tunnel)
 {
-	struct prefix prefix = { .length = 128 };
 	__u8 own, outer = tunnel->congestion;
-	const __u32 *host;
 
 	if (tunnel->inner == BE16(ETH_P_IP)) {
 		const struct iphdr *inner = packet;
 
 		if ((const void *)(inner + 1) > end || inner->version != 4)
 			return INNER;
-		map_v4(&prefix.address, inner->daddr);
+		tunnel->host = host_v4(inner->daddr);
 		tunnel->bytes = BE16(inner->tot_len);
 		own = inner->tos & 3;
 	} else {
@@ -251,14 +311,12 @@ INLINE int inner_of(const void *packet, const void *end, struct tunnel *tunnel)
 
 		if ((const void *)(inner + 1) > end || inner->version != 6)
 			return INNER;
-		map_v6(&prefix.address, &inner->daddr);
+		tunnel->host = host_v6(&inner->daddr);
 		tunnel->bytes = BE16(inner->payload_len) + sizeof(*inner);
 		own = inner->flow_lbl[0] >> 4 & 3;
 	}
-	host = host_of(&prefix);
-	if (!host)
+	if (tunnel->host == NOBODY)
 		return NO_VIRTUAL_HOST;
-	tunnel->host = *host;
 	/* RFC 6040 section 4.2. */
 	if (outer == CE && own == 0)
 		return ECN;
@@ -267,36 +325,46 @@ INLINE int inner_of(const void *packet, const void *end, struct tunnel *tunnel)
 	return tunnel->kind;
 }
 
+INLINE int may_be_tunnel(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP ||
+	       protocol == IPPROTO_FRAGMENT;
+}
+
 /* The walk; `packet` starts behind the Ethernet header. */
 INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struct tunnel *tunnel)
 {
-	struct prefix source = { .length = 128 };
-	struct address destination;
+	const struct in6_addr *source_v6 = 0;
+	__be32 source_v4 = 0;
 	__u8 protocol, fragment;
 	int outcome;
 
 	if (ethertype == BE16(ETH_P_IP)) {
-		const struct iphdr *outer = packet;
+		const struct iphdr *v4 = packet;
 
-		if ((const void *)(outer + 1) > end || outer->version != 4 || outer->ihl < 5)
+		if ((const void *)(v4 + 1) > end || v4->version != 4 || v4->ihl < 5)
 			return NONE;
-		map_v4(&destination, outer->daddr);
-		map_v4(&source.address, outer->saddr);
-		protocol = outer->protocol;
-		fragment = (outer->frag_off & BE16(0x3fff)) != 0;
-		tunnel->length = outer->ihl * 4;
-		tunnel->congestion = outer->tos & 3;
+		protocol = v4->protocol;
+		if (!may_be_tunnel(protocol) || find_v4(v4->daddr, ends, end_count) == LIST_MAX)
+			return NONE;
+		fragment = (v4->frag_off & BE16(0x3fff)) != 0;
+		source_v4 = v4->saddr;
+		tunnel->length = v4->ihl * 4;
+		tunnel->congestion = v4->tos & 3;
 	} else if (ethertype == BE16(ETH_P_IPV6)) {
-		const struct ipv6hdr *outer = packet;
+		const struct ipv6hdr *v6 = packet;
+		struct address destination;
 
-		if ((const void *)(outer + 1) > end)
+		if ((const void *)(v6 + 1) > end)
 			return NONE;
-		map_v6(&destination, &outer->daddr);
-		map_v6(&source.address, &outer->saddr);
-		protocol = outer->nexthdr;
+		protocol = v6->nexthdr;
+		map_v6(&destination, &v6->daddr);
+		if (!may_be_tunnel(protocol) || find_v6(&destination, ends, end_count) == LIST_MAX)
+			return NONE;
 		fragment = protocol == IPPROTO_FRAGMENT;
-		tunnel->length = sizeof(*outer);
-		tunnel->congestion = outer->flow_lbl[0] >> 4 & 3;
+		source_v6 = &v6->saddr;
+		tunnel->length = sizeof(*v6);
+		tunnel->congestion = v6->flow_lbl[0] >> 4 & 3;
 	} else if (ethertype == BE16(ETH_P_MPLS_UC) && kinds & 1 << MPLS) {
 		const __be32 *label = packet;
 
@@ -314,11 +382,6 @@ INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struc
 	} else {
 		return NONE;
 	}
-	if (protocol != IPPROTO_IPIP && protocol != IPPROTO_IPV6 && protocol != IPPROTO_GRE && protocol != IPPROTO_UDP &&
-	    protocol != IPPROTO_FRAGMENT)
-		return NONE;
-	if (!is_in(&destination, ends, end_count))
-		return NONE;
 	/* Of what it is one, is told once it is whole. */
 	if (fragment)
 		return FRAGMENT;
@@ -326,7 +389,7 @@ INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struc
 	outcome = shim_of(packet, end, protocol, tunnel);
 	if (outcome == NONE)
 		return NONE;
-	if (!is_router(&source))
+	if (!(source_v6 ? is_router_v6(source_v6) : is_router_v4(source_v4)))
 		return STRANGER;
 	if (outcome == HEADER)
 		return HEADER;
@@ -413,27 +476,21 @@ INLINE void mark_buffer(struct __sk_buff *skb, const struct tunnel *tunnel)
 SECTION("classifier/tc") int take_off_tc(struct __sk_buff *skb)
 {
 	struct tunnel tunnel = {};
-	void *start, *end;
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO, l3;
+	void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET, l3;
 	__u16 ethertype = skb->protocol;
 	__s32 length;
-	int outcome = NONE, again;
+	int outcome;
 
-	/* What lies outside of the buffer's first piece is fetched where it is missed. */
-	for (again = 0; again < 2; again++) {
+	/* What lies outside of the buffer's first piece is fetched. */
+	if (start + HEADERS > end && end - start < skb->len) {
+		pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
 		start = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
-		if (again || (start + HEADERS > end && skb->len >= HEADERS)) {
-			pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
-			start = (void *)(long)skb->data;
-			end = (void *)(long)skb->data_end;
-		}
-		if (start + sizeof(struct ethhdr) > end)
-			return TC_ACT_UNSPEC;
-		outcome = tunnel_of(start + sizeof(struct ethhdr), end, ethertype, &tunnel);
-		if (outcome != HEADER && outcome != INNER)
-			break;
 	}
+	if (start + sizeof(struct ethhdr) > end)
+		return TC_ACT_UNSPEC;
+	outcome = tunnel_of(start + sizeof(struct ethhdr), end, ethertype, &tunnel);
 	if (outcome == NONE) {
 		if (plain(start + sizeof(struct ethhdr), end, ethertype, &tunnel) == NONE)
 			return TC_ACT_UNSPEC;
@@ -445,6 +502,9 @@ SECTION("classifier/tc") int take_off_tc(struct __sk_buff *skb)
 	}
 	if (outcome != MAC) {
 		length = tunnel.length + tunnel.shim;
+		/* What a network card has verified stays so; of the sums that it has, the first is the tunnel's own. */
+		if (outcome == GUE)
+			csum_level(skb, BPF_CSUM_LEVEL_DEC);
 		if (tunnel.inner != ethertype) {
 			l3 = tunnel.inner == BE16(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
 			if (adjust_room(skb, -length, BPF_ADJ_ROOM_MAC, flags | l3) == 0)
@@ -511,10 +571,9 @@ failed:
 /* Counts what leaves from virtual hosts; `tc` at egress. */
 SECTION("classifier/leaving") int count_leaving(struct __sk_buff *skb)
 {
-	struct prefix source = { .length = 128 };
 	const void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct traffic *of;
-	const __u32 *host;
+	__u32 host;
 
 	start += sizeof(struct ethhdr);
 	if (skb->protocol == BE16(ETH_P_IP)) {
@@ -522,18 +581,17 @@ SECTION("classifier/leaving") int count_leaving(struct __sk_buff *skb)
 
 		if ((const void *)(ip + 1) > end)
 			return TC_ACT_UNSPEC;
-		map_v4(&source.address, ip->saddr);
+		host = host_v4(ip->saddr);
 	} else if (skb->protocol == BE16(ETH_P_IPV6)) {
 		const struct ipv6hdr *ip = start;
 
 		if ((const void *)(ip + 1) > end)
 			return TC_ACT_UNSPEC;
-		map_v6(&source.address, &ip->saddr);
+		host = host_v6(&ip->saddr);
 	} else {
 		return TC_ACT_UNSPEC;
 	}
-	host = host_of(&source);
-	of = host ? lookup(&traffic, host) : 0;
+	of = lookup(&traffic, &host);
 	if (of) {
 		of->packets_out += skb->gso_segs ? skb->gso_segs : 1;
 		of->bytes_out += skb->len - sizeof(struct ethhdr);
