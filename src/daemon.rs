@@ -47,7 +47,7 @@ use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
 use crate::recovery::whohas;
-use crate::transport::tls::{LEAVING, Tls, TlsError};
+use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
@@ -589,7 +589,7 @@ fn slow_path(
                 _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
                 loaded = finished(&mut loading) => {
                     loading = None;
-                    let outcome = reload(&mut thinking, loaded, clock)
+                    let outcome = reload(&mut thinking, &mut tls, loaded, clock)
                         .map_err(|why| format!("not reloaded, all stays as it was: {why:#}"));
                     let (Ok(said) | Err(said)) = &outcome;
                     eprintln!("slr: {said}");
@@ -632,10 +632,16 @@ async fn finished(loading: &mut Option<Loading>) -> Result<Result<Config, Config
 /// Goes over to what was read, and says what that is.
 fn reload(
     thinking: &mut SlowPath,
+    tls: &mut Option<Tls>,
     loaded: Result<Result<Config, ConfigError>, JoinError>,
     clock: TscClock,
 ) -> anyhow::Result<String> {
-    thinking.reload(loaded??, clock.now())?;
+    let config = loaded??;
+    let renewal = config.sessions.credentials.as_ref().map(Renewal::new).transpose()?;
+    thinking.reload(config, clock.now())?;
+    if let (Some(tls), Some(renewal)) = (tls, renewal) {
+        tls.renew(renewal);
+    }
     let config = thinking.config();
     let (hosts, children) = (config.virtual_hosts.len(), config.children.len());
     Ok(format!("reloaded: {hosts} virtual hosts, {children} children"))

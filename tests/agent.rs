@@ -102,8 +102,8 @@ impl Pair {
         self.directory.path().join(name)
     }
 
-    /// Starts the agent; `more` are keys of its configuration.
-    fn start(&mut self, more: &str) {
+    /// Writes the agent's configuration; `more` are keys of it.
+    fn configure(&self, more: &str) -> PathBuf {
         let socket = self.path("agent.sock");
         let (state, config) = (self.path("state"), self.path("agent.yaml"));
         let text = format!(
@@ -114,6 +114,12 @@ impl Pair {
             state.display()
         );
         fs::write(&config, text).expect("a file");
+        config
+    }
+
+    /// Starts the agent with such a configuration.
+    fn start(&mut self, more: &str) {
+        let config = self.configure(more);
         let log = File::create(self.path("log")).expect("a file");
         let program = env!("CARGO_BIN_EXE_slr-host");
         let mut command = self.on("h", &format!("{program} --config {}", config.display()));
@@ -137,12 +143,25 @@ impl Pair {
         assert!(status.success() || signal == "-KILL", "{status}: {}", self.log());
     }
 
-    /// What the agent answers.
+    /// Asks the agent something.
+    fn ask(&self, what: &str) -> Output {
+        let (slrctl, socket) = (env!("CARGO_BIN_EXE_slrctl"), self.path("agent.sock"));
+        self.on("h", &format!("{slrctl} --agent --json --socket {} {what}", socket.display())).output().expect("ip")
+    }
+
+    /// How the agent is.
     fn status(&self) -> Value {
-        let slrctl = env!("CARGO_BIN_EXE_slrctl");
-        let socket = self.path("agent.sock");
-        serde_json::from_str(&self.run("h", &format!("{slrctl} --agent --json --socket {} status", socket.display())))
-            .expect("JSON")
+        serde_json::from_str(&said(self.ask("status"))).expect("JSON")
+    }
+
+    /// What the agent says to another configuration, which is refused.
+    fn refusal(&self, more: &str) -> String {
+        self.configure(more);
+        let refused = self.ask("reload");
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && words.contains("not reloaded, all stays as it was: "), "{words}");
+        assert!(self.log().contains(words.trim().trim_start_matches("slrctl: ")), "{words}");
+        words
     }
 
     /// Packets by what became of them, without those of which there are none.
@@ -421,6 +440,119 @@ fn what_is_changed_is_undone_at_the_end_and_after_a_crash_by_the_next_start() {
     assert!(!next.contains("192.0.2.80/32") && next.contains("203.0.113.1/32"), "{next}");
     pair.stop("-TERM");
     assert_eq!(pair.settings(), before, "after the next one's end");
+}
+
+#[test]
+fn a_reload_takes_over_whole_or_not_at_all() {
+    if !may_run() {
+        return;
+    }
+    let count = |packets: &[(&str, u64)]| -> BTreeMap<String, u64> {
+        packets.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect()
+    };
+    for way in ["tc", "xdp", "tun"] {
+        let mut pair = Pair::new(&format!("reload-{way}"));
+        let before = pair.settings();
+        let head = format!("decapsulation: {way}\ntunnels: [ipip]\n");
+        let addresses: Vec<_> = (1..=20).map(|last| format!("198.51.100.{last}")).collect();
+        let (web, many) = ("{ name: web, addresses: [192.0.2.80] }", addresses.join(", "));
+        let first = format!("{head}virtual_hosts: [{web}]");
+        let second = format!(
+            "{head}virtual_hosts: [{{ name: many, addresses: [{many}] }}, {{ name: nets, addresses: [203.0.113.0/24] }}, {web}]"
+        );
+        pair.start(&first);
+        let (router, _) = sources(4);
+        let send = |pair: &Pair| {
+            let to = |vip| plain(&tunnelled(Kind::IpIp, router, 0, 64, &datagram(4, vip, 0, 10)));
+            pair.send(&["192.0.2.80", "198.51.100.17", "203.0.113.9"].map(to));
+        };
+        let came = |pair: &Pair, expected: &[(&str, u64)]| {
+            wait_for("the packets", || pair.packets().values().sum::<u64>() >= expected.iter().map(|(_, n)| n).sum());
+            assert_eq!(pair.packets(), count(expected), "{way}");
+        };
+        send(&pair);
+        came(&pair, &[("ipip", 1), ("no_virtual_host", 2)]);
+
+        let words = pair.refusal(&format!("{second}\nno_such_key: 1"));
+        assert!(words.contains("no_such_key"), "{words}");
+        let words = pair.refusal(&second.replace("[ipip]", "[ipip, gre]"));
+        assert!(words.contains("tunnels cannot change while the agent runs"), "{words}");
+        assert!(!pair.settings().contains("198.51.100.17"));
+
+        pair.configure(&second);
+        let process = pair.agent.as_ref().expect("an agent").id();
+        said(Command::new("kill").args(["-HUP", &process.to_string()]).output().expect("kill"));
+        wait_for("the reload", || pair.log().contains("reloaded: 3 virtual hosts"));
+        assert!(pair.settings().contains("198.51.100.17/32"));
+        // What has been counted before is in it.
+        send(&pair);
+        came(&pair, &[("ipip", 4), ("no_virtual_host", 2)]);
+        // "web" is elsewhere in the list now, and the number of its prefix is another.
+        let rows = |pair: &Pair| pair.status()["virtual_hosts"].clone();
+        assert_eq!(
+            (&rows(&pair)[2]["name"], pair.status()["changes"].as_u64().expect("a number") > 22),
+            (&"web".into(), true)
+        );
+
+        // A router less, and virtual hosts less.
+        let third = format!("{head}virtual_hosts: [{{ name: nets, addresses: [203.0.113.0/24] }}]");
+        pair.configure(&third);
+        let file = pair.path("agent.yaml");
+        let text = fs::read_to_string(&file)
+            .expect("a file")
+            .replace(&format!("routers: [{ROUTER}, "), "routers: [10.0.0.66, ");
+        fs::write(&file, text).expect("a file");
+        said(pair.ask("reload"));
+        send(&pair);
+        came(&pair, &[("ipip", 4), ("no_virtual_host", 2), ("tunnel_stranger", 3)]);
+        let settings = pair.settings();
+        assert!(
+            settings.contains("local 203.0.113.0/24")
+                && !settings.contains("192.0.2.80")
+                && !settings.contains("198.51.100.")
+        );
+        pair.configure(&third);
+        said(pair.ask("reload"));
+        send(&pair);
+        came(&pair, &[("ipip", 5), ("no_virtual_host", 4), ("tunnel_stranger", 3)]);
+        pair.stop("-TERM");
+        assert_eq!(pair.settings(), before, "{way}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_what_is_known_of_services_that_stay() {
+    if !may_run() {
+        return;
+    }
+    let mut pair = Pair::new("known");
+    let number = pair.path("number");
+    fs::write(&number, "0.25\n").expect("a file");
+    let web = format!(
+        "{{ name: web, addresses: [{VIP}], services: [tcp/8080], health: tcp, application: {{ file: {} }} }}",
+        number.display()
+    );
+    pair.start(&format!("load: {{ interval: 100ms }}\nvirtual_hosts: [{web}]"));
+    let mut server = pair.on("h", "python3 -m http.server 8080 --bind ::");
+    let mut server = server.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("ip");
+    let row = |name: &str| {
+        let status = pair.status();
+        let rows = status["virtual_hosts"].as_array().expect("rows");
+        rows.iter().find(|row| row["name"] == name).cloned().unwrap_or_default()
+    };
+    wait_for("the service", || row("web")["failure"].is_null() && row("web")["load"] == 0.25);
+    // The one that is new has nobody who answers; the load of the other is another expression's.
+    let six = format!("{{ name: six, addresses: [\"{VIP6}\"], services: [tcp/8081], health: tcp }}");
+    let web = web.replace("health: tcp", "health: tcp, load: application * 2.0");
+    pair.configure(&format!("load: {{ interval: 100ms }}\nvirtual_hosts: [{six}, {web}]"));
+    said(pair.ask("reload"));
+    let now = row("web");
+    assert!(now["failure"].is_null() && now["load"] == 0.5, "{now}");
+    wait_for("the failure", || row("six")["failure"].is_string());
+    server.kill().expect("a process");
+    server.wait().expect("an end");
+    wait_for("the other failure", || row("web")["failure"].is_string());
+    pair.stop("-TERM");
 }
 
 #[test]

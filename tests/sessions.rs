@@ -21,7 +21,7 @@ use slr::control::session::parents::Parents;
 use slr::control::session::{Carrier, Happening};
 use slr::control::wire::{Load, Record, State};
 use slr::service::filter::Filter;
-use slr::transport::tls::Tls;
+use slr::transport::tls::{Renewal, Tls};
 use slr::trust::authority::{self, Node};
 use slr::trust::{Credentials, read_authority, read_chain, read_key};
 
@@ -224,6 +224,19 @@ fn report(draining: bool) -> Report {
     Report { draining, virtual_hosts: vec![host] }
 }
 
+/// The configuration of the host server "server1", with its certificates in a directory.
+fn host(directory: &Path, parents: &str) -> HostConfig {
+    let files = ["server1.pem", "server1.key", "ca.pem"].map(|name| directory.join(name).display().to_string());
+    let text = format!(
+        "agent: {{ name: server1, tunnel_addresses: [10.9.0.1] }}\ninterfaces: [eth0]\nrouters: [10.9.0.254]\n\
+         parents: [{parents}]\nvirtual_hosts: [{{ name: web, addresses: [192.0.2.80], services: [tcp/80] }}]\n\
+         load: {{ capacity: 250 }}\n\
+         control: {{ certificate: \"{}\", key: \"{}\", authority: \"{}\" }}\n",
+        files[0], files[1], files[2]
+    );
+    HostConfig::parse(&text, "h.yaml").unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// A real agent's sessions, until `orders` ends; an order is to drain. Says when it is drained.
 fn drive(config: &HostConfig, orders: &Receiver<()>, drained: &Sender<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -381,15 +394,7 @@ virtual_hosts: [{{ name: web, addresses: [192.0.2.80], services: [tcp/80], table
         (name != "dead").then(|| Router::start(path, name, &rest))
     });
     let list = parents.map(|(name, at)| format!("{{ name: {name}, address: \"{at}\" }}")).join(", ");
-    let files = ["server1.pem", "server1.key", "ca.pem"].map(|name| path.join(name).display().to_string());
-    let text = format!(
-        "agent: {{ name: server1, tunnel_addresses: [10.9.0.1] }}\ninterfaces: [eth0]\nrouters: [10.9.0.254]\n\
-         parents: [{list}]\nvirtual_hosts: [{{ name: web, addresses: [192.0.2.80], services: [tcp/80] }}]\n\
-         load: {{ capacity: 250 }}\n\
-         control: {{ certificate: \"{}\", key: \"{}\", authority: \"{}\" }}\n",
-        files[0], files[1], files[2]
-    );
-    let config = HostConfig::parse(&text, "h.yaml").unwrap_or_else(|error| panic!("{error}"));
+    let config = host(path, &list);
     let ((order, orders), (tell, drained)) = (channel(), channel());
     let agent = std::thread::spawn(move || drive(&config, &orders, &tell));
 
@@ -464,4 +469,70 @@ fn who_does_not_belong_there_is_refused_and_counted_and_disturbs_nobody() {
     assert_eq!(shares(&system.json("services")), serde_json::json!([1.0, 0.0]));
     honest.says.send(None).expect("an agent");
     system.says("child site1 has left: maintenance");
+}
+
+#[test]
+fn certificates_are_renewed_by_a_reload_and_sessions_that_are_up_stay() {
+    let at = free();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, now) = (directory.path(), SystemTime::now());
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    for (directory, life) in [(path, DAY), (elsewhere.path(), 9 * DAY)] {
+        authority::init(directory, "test", now).expect("an authority");
+        issue(directory, "site1", 1, &["192.0.2.0/24"], life, now);
+        issue(directory, "server1", 0, &["192.0.2.80/32"], life, now);
+        issue(directory, "server2", 0, &["192.0.2.80/32"], life, now);
+    }
+    let rest = format!(
+        r#"
+  listen: "{at}"
+router: {{ name: site1, tunnel_addresses: [10.9.0.254] }}
+children:
+  - {{ name: server1, address: 10.9.0.1, register: required }}
+  - {{ name: server2, address: 10.9.0.2, register: required }}
+virtual_hosts: [{{ name: web, addresses: [192.0.2.80], services: [tcp/80], table_size: 251, children: [server1, server2] }}]
+"#
+    );
+    let router = Router::start(path, "site1", &rest);
+    let state = |child: usize| move |answer: &Value| answer[child]["tells"]["state"].clone();
+    let up = Agent::start(credentials(path, "server2"), "site1", at);
+    up.says("192.0.2.80/32", State::Serving, 0.5, 100);
+    router.wait("children", state(1), &"connected".into());
+
+    // Half of what is new is refused, and nothing changes.
+    let take = |name: &str| assert!(fs::copy(elsewhere.path().join(name), path.join(name)).expect("a file") > 0);
+    let before = host(path, &format!("{{ name: site1, address: \"{at}\" }}"));
+    take("site1.key");
+    let mut slrctl = Command::new(env!("CARGO_BIN_EXE_slrctl"));
+    let refused = slrctl.env("SLRCTL_SOCKET", &router.socket).arg("reload").output().expect("slrctl");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains("does not belong to certificate"), "{words}");
+    ["site1.pem", "ca.pem", "server1.pem", "server1.key"].into_iter().for_each(take);
+    let lifetime = || router.json("status")["certificate_seconds"].as_f64().expect("a time");
+    assert!(lifetime() < DAY.as_secs_f64());
+    router.text(&["reload"]);
+    assert!(lifetime() > 8.0 * DAY.as_secs_f64(), "{}", lifetime());
+
+    // Who comes with what was believed before is refused, until it reads its own files again.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut upward = Upward::new(&before, 7).expect("TLS");
+        let after = host(path, &format!("{{ name: site1, address: \"{at}\" }}"));
+        let renewal = Renewal::new(after.credentials.as_ref().expect("credentials")).expect("TLS");
+        let (mut renewal, start) = (Some(renewal), Instant::now());
+        while state(0)(&router.json("children")) != "connected" {
+            assert!(start.elapsed() < PATIENCE, "it is not let in");
+            let _ = tokio::time::timeout(Duration::from_millis(20), upward.due()).await;
+            upward.pass(&report(false));
+            if start.elapsed() > Duration::from_secs(1)
+                && let Some(renewal) = renewal.take()
+            {
+                upward.reconfigure(&after, Some(renewal));
+            }
+        }
+        assert!(renewal.is_none(), "it was let in with what is not believed any more");
+    });
+    let tells = &router.json("children")[1]["tells"];
+    assert_eq!(tells["state"], "connected");
+    assert!(tells["age_seconds"].as_f64().expect("an age") < 2.0, "{tells:#}");
 }

@@ -310,8 +310,38 @@ impl Journal {
             true => Some(Change::Address(net.addr())),
             false => Some(Change::Prefix(net)),
         });
-        let changes = changes.collect();
+        let changes = changes.filter(|change| !self.made.contains(change)).collect();
         self.make(changes)
+    }
+
+    /// Gives back the addresses and prefixes that were taken, but for those to keep.
+    ///
+    /// # Errors
+    /// The first one that could not be given back; the others are.
+    pub fn release(&mut self, keep: &[IpNet]) -> Result<(), ChangeError> {
+        let is_kept = |change: &Change| match change {
+            Change::Address(address) => keep.contains(&IpNet::from(*address)),
+            Change::Prefix(prefix) => keep.contains(prefix),
+            Change::Setting { .. } | Change::Advmss { .. } => true,
+        };
+        let given_back: Vec<_> = self.made.extract_if(.., |change| !is_kept(change)).collect();
+        let mut done = Ok(());
+        for change in given_back.iter().rev() {
+            let undone = self.undo_one(change);
+            done = done.and(undone);
+        }
+        done.and(self.write())
+    }
+
+    fn undo_one(&mut self, change: &Change) -> Result<(), ChangeError> {
+        match change.undo(&mut self.netlink) {
+            // Gone already, or its interface is.
+            Err(error) if is_gone(&error) => Ok(()),
+            undone => undone.map_err(|source| {
+                let what = format!("undo \"{}\"", change.describe());
+                ChangeError::Refused { what, source }
+            }),
+        }
     }
 
     /// Raises settings below `/proc/sys/net` to at least a number.
@@ -402,15 +432,8 @@ impl Journal {
     pub fn undo(&mut self) -> Result<(), ChangeError> {
         let mut failed = Ok(());
         while let Some(change) = self.made.pop() {
-            match change.undo(&mut self.netlink) {
-                Ok(()) => {}
-                // Gone already, or its interface is.
-                Err(error) if is_gone(&error) => {}
-                Err(source) if failed.is_ok() => {
-                    failed = Err(ChangeError::Refused { what: format!("undo \"{}\"", change.describe()), source });
-                }
-                Err(_) => {}
-            }
+            let undone = self.undo_one(&change);
+            failed = failed.and(undone);
         }
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

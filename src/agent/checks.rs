@@ -17,7 +17,7 @@ use super::netlink::Netlink;
 use super::tun::Device;
 use crate::clock::Instant;
 use crate::commands::{Commands, Done};
-use crate::config::host::HostConfig;
+use crate::config::host::{HostConfig, HostedService};
 use crate::control::health::{Health, Input, Output, Plan};
 
 /// Where checks come from: addresses that are nobody's outside of this machine.
@@ -40,24 +40,40 @@ impl Checks {
     /// # Errors
     /// The answers cannot be routed back.
     pub fn new(config: &HostConfig, device: Option<Arc<Device>>, seed: u64) -> io::Result<Checks> {
-        let plans = config.virtual_hosts.iter().enumerate().filter_map(|(at, host)| {
-            let health = host.health.as_ref()?;
-            let own = if health.address.is_ipv4() { ASKER_V4.into() } else { ASKER_V6.into() };
-            let (virtual_host, child) = (&*host.name, &*config.name);
-            Some(Plan { host: at, member: 0, virtual_host, child, address: health.address, health, own })
-        });
-        let over_v6 =
-            config.virtual_hosts.iter().filter_map(|host| host.health.as_ref()).any(|it| it.address.is_ipv6());
-        if let (Some(device), true) = (&device, over_v6) {
-            route_back(device)?;
-        }
-        let health = Health::of(Instant::ZERO, plans.collect(), seed);
-        let names = config.virtual_hosts.iter().map(|host| host.name.as_str().into()).collect();
-        let mut checks = Checks { health, names, failures: HashMap::new(), device, started: std::time::Instant::now() };
-        for (name, _) in checks.health.down() {
-            checks.failures.insert(name.as_str().into(), "not checked yet".into());
-        }
+        let health = Health::of(Instant::ZERO, plans(config), seed);
+        let (names, failures, started) = (Vec::new(), HashMap::new(), std::time::Instant::now());
+        let mut checks = Checks { health, names, failures, device, started };
+        checks.prepare(config)?;
+        checks.know(config);
         Ok(checks)
+    }
+
+    /// Makes ready for the checks of a configuration, which does not disturb those that there are.
+    ///
+    /// # Errors
+    /// The answers cannot be routed back.
+    pub fn prepare(&self, config: &HostConfig) -> io::Result<()> {
+        let is_v6 = |host: &HostedService| host.health.as_ref().is_some_and(|health| health.address.is_ipv6());
+        match &self.device {
+            Some(device) if config.virtual_hosts.iter().any(is_v6) => route_back(device),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes over to the checks of another configuration, for which all is ready. What is known of a virtual host by its
+    /// name is kept.
+    pub fn reconfigure(&mut self, config: &HostConfig) {
+        self.health = self.health.renewed(self.now(), plans(config));
+        self.know(config);
+    }
+
+    fn know(&mut self, config: &HostConfig) {
+        self.names = config.virtual_hosts.iter().map(|host| host.name.as_str().into()).collect();
+        let mut before = std::mem::take(&mut self.failures);
+        for (name, _) in self.health.down() {
+            let why = before.remove(name.as_str()).unwrap_or_else(|| "not checked yet".into());
+            self.failures.insert(name.as_str().into(), why);
+        }
     }
 
     /// Why a virtual host does not work; `None`: it does, as far as is known.
@@ -115,6 +131,16 @@ impl Checks {
     }
 }
 
+fn plans(config: &HostConfig) -> Vec<Plan<'_>> {
+    let plans = config.virtual_hosts.iter().enumerate().filter_map(|(at, host)| {
+        let health = host.health.as_ref()?;
+        let own = if health.address.is_ipv4() { ASKER_V4.into() } else { ASKER_V6.into() };
+        let (virtual_host, child) = (&*host.name, &*config.name);
+        Some(Plan { host: at, member: 0, virtual_host, child, address: health.address, health, own })
+    });
+    plans.collect()
+}
+
 /// Has answers over IPv6 go into the device, as those over IPv4 do by its address. The route goes with it.
 fn route_back(device: &Device) -> io::Result<()> {
     let mut message = RouteMessage::default();
@@ -128,5 +154,6 @@ fn route_back(device: &Device) -> io::Result<()> {
     };
     let asker = RouteAddress::Inet6(ASKER_V6);
     message.attributes = vec![RouteAttribute::Destination(asker), RouteAttribute::Oif(device.index)];
-    Netlink::route()?.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    let made = Netlink::route()?.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
+    made.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }

@@ -11,6 +11,7 @@
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::ebpf::{EbpfError, Program};
@@ -50,7 +51,7 @@ pub enum DecapsulateError {
 
 /// Tunnels are taken off for as long as this lives.
 pub struct Decapsulator {
-    program: Option<Program>,
+    taking: ArcSwap<Taking>,
     reader: Option<Reader>,
     /// Where packets of our own go to, if there is such a device.
     pub device: Option<Arc<Device>>,
@@ -58,6 +59,12 @@ pub struct Decapsulator {
     pub method: Method,
     /// Where, and why so, for people.
     pub why: String,
+}
+
+/// What takes tunnels off for some virtual hosts.
+struct Taking {
+    program: Option<Program>,
+    virtual_hosts: Arc<Prefixes>,
 }
 
 impl Decapsulator {
@@ -84,33 +91,54 @@ impl Decapsulator {
             }
         };
         let reader = match &device {
-            Some(device) => {
-                let rules = Rules {
-                    tunnels: config.tunnels,
-                    ends: config.tunnel_addresses.clone(),
-                    routers: config.routers.clone(),
-                    virtual_hosts: prefixes.clone(),
-                };
-                Some(Reader::start(rules, device.clone(), answers).map_err(DecapsulateError::Sockets)?)
-            }
+            Some(device) => Some(
+                Reader::start(rules(config, prefixes), device.clone(), answers).map_err(DecapsulateError::Sockets)?,
+            ),
             None => None,
         };
-        Ok(Decapsulator { program, reader, device, method, why })
+        let taking = ArcSwap::from_pointee(Taking { program, virtual_hosts: prefixes.clone() });
+        Ok(Decapsulator { taking, reader, device, method, why })
+    }
+
+    /// Goes over to other routers and virtual hosts, without a gap and with its counters; tunnels, their ends and the way
+    /// stay what they are.
+    ///
+    /// # Errors
+    /// The kernel does not take it, and all stays as it was.
+    pub fn reconfigure(&self, config: &HostConfig, prefixes: &Arc<Prefixes>) -> Result<(), EbpfError> {
+        let before = self.taking.load();
+        let successor = |program: &Program| program.successor(config, prefixes, &before.virtual_hosts);
+        let program = before.program.as_ref().map(successor).transpose()?;
+        if let Some(reader) = &self.reader {
+            reader.shared.set(rules(config, prefixes));
+        }
+        self.taking.store(Arc::new(Taking { program, virtual_hosts: prefixes.clone() }));
+        Ok(())
     }
 
     /// Packets by what became of them.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
-        let by_program = self.program.as_ref().map_or(0, |program| program.outcome(outcome));
-        by_program + self.reader.as_ref().map_or(0, |reader| reader.counted.outcomes.of(outcome))
+        let by_program = self.taking.load().program.as_ref().map_or(0, |program| program.outcome(outcome));
+        by_program + self.reader.as_ref().map_or(0, |reader| reader.shared.outcomes.of(outcome))
     }
 
     /// What has come for a prefix and gone from it. Without a program nobody sees what goes.
     pub fn traffic(&self, prefix: usize) -> Traffic {
-        let mut traffic = self.program.as_ref().map_or_else(Traffic::default, |program| program.traffic(prefix));
+        let mut traffic =
+            self.taking.load().program.as_ref().map_or_else(Traffic::default, |program| program.traffic(prefix));
         if let Some(reader) = &self.reader {
-            traffic += reader.counted.traffic(prefix);
+            traffic += reader.shared.traffic(prefix);
         }
         traffic
+    }
+}
+
+fn rules(config: &HostConfig, prefixes: &Arc<Prefixes>) -> Rules {
+    Rules {
+        tunnels: config.tunnels,
+        ends: config.tunnel_addresses.clone(),
+        routers: config.routers.clone(),
+        virtual_hosts: prefixes.clone(),
     }
 }
 

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{self, Map, MapData, MapError, PerCpuArray};
-use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::programs::tc::SchedClassifierLink;
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use ipnet::IpNet;
@@ -60,10 +63,20 @@ pub enum EbpfError {
 pub struct Program {
     outcomes: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, [u64; 4]>,
-    prefixes: u32,
+    /// What others in its place have counted before, by outcome and by prefix.
+    before: ([u64; Outcome::ALL.len()], Vec<Traffic>),
+    method: Method,
     /// Where it is attached, for people.
     pub place: String,
+    links: Mutex<Vec<Link>>,
     _loaded: Ebpf,
+}
+
+/// A place where a program is attached, which another one can take over without a gap.
+enum Link {
+    Xdp(XdpLink),
+    /// With the name of the program.
+    Tc(&'static str, SchedClassifierLink),
 }
 
 /// The whole chain of causes.
@@ -123,75 +136,81 @@ impl Program {
     /// # Errors
     /// The kernel or an interface does not take it.
     pub fn start(config: &HostConfig, prefixes: &Prefixes, method: Method) -> Result<Program, EbpfError> {
-        let Tunnels { gue, mpls, .. } = config.tunnels;
-        let count = prefixes.len() as u32;
-        let kinds = kinds(&config.tunnels);
-        // The configuration has no more tunnel addresses than there are places.
-        let (ends, end_count) = list(config.tunnel_addresses.iter().copied());
-        let (senders, sender_count) = list(config.routers.iter().filter(|net| is_single(net)).map(IpNet::addr));
-        let singles = numbered(prefixes).filter(|(_, net)| is_single(net));
-        // Where they are more, they are all found in the table.
-        let few = if singles.clone().count() <= LIST_MAX { LIST_MAX } else { 0 };
-        let (hosts, host_count) = list(singles.clone().take(few).map(|(_, net)| net.addr()));
-        let mut host_numbers = [0; LIST_MAX];
-        host_numbers.iter_mut().zip(singles.take(few)).for_each(|(place, (number, _))| *place = number);
-        let addresses = addresses(config, prefixes);
-        let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
-        let uses =
-            if has_prefix(&config.routers) { ROUTER } else { 0 } | if has_prefix(prefixes.all()) { HOST } else { 0 };
-        let (port, label) = (gue.unwrap_or(0), mpls.unwrap_or(0));
-        let mut loaded = EbpfLoader::new()
-            .override_global("kinds", &kinds, true)
-            .override_global("gue_port", &port, true)
-            .override_global("mpls_label", &label, true)
-            .override_global("end_count", &end_count, true)
-            .override_global("ends", &ends, true)
-            .override_global("sender_count", &sender_count, true)
-            .override_global("senders", &senders, true)
-            .override_global("host_count", &host_count, true)
-            .override_global("hosts", &hosts, true)
-            .override_global("host_numbers", &host_numbers, true)
-            .override_global("prefix_uses", &uses, true)
-            .map_max_entries("addresses", addresses.len().max(1) as u32)
-            .map_max_entries("routers", config.routers.len() as u32)
-            .map_max_entries("virtual_hosts", count)
-            .map_max_entries("traffic", count)
-            .load(OBJECT)
-            .map_err(|error| EbpfError::Load(causes(&error)))?;
-        fill(&mut loaded, config, prefixes, &addresses)?;
-
-        let mut place = String::new();
+        let mut loaded = load(config, prefixes, method)?;
+        let (mut place, mut links) = (String::new(), Vec::new());
         for interface in &config.interfaces {
             let at = match method {
-                Method::Xdp => attach_xdp(&mut loaded, interface)?,
-                _ => attach_tc(&mut loaded, TC, interface, TcAttachType::Ingress)?,
+                Method::Xdp => attach_xdp(&mut loaded, interface, &mut links)?,
+                _ => attach_tc(&mut loaded, TC, interface, TcAttachType::Ingress, &mut links)?,
             };
             place = format!("{place}{}{at} of {interface}", if place.is_empty() { "" } else { ", " });
-            attach_tc(&mut loaded, LEAVING, interface, TcAttachType::Egress)?;
+            attach_tc(&mut loaded, LEAVING, interface, TcAttachType::Egress, &mut links)?;
         }
+        let before = ([0; Outcome::ALL.len()], vec![Traffic::default(); prefixes.len()]);
+        Program::of(loaded, before, method, place, links)
+    }
+
+    /// A program with another configuration in the place of this one, which takes over between two packets and goes on with
+    /// its counters; `old` are the prefixes of this one.
+    ///
+    /// # Errors
+    /// The kernel does not take it; this one goes on.
+    pub fn successor(&self, config: &HostConfig, prefixes: &Prefixes, old: &Prefixes) -> Result<Program, EbpfError> {
+        let mut loaded = load(config, prefixes, self.method)?;
+        let mut held = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = Vec::with_capacity(held.len());
+        for link in held.drain(..) {
+            links.push(match link {
+                Link::Xdp(link) => {
+                    let program = xdp(&mut loaded)?;
+                    let link = program.attach_to_link(link).and_then(|id| program.take_link(id));
+                    Link::Xdp(link.map_err(unloadable)?)
+                }
+                Link::Tc(name, link) => {
+                    let program = classifier(&mut loaded, name)?;
+                    let link = program.attach_to_link(link).and_then(|id| program.take_link(id));
+                    Link::Tc(name, link.map_err(unloadable)?)
+                }
+            });
+        }
+        let mut outcomes = [0; Outcome::ALL.len()];
+        Outcome::ALL.iter().for_each(|of| outcomes[*of as usize] = self.outcome(*of));
+        let same = |net: &IpNet| old.all().iter().position(|other| other == net);
+        let traffic = |net| same(net).map_or_else(Traffic::default, |number| self.traffic(number));
+        let before = (outcomes, prefixes.all().iter().map(traffic).collect());
+        Program::of(loaded, before, self.method, self.place.clone(), links)
+    }
+
+    fn of(
+        mut loaded: Ebpf,
+        before: ([u64; Outcome::ALL.len()], Vec<Traffic>),
+        method: Method,
+        place: String,
+        links: Vec<Link>,
+    ) -> Result<Program, EbpfError> {
         Ok(Program {
             outcomes: taken(&mut loaded, "outcomes")?,
             traffic: taken(&mut loaded, "traffic")?,
-            prefixes: count,
+            before,
+            method,
             place,
+            links: Mutex::new(links),
             _loaded: loaded,
         })
     }
 
     /// Packets by what became of them, of all processors.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
-        self.outcomes.get(&(outcome as u32), 0).map_or(0, |values| values.iter().sum())
+        let now = self.outcomes.get(&(outcome as u32), 0).map_or(0, |values| values.iter().sum::<u64>());
+        self.before.0[outcome as usize] + now
     }
 
     /// What has come for a prefix and gone from it.
     pub fn traffic(&self, prefix: usize) -> Traffic {
-        let number = prefix as u32;
-        if number >= self.prefixes {
-            return Traffic::default();
-        }
-        let mut sum = Traffic::default();
+        let Some(before) = self.before.1.get(prefix) else { return Traffic::default() };
+        let mut sum = *before;
         for [packets_in, bytes_in, packets_out, bytes_out] in
-            self.traffic.get(&number, 0).iter().flat_map(|all| all.iter())
+            self.traffic.get(&(prefix as u32), 0).iter().flat_map(|all| all.iter())
         {
             sum += Traffic {
                 packets_in: *packets_in,
@@ -204,8 +223,68 @@ impl Program {
     }
 }
 
+/// Loads what a method needs, told what it may take.
+fn load(config: &HostConfig, prefixes: &Prefixes, method: Method) -> Result<Ebpf, EbpfError> {
+    let Tunnels { gue, mpls, .. } = config.tunnels;
+    let count = prefixes.len() as u32;
+    let kinds = kinds(&config.tunnels);
+    // The configuration has no more tunnel addresses than there are places.
+    let (ends, end_count) = list(config.tunnel_addresses.iter().copied());
+    let (senders, sender_count) = list(config.routers.iter().filter(|net| is_single(net)).map(IpNet::addr));
+    let singles = numbered(prefixes).filter(|(_, net)| is_single(net));
+    // Where they are more, they are all found in the table.
+    let few = if singles.clone().count() <= LIST_MAX { LIST_MAX } else { 0 };
+    let (hosts, host_count) = list(singles.clone().take(few).map(|(_, net)| net.addr()));
+    let mut host_numbers = [0; LIST_MAX];
+    host_numbers.iter_mut().zip(singles.take(few)).for_each(|(place, (number, _))| *place = number);
+    let addresses = addresses(config, prefixes);
+    let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
+    let uses = if has_prefix(&config.routers) { ROUTER } else { 0 } | if has_prefix(prefixes.all()) { HOST } else { 0 };
+    let (port, label) = (gue.unwrap_or(0), mpls.unwrap_or(0));
+    let mut loaded = EbpfLoader::new()
+        .override_global("kinds", &kinds, true)
+        .override_global("gue_port", &port, true)
+        .override_global("mpls_label", &label, true)
+        .override_global("end_count", &end_count, true)
+        .override_global("ends", &ends, true)
+        .override_global("sender_count", &sender_count, true)
+        .override_global("senders", &senders, true)
+        .override_global("host_count", &host_count, true)
+        .override_global("hosts", &hosts, true)
+        .override_global("host_numbers", &host_numbers, true)
+        .override_global("prefix_uses", &uses, true)
+        .map_max_entries("addresses", addresses.len().max(1) as u32)
+        .map_max_entries("routers", config.routers.len() as u32)
+        .map_max_entries("virtual_hosts", count)
+        .map_max_entries("traffic", count)
+        .load(OBJECT)
+        .map_err(|error| EbpfError::Load(causes(&error)))?;
+    fill(&mut loaded, config, prefixes, &addresses)?;
+
+    match method {
+        Method::Xdp => xdp(&mut loaded)?.load().map_err(unloadable)?,
+        _ => classifier(&mut loaded, TC)?.load().map_err(unloadable)?,
+    }
+    classifier(&mut loaded, LEAVING)?.load().map_err(unloadable)?;
+    Ok(loaded)
+}
+
+fn unloadable(error: ProgramError) -> EbpfError {
+    EbpfError::Load(causes(&error))
+}
+
+fn xdp(loaded: &mut Ebpf) -> Result<&mut Xdp, EbpfError> {
+    let program = loaded.program_mut(XDP).ok_or_else(|| missing(XDP))?;
+    program.try_into().map_err(unloadable)
+}
+
+fn classifier<'a>(loaded: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, EbpfError> {
+    let program = loaded.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(unloadable)
+}
+
 fn missing(name: &str) -> EbpfError {
-    EbpfError::Load(format!("it has no map {name}"))
+    EbpfError::Load(format!("it has no {name}"))
 }
 
 /// A map for us alone. Programs that use it must be loaded by then.
@@ -267,27 +346,28 @@ fn fill(
 }
 
 /// Attaches in the driver, or in front of the network stack where the driver has no place for it.
-fn attach_xdp(loaded: &mut Ebpf, interface: &str) -> Result<&'static str, EbpfError> {
-    let refused = |why: String| EbpfError::Attach { interface: interface.to_owned(), at: "xdp", why };
-    let program = loaded.program_mut(XDP).ok_or_else(|| refused("there is no such program".into()))?;
-    let program: &mut Xdp = program.try_into().map_err(|error| refused(causes(&error)))?;
-    if program.fd().is_err() {
-        program.load().map_err(|error| EbpfError::Load(causes(&error)))?;
-    }
-    match program.attach(interface, XdpMode::Driver) {
-        Ok(_) => Ok("the driver (xdp)"),
-        Err(_) => {
-            program.attach(interface, XdpMode::Skb).map_err(|error| refused(causes(&error)))?;
-            Ok("the entry of the stack (generic xdp)")
-        }
-    }
+fn attach_xdp(loaded: &mut Ebpf, interface: &str, links: &mut Vec<Link>) -> Result<&'static str, EbpfError> {
+    let refused = |error: ProgramError| refused(interface, "xdp", causes(&error));
+    let program = xdp(loaded)?;
+    let (id, place) = match program.attach(interface, XdpMode::Driver) {
+        Ok(id) => (id, "the driver (xdp)"),
+        Err(_) => (program.attach(interface, XdpMode::Skb).map_err(refused)?, "the entry of the stack (generic xdp)"),
+    };
+    links.push(Link::Xdp(program.take_link(id).map_err(refused)?));
+    Ok(place)
 }
 
-fn attach_tc(loaded: &mut Ebpf, name: &str, interface: &str, way: TcAttachType) -> Result<&'static str, EbpfError> {
-    let refused = |why: String| EbpfError::Attach { interface: interface.to_owned(), at: "tc", why };
+fn attach_tc(
+    loaded: &mut Ebpf,
+    name: &'static str,
+    interface: &str,
+    way: TcAttachType,
+    links: &mut Vec<Link>,
+) -> Result<&'static str, EbpfError> {
+    let refused = |why: String| refused(interface, "tc", why);
     // A link goes with its process. A filter of older kernels stays after a crash, in the way of its successor.
-    let links = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
-    if !links {
+    let has_links = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
+    if !has_links {
         match tc::qdisc_add_clsact(interface) {
             Err(tc::TcError::NetlinkError(_)) | Ok(()) => {}
             Err(error) => return Err(refused(causes(&error))),
@@ -297,11 +377,12 @@ fn attach_tc(loaded: &mut Ebpf, name: &str, interface: &str, way: TcAttachType) 
             done => done.map_err(|error| refused(causes(&error)))?,
         }
     }
-    let program = loaded.program_mut(name).ok_or_else(|| refused("there is no such program".into()))?;
-    let program: &mut SchedClassifier = program.try_into().map_err(|error| refused(causes(&error)))?;
-    if program.fd().is_err() {
-        program.load().map_err(|error| EbpfError::Load(causes(&error)))?;
-    }
-    program.attach(interface, way).map_err(|error| refused(causes(&error)))?;
-    Ok(if links { "the ingress (tcx)" } else { "the ingress (tc)" })
+    let program = classifier(loaded, name)?;
+    let link = program.attach(interface, way).and_then(|id| program.take_link(id));
+    links.push(Link::Tc(name, link.map_err(|error| refused(causes(&error)))?));
+    Ok(if has_links { "the ingress (tcx)" } else { "the ingress (tc)" })
+}
+
+fn refused(interface: &str, at: &'static str, why: String) -> EbpfError {
+    EbpfError::Attach { interface: interface.to_owned(), at, why }
 }

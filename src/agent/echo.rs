@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant as Clock, SystemTime};
 
+use arc_swap::ArcSwap;
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
@@ -64,6 +65,7 @@ labelled! {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    prefixes: ArcSwap<Prefixes>,
     counts: [AtomicU64; EchoOutcome::ALL.len()],
 }
 
@@ -77,7 +79,7 @@ impl Echoes {
     /// # Errors
     /// The kernel lists no sockets, or gives none for ICMP.
     pub fn start(config: &HostConfig, prefixes: &Arc<Prefixes>) -> io::Result<Echoes> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { prefixes: ArcSwap::new(prefixes.clone()), ..Shared::default() });
         if let Some(key) = config.echo {
             let seed = std::collections::hash_map::RandomState::new();
             let mut sender = Sender {
@@ -89,10 +91,14 @@ impl Echoes {
                 number: std::hash::BuildHasher::hash_one(&seed, &config.name),
                 shared: shared.clone(),
             };
-            let prefixes = prefixes.clone();
-            std::thread::Builder::new().name("echoes".into()).spawn(move || sender.run(&prefixes))?;
+            std::thread::Builder::new().name("echoes".into()).spawn(move || sender.run())?;
         }
         Ok(Echoes(shared))
+    }
+
+    /// Looks after the connections of other virtual hosts from now on.
+    pub fn serve(&self, prefixes: &Arc<Prefixes>) {
+        self.0.prefixes.store(prefixes.clone());
     }
 
     /// How often this has become of a connection.
@@ -156,11 +162,12 @@ struct Sender {
 }
 
 impl Sender {
-    fn run(&mut self, prefixes: &Prefixes) {
+    fn run(&mut self) {
         let start = Clock::now();
         while !self.shared.stop.load(Ordering::Relaxed) {
             let began = Clock::now();
-            match self.stuck(prefixes) {
+            let prefixes = self.shared.prefixes.load_full();
+            match self.stuck(&prefixes) {
                 Ok(flows) => {
                     let now = Instant::ZERO + start.elapsed();
                     flows.into_iter().for_each(|flow| self.remind(now, flow));

@@ -14,6 +14,8 @@
 //! - [`load`]: how loaded each virtual host is; [`checks`]: whether it works at all.
 //! - [`echo`]: whom a client's echo reply is to remind of a connection without word of its client.
 //! - [`report`]: what comes of that, for whoever passes it on; [`parents`]: the routers above are told.
+//! - [`sampling`]: when the load is sampled and applications are asked.
+//! - [`reload`]: what another configuration may change while the agent runs.
 //! - [`service`]: all of it together, from start to end.
 
 pub mod changes;
@@ -28,7 +30,9 @@ pub mod netlink;
 pub mod outcome;
 pub mod parents;
 pub mod prefixes;
+pub mod reload;
 pub mod report;
+pub mod sampling;
 pub mod service;
 pub mod status;
 pub mod tun;

@@ -5,7 +5,6 @@
 //!    └ whenever a service fails, works again, or is about to stop: at once; else every interval of the parent's
 //! ```
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,11 +17,11 @@ use crate::clock::{self, WallClock};
 use crate::config::host::{HostConfig, Tunnels};
 use crate::control::hierarchy::view::ParentView;
 use crate::control::random::Random;
-use crate::control::session::child::{ChildEnd, Input, Output, hello};
+use crate::control::session::child::{self, ChildEnd, Input, Output, hello};
 use crate::control::session::parents::Parents;
 use crate::control::session::{Carrier, Identity};
-use crate::control::wire::{OFFERS_MAX, TunnelEnd};
-use crate::transport::tls::{LEAVING, Tls, TlsError};
+use crate::control::wire::TunnelEnd;
+use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
 
 /// How often it is told that our certificate ends.
 const EXPIRING: Duration = Duration::from_secs(6 * 3600);
@@ -62,16 +61,24 @@ impl Upward {
         let mut random = Random::new(seed);
         let parents = config.parents.iter().map(|parent| {
             let mut hello = hello(config.name.clone(), 0);
-            // What the certificate does not allow is refused record by record, with a reason.
-            let may = |prefix: &IpNet| identity.as_ref().is_some_and(|of| of.may_offer(*prefix));
-            let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
-            hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
+            hello.offers = offers(config);
             hello.tunnels = tunnel_ends(&config.tunnel_addresses, config.tunnels);
             (ChildEnd::new(clock::Instant::ZERO, hello, parent.name.clone(), random.next()), parent.address)
         });
         let (parents, now) = (parents.collect(), Instant::now());
         let (capacity, look) = (config.capacity, Look::default());
         Ok(Upward { parents, tls, identity, started: now, capacity, expiring: now, look })
+    }
+
+    /// Goes over to another configuration with the same parents: sessions that are up stay, and the next ones show the
+    /// certificate that has been read with it.
+    pub fn reconfigure(&mut self, config: &HostConfig, renewal: Option<Renewal>) {
+        if let (Some(tls), Some(renewal)) = (&mut self.tls, renewal) {
+            tls.renew(renewal);
+        }
+        self.parents.offer(&offers(config));
+        self.identity = config.credentials.as_ref().map(|credentials| credentials.identity.clone());
+        (self.capacity, self.expiring) = (config.capacity, Instant::now());
     }
 
     /// Where others can read what is known.
@@ -149,6 +156,11 @@ impl Upward {
             self.parents.handle(now, input, tls, &mut Vec::new());
         }
     }
+}
+
+fn offers(config: &HostConfig) -> Vec<IpNet> {
+    let identity = config.credentials.as_ref().map(|of| &of.identity);
+    child::offers(identity, config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied())
 }
 
 /// Where tunnels end here, of the kinds that have addresses.

@@ -2,41 +2,41 @@
 //!
 //! ```text
 //! clean up after a crash ─► addresses, settings ─► decapsulation ─► MSS ─► serve: sample, check, report, answer
+//!                                                                            │      ▲ └─ SIGHUP: reload ─┐
+//!                                                                            │      └────────────────────┘
 //!                                                                            │ SIGTERM
 //!   all undone ◄── goodbye ◄── no connection is left ◄── no parent sends new flows ◄── draining is reported
 //!                      ◄────────────────── or the time is over
 //! ```
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::changes::{ChangeError, Journal};
 use super::checks::Checks;
 use super::decapsulate::{DecapsulateError, Decapsulator};
 use super::echo::Echoes;
-use super::load::application::{self, Silence};
 use super::load::sockets::Sockets;
-use super::load::{Known, Sampler};
 use super::mtu::Room;
 use super::netlink::Netlink;
-use super::outcome::Traffic;
 use super::parents::Upward;
-use super::prefixes::Prefixes;
-use super::report::{HostReport, Report, channel};
+use super::reload::{self, Serving};
+use super::report::channel;
+use super::sampling::{Hosts, Sampling};
 use super::{metrics, status};
 use crate::commands::Commands;
-use crate::config::host::{HostConfig, HostedService};
-use crate::ctl::socket::{Listener, SocketError};
+use crate::config::host::HostConfig;
+use crate::ctl::request::Request;
+use crate::ctl::server::finish;
+use crate::ctl::socket::{Asked, Listener, SocketError};
 use crate::metrics::server;
-use crate::service::filter::Filter;
 use crate::transport::tls::TlsError;
 
 /// Requests that wait for their answers at most.
@@ -93,17 +93,18 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> AgentError {
     move |source| AgentError::System { what, source }
 }
 
-/// Runs until SIGTERM or SIGINT, and leaves the system as it was.
+/// Runs until SIGTERM or SIGINT, and leaves the system as it was. At SIGHUP it reads its configuration, which came from
+/// `file`, again.
 ///
 /// # Errors
 /// It cannot start, or something cannot be undone.
-pub fn run(config: &HostConfig) -> Result<(), AgentError> {
+pub fn run(config: HostConfig, file: &Path) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start"))?;
     let (mut journal, left) = Journal::open(&config.state, &config.name)?;
     if !left.is_empty() {
         eprintln!("slr-host: undid {} changes that an agent had left behind", left.len());
     }
-    let served = runtime.block_on(serve(config, &mut journal));
+    let served = runtime.block_on(serve(config, file, &mut journal));
     let undone = journal.undo();
     served?;
     undone?;
@@ -111,59 +112,37 @@ pub fn run(config: &HostConfig) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// What belongs to a virtual host, in the order of the configuration.
-struct Hosts {
-    prefixes: Arc<Prefixes>,
-    /// Numbers of each virtual host's prefixes.
-    numbers: Vec<Vec<usize>>,
-    named: Vec<Named>,
-}
-
-/// What each report says anew of a virtual host.
-struct Named {
-    name: Arc<str>,
-    prefixes: Arc<[IpNet]>,
-    services: Arc<[Filter]>,
-}
-
-async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentError> {
+async fn serve(config: HostConfig, file: &Path, journal: &mut Journal) -> Result<(), AgentError> {
     // From here on a signal ends nothing in the middle.
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
-    let (prefixes, numbers) = Prefixes::new(&config.virtual_hosts);
-    let named = config.virtual_hosts.iter().map(|host| Named {
-        name: host.name.as_str().into(),
-        prefixes: host.addresses.as_slice().into(),
-        services: host.services.as_slice().into(),
-    });
-    let hosts = Hosts { prefixes: Arc::new(prefixes), numbers, named: named.collect() };
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("wait for signals"))?;
+    let hosts = Hosts::new(&config);
 
-    let room = room(config)?;
+    let room = room(&config)?;
     if let Some(warning) = room.warning() {
         eprintln!("slr-host: {warning}");
     }
     let seed = std::collections::hash_map::RandomState::new();
     let seed = std::hash::BuildHasher::hash_one(&seed, &config.name);
-    let mut upward = Upward::new(config, seed)?;
+    let upward = Upward::new(&config, seed)?;
     let sessions = upward.look();
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
-    let metrics_listener = metrics_listener(config).await?;
+    let metrics_listener = metrics_listener(&config).await?;
 
-    journal.raise(&settings(config))?;
+    journal.raise(&settings(&config))?;
     journal.take(hosts.prefixes.all().iter().copied())?;
-    let clamp = |journal: &mut Journal| match (config.mss_clamp, room.mss()) {
-        (true, Some((v4, v6))) => journal.clamp(v4, v6),
-        _ => Ok(()),
-    };
+    let mss = room.mss().filter(|_| config.mss_clamp);
+    let clamp = |journal: &mut Journal| mss.map_or(Ok(()), |(v4, v6)| journal.clamp(v4, v6));
     clamp(journal)?;
     let (sender, mut answers) = mpsc::channel(ANSWERS);
-    let decapsulator = Arc::new(Decapsulator::start(config, &hosts.prefixes, sender)?);
+    let decapsulator = Arc::new(Decapsulator::start(&config, &hosts.prefixes, sender)?);
     eprintln!("slr-host: decapsulation by {}: {}", decapsulator.method, decapsulator.why);
 
-    let echoes = Echoes::start(config, &hosts.prefixes).map_err(system("send recovery echoes"))?;
+    let echoes = Echoes::start(&config, &hosts.prefixes).map_err(system("send recovery echoes"))?;
     let echoes = Arc::new(echoes);
     let (reports, newest) = channel();
-    let facts = status::Facts {
+    let mut facts = status::Facts {
         name: config.name.clone(),
         started: Instant::now(),
         inner_mtu: room.inner(),
@@ -183,21 +162,22 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
         tokio::spawn(server::serve(listener, gather));
     }
 
-    let mut checks =
-        Checks::new(config, decapsulator.device.clone(), seed).map_err(system("have answers to checks come back"))?;
+    let checks =
+        Checks::new(&config, decapsulator.device.clone(), seed).map_err(system("have answers to checks come back"))?;
     let (commands, mut done) = Commands::new();
-    let mut sampling = Sampling::new(config, &hosts).map_err(system("list sockets"))?;
-    let mut tick = tokio::time::interval(config.interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let sampling = Sampling::new(&config, &hosts).map_err(system("list sockets"))?;
+    let mut tick = ticks(&config);
     let mut routes = tokio::time::interval_at(tokio::time::Instant::now() + ROUTES, ROUTES);
     let mut draining: Option<Draining> = None;
     eprintln!("slr-host: {} serves {} virtual hosts", config.name, config.virtual_hosts.len());
+    let mut of = Serving { config, hosts, decapsulator, checks, sampling, echoes, upward };
+    let (mut loading, mut reloading) = (None, None);
     loop {
         let mut changed = false;
         tokio::select! {
             _ = tick.tick() => {
-                sampling.sample(config, &hosts, &decapsulator, &checks, draining.is_some(), &reports);
-                if draining.as_mut().is_some_and(|of| of.is_over(config, &upward, &sampling.sockets)) {
+                of.sample(draining.is_some(), &reports);
+                if draining.as_mut().is_some_and(|drain| drain.is_over(&of.config, &of.upward, &of.sampling.sockets)) {
                     break;
                 }
             }
@@ -210,28 +190,53 @@ async fn serve(config: &HostConfig, journal: &mut Journal) -> Result<(), AgentEr
                 if draining.is_some() {
                     break;
                 }
-                sampling.sample(config, &hosts, &decapsulator, &checks, true, &reports);
-                eprintln!("slr-host: draining: {} connections, up to {:?}", sampling.sockets.open(), config.drain);
-                upward.drain(&newest.borrow());
-                let no_new_flows = config.parents.is_empty().then(Instant::now);
+                of.sample(true, &reports);
+                eprintln!("slr-host: draining: {} connections, up to {:?}", of.sampling.sockets.open(), of.config.drain);
+                of.upward.drain(&newest.borrow());
+                let no_new_flows = of.config.parents.is_empty().then(Instant::now);
                 draining = Some(Draining { since: Instant::now(), no_new_flows });
             }
-            () = tokio::time::sleep(checks.pause()) => changed = checks.tick(&commands),
-            Some(done) = done.recv() => changed = checks.done(done, &commands),
-            Some(packet) = answers.recv() => changed = checks.receive(&packet, &commands),
-            Some((host, said)) = sampling.said.1.recv() => sampling.take_in(config, host, said),
-            Some(asked) = asked.recv() => {
-                status::answer(&facts, &decapsulator, &newest.borrow(), &sessions.load(), asked);
+            _ = hangup.recv(), if loading.is_none() => loading = Some(reload::load(file.to_owned())),
+            loaded = reload::finished(&mut loading) => {
+                loading = None;
+                let outcome = of.reload(loaded, journal).map_err(|why| format!("not reloaded, all stays as it was: {why}"));
+                let (Ok(said) | Err(said)) = &outcome;
+                eprintln!("slr-host: {said}");
+                if outcome.is_ok() {
+                    (tick, facts.changes) = (ticks(&of.config), journal.made().len());
+                    of.sample(draining.is_some(), &reports);
+                    of.upward.hurry(&newest.borrow());
+                }
+                if let Some(to) = reloading.take() {
+                    finish(to, outcome);
+                }
             }
-            () = upward.due() => upward.pass(&newest.borrow()),
+            () = tokio::time::sleep(of.checks.pause()) => changed = of.checks.tick(&commands),
+            Some(done) = done.recv() => changed = of.checks.done(done, &commands),
+            Some(packet) = answers.recv() => changed = of.checks.receive(&packet, &commands),
+            Some(said) = of.sampling.said() => of.sampling.take_in(&of.config, said),
+            Some(asked) = asked.recv() => match asked {
+                Asked { request: Request::Reload, to } if loading.is_none() => {
+                    (loading, reloading) = (Some(reload::load(file.to_owned())), Some(to));
+                }
+                asked => status::answer(&facts, &of.decapsulator, &newest.borrow(), &sessions.load(), asked),
+            },
+            () = of.upward.due() => of.upward.pass(&newest.borrow()),
         }
         if changed {
-            reports.send_modify(|report| Arc::make_mut(report).take_in(&checks));
-            upward.hurry(&newest.borrow());
+            reports.send_modify(|report| Arc::make_mut(report).take_in(&of.checks));
+            of.upward.hurry(&newest.borrow());
         }
     }
-    upward.leave().await;
+    of.upward.leave().await;
     Ok(())
+}
+
+/// When samples are due.
+fn ticks(config: &HostConfig) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(config.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Waits for either signal.
@@ -305,103 +310,4 @@ fn settings(config: &HostConfig) -> Vec<(String, u32)> {
     let interfaces = config.interfaces.iter().filter(|name| all || strict(name));
     settings.extend(interfaces.map(|name| (format!("ipv4/conf/{name}/rp_filter"), 2)));
     settings
-}
-
-/// What an application has said, and of which virtual host.
-type Said = (usize, Result<f64, Silence>);
-
-/// Samples, and what they are made of.
-struct Sampling {
-    sampler: Sampler,
-    sockets: Sockets,
-    last: Instant,
-    application: Vec<Option<f64>>,
-    /// Applications that have not answered yet.
-    asking: HashMap<usize, Instant>,
-    silent: Vec<bool>,
-    said: (mpsc::UnboundedSender<Said>, mpsc::UnboundedReceiver<Said>),
-}
-
-impl Sampling {
-    fn new(config: &HostConfig, hosts: &Hosts) -> io::Result<Sampling> {
-        let count = config.virtual_hosts.len();
-        Ok(Sampling {
-            sampler: Sampler::new(config.cgroup.clone()),
-            sockets: Sockets::new(&config.virtual_hosts, &hosts.prefixes, &hosts.numbers)?,
-            last: Instant::now(),
-            application: vec![None; count],
-            asking: HashMap::new(),
-            silent: vec![false; count],
-            said: mpsc::unbounded_channel(),
-        })
-    }
-
-    /// Takes a sample and reports it.
-    fn sample(
-        &mut self,
-        config: &HostConfig,
-        hosts: &Hosts,
-        decapsulator: &Decapsulator,
-        checks: &Checks,
-        draining: bool,
-        reports: &watch::Sender<Arc<Report>>,
-    ) {
-        if let Err(error) = self.sockets.count(&hosts.prefixes) {
-            eprintln!("slr-host: cannot list sockets: {error}");
-        }
-        self.ask_applications(&config.virtual_hosts, config.interval);
-        let known: Vec<Known> = hosts
-            .numbers
-            .iter()
-            .zip(&self.application)
-            .map(|(numbers, application)| {
-                let mut traffic = Traffic::default();
-                numbers.iter().for_each(|number| traffic += decapsulator.traffic(*number));
-                Known { traffic, application: *application }
-            })
-            .collect();
-        let elapsed = std::mem::replace(&mut self.last, Instant::now()).elapsed();
-        let samples = self.sampler.sample(&config.virtual_hosts, &known, &self.sockets, elapsed);
-        let virtual_hosts = hosts.named.iter().zip(samples).zip(known).map(|((of, sample), known)| HostReport {
-            name: of.name.clone(),
-            prefixes: of.prefixes.clone(),
-            services: of.services.clone(),
-            failure: checks.failure(&of.name),
-            sample,
-            application: known.application,
-            traffic: known.traffic,
-        });
-        reports.send_replace(Arc::new(Report { draining, virtual_hosts: virtual_hosts.collect() }));
-    }
-
-    /// Asks applications that are not being asked; none has longer than an interval.
-    fn ask_applications(&mut self, hosts: &[HostedService], patience: Duration) {
-        for (at, application) in hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.application.clone()?)))
-        {
-            if self.asking.contains_key(&at) {
-                continue;
-            }
-            self.asking.insert(at, Instant::now());
-            let said = self.said.0.clone();
-            tokio::spawn(async move {
-                let late = || Err(Silence::Unreadable(io::ErrorKind::TimedOut.into()));
-                let answer = tokio::time::timeout(patience, application::ask(&application)).await;
-                // Nobody listens any more when the agent ends.
-                let _ = said.send((at, answer.unwrap_or_else(|_| late())));
-            });
-        }
-    }
-
-    /// Takes in what an application has said. One that falls silent has no number, and that is told once.
-    fn take_in(&mut self, config: &HostConfig, host: usize, said: Result<f64, Silence>) {
-        self.asking.remove(&host);
-        let silent = said.is_err();
-        if let (Err(why), false) = (&said, self.silent[host]) {
-            let HostedService { name, application, .. } = &config.virtual_hosts[host];
-            let whom = application.as_ref().map(ToString::to_string).unwrap_or_default();
-            eprintln!("slr-host: virtual host {name}: its application ({whom}) says no number: {why}");
-        }
-        self.silent[host] = silent;
-        self.application[host] = said.ok();
-    }
 }

@@ -37,8 +37,9 @@ pub fn answer(
     match request {
         Request::Status => to.finish(Ok(status(facts, decapsulator, report, sessions))),
         Request::Parents => to.finish(Ok(rows(sessions))),
+        Request::Reload => to.finish(Err::<(), _>("a reload is under way already; wait for its end".into())),
         _ => {
-            let why = "a host agent answers `status` and `parents` only; ask a router for the rest";
+            let why = "a host agent answers `status`, `parents` and `reload` only; ask a router for the rest";
             to.finish(Err::<(), _>(why.into()));
         }
     }

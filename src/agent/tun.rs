@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
+use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
@@ -114,18 +115,39 @@ struct Came {
     bytes: AtomicU64,
 }
 
-/// What the reader has counted.
-#[derive(Debug)]
-pub struct Counted {
-    /// Packets by what became of them.
-    pub outcomes: Outcomes,
-    came: Vec<Came>,
+/// What decides over packets now, and what came by that for each prefix.
+struct Serving {
+    rules: Rules,
+    came: Vec<Arc<Came>>,
 }
 
-impl Counted {
+/// What the reader is told, and what it has counted.
+pub struct Shared {
+    /// Packets by what became of them.
+    pub outcomes: Outcomes,
+    serving: ArcSwap<Serving>,
+}
+
+impl Shared {
+    fn new(rules: Rules) -> Shared {
+        let came = rules.virtual_hosts.all().iter().map(|_| Arc::default()).collect();
+        Shared { outcomes: Outcomes::default(), serving: ArcSwap::from_pointee(Serving { rules, came }) }
+    }
+
+    /// Goes over to other routers and virtual hosts; tunnels and their ends stay what they are. Prefixes that stay go on
+    /// being counted.
+    pub fn set(&self, rules: Rules) {
+        let before = self.serving.load();
+        let same = |net: &IpNet| before.rules.virtual_hosts.all().iter().position(|other| other == net);
+        let came = |net| same(net).map_or_else(Arc::default, |number| before.came[number].clone());
+        let came = rules.virtual_hosts.all().iter().map(came).collect();
+        self.serving.store(Arc::new(Serving { rules, came }));
+    }
+
     /// What came for a prefix.
     pub fn traffic(&self, prefix: usize) -> Traffic {
-        let came = self.came.get(prefix);
+        let serving = self.serving.load();
+        let came = serving.came.get(prefix);
         let read = |counter: fn(&Came) -> &AtomicU64| came.map_or(0, |came| counter(came).load(Ordering::Relaxed));
         Traffic { packets_in: read(|came| &came.packets), bytes_in: read(|came| &came.bytes), ..Traffic::default() }
     }
@@ -146,8 +168,8 @@ enum Source {
 pub struct Reader {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// What it has counted.
-    pub counted: Arc<Counted>,
+    /// What it is told and counts.
+    pub shared: Arc<Shared>,
 }
 
 impl Drop for Reader {
@@ -167,16 +189,16 @@ impl Reader {
     /// A socket cannot be had.
     pub fn start(rules: Rules, device: Arc<Device>, answers: mpsc::Sender<Vec<u8>>) -> io::Result<Reader> {
         let sockets = Sockets::new(&rules)?;
-        let came = (0..rules.virtual_hosts.len()).map(|_| Came::default()).collect();
-        let counted = Arc::new(Counted { outcomes: Outcomes::default(), came });
+        let shared = Arc::new(Shared::new(rules));
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, counting) = (stop.clone(), counted.clone());
+        let (stopped, own) = (stop.clone(), shared.clone());
         let thread = thread::Builder::new().name("tunnels".into()).stack_size(256 << 10).spawn(move || {
             let mut packet = vec![0; PACKET_MAX];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok(ready) = wait(&sockets.read, &device) else { continue };
+                let serving = own.serving.load();
                 for ((socket, source), _) in sockets.read.iter().zip(&ready).filter(|(_, ready)| **ready) {
-                    read(socket, *source, &rules, &device, &counting, &mut packet);
+                    read(socket, *source, &serving, &device, &own.outcomes, &mut packet);
                 }
                 for _ in 0..TURN {
                     let Ok(length) = device.tun.recv(&mut packet) else { break };
@@ -185,7 +207,7 @@ impl Reader {
                 }
             }
         })?;
-        Ok(Reader { stop, thread: Some(thread), counted })
+        Ok(Reader { stop, thread: Some(thread), shared })
     }
 }
 
@@ -247,7 +269,7 @@ fn wait(sockets: &[(OwnedFd, Source)], device: &Device) -> Result<Vec<bool>, Err
 }
 
 /// Takes some packets in.
-fn read(socket: &OwnedFd, source: Source, rules: &Rules, device: &Device, counted: &Counted, bytes: &mut [u8]) {
+fn read(socket: &OwnedFd, source: Source, serving: &Serving, device: &Device, outcomes: &Outcomes, bytes: &mut [u8]) {
     for _ in 0..TURN {
         let (length, from) = match recvfrom(socket, &mut *bytes, RecvFlags::empty()) {
             Ok((length, _, from)) => (length, from.and_then(|from| SocketAddr::try_from(from).ok())),
@@ -256,11 +278,11 @@ fn read(socket: &OwnedFd, source: Source, rules: &Rules, device: &Device, counte
         };
         let Some(from) = from else { continue };
         let mut packet = &mut bytes[..length];
-        let outcome = match rules.open(source, from.ip(), &mut packet) {
+        let outcome = match serving.rules.open(source, from.ip(), &mut packet) {
             Ok(None) => continue,
             Ok(Some((kind, prefix))) => match device.tun.send(packet) {
                 Ok(_) => {
-                    if let Some(came) = counted.came.get(prefix) {
+                    if let Some(came) = serving.came.get(prefix) {
                         came.packets.fetch_add(1, Ordering::Relaxed);
                         came.bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
                     }
@@ -270,7 +292,7 @@ fn read(socket: &OwnedFd, source: Source, rules: &Rules, device: &Device, counte
             },
             Err(outcome) => outcome,
         };
-        counted.outcomes.count(outcome);
+        outcomes.count(outcome);
     }
 }
 

@@ -10,7 +10,8 @@ use slr::config::host::HostConfig;
 /// Serve virtual hosts on this machine: end the routers' tunnels, answer with the virtual hosts' addresses, measure load.
 ///
 /// Runs until SIGTERM or SIGINT, then waits for connections to end and undoes all that it has changed. A second signal ends
-/// the waiting. What a crash has left behind is undone by the next start.
+/// the waiting. What a crash has left behind is undone by the next start. At SIGHUP it reads its configuration and certificates
+/// again: the new ones take over whole, or the old ones stay.
 /// Exit status: 0 done, 1 the run failed, 2 usage or configuration.
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  slr-host --config dpdk-config/host.yaml --check")]
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         print!("{}", config.summary());
         return ExitCode::SUCCESS;
     }
-    match service::run(&config) {
+    match service::run(config, &arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("slr-host: {error}");

@@ -531,7 +531,7 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
         ("metrics", before.metrics == after.metrics),
         ("control", before.control == after.control),
         ("recovery.whohas.listen", whohas(before) == whohas(after)),
-        ("parents, control.listen or a certificate", before.sessions.same(&after.sessions)),
+        ("parents, control.listen or control.interval", before.sessions.same(&after.sessions)),
     ]
     .into_iter()
     .find_map(|(key, same)| (!same).then_some(key))

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -86,7 +87,22 @@ pub struct Tls {
     /// Sessions that did not take what was sent.
     stuck: VecDeque<SessionId>,
     numbers: Arc<AtomicU64>,
+    /// By what sessions that come are taken.
+    server: Arc<ArcSwap<ServerConfig>>,
     accepting: Option<AbortHandle>,
+}
+
+/// What [`Tls::renew`] takes over: credentials that have been found to fit.
+pub struct Renewal(Configurations);
+
+impl Renewal {
+    /// From credentials that were read anew.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn new(credentials: &Credentials) -> Result<Renewal, TlsError> {
+        configurations(credentials).map(Renewal).map_err(TlsError::Credentials)
+    }
 }
 
 impl Tls {
@@ -95,13 +111,14 @@ impl Tls {
     /// # Errors
     /// What is wrong with either.
     pub fn new(credentials: &Credentials, listener: Option<std::net::TcpListener>) -> Result<Tls, TlsError> {
-        let (client, server) = configurations(credentials).map_err(TlsError::Credentials)?;
+        let Renewal((client, server)) = Renewal::new(credentials)?;
+        let server = Arc::new(ArcSwap::new(server));
         let (sender, events) = mpsc::channel(HAPPENINGS);
         let numbers = Arc::new(AtomicU64::new(1));
         let accepting = match listener {
             Some(listener) => {
                 let listener = TcpListener::from_std(listener)?;
-                let serving = accept(listener, TlsAcceptor::from(server), sender.clone(), numbers.clone());
+                let serving = accept(listener, server.clone(), sender.clone(), numbers.clone());
                 Some(tokio::spawn(serving).abort_handle())
             }
             None => None,
@@ -115,8 +132,15 @@ impl Tls {
             dials: HashMap::new(),
             stuck: VecDeque::new(),
             numbers,
+            server,
             accepting,
         })
+    }
+
+    /// Shows other credentials from now on, and believes others. Sessions that are up stay.
+    pub fn renew(&mut self, Renewal((client, server)): Renewal) {
+        self.connector = TlsConnector::from(client);
+        self.server.store(server);
     }
 
     /// Waits until something has happened, which [`Carrier::poll`] then tells.
@@ -258,7 +282,12 @@ impl Drop for Place {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, sender: Sender<Event>, numbers: Arc<AtomicU64>) {
+async fn accept(
+    listener: TcpListener,
+    server: Arc<ArcSwap<ServerConfig>>,
+    sender: Sender<Event>,
+    numbers: Arc<AtomicU64>,
+) {
     let pending = Pending::default();
     loop {
         let (stream, from) = match listener.accept().await {
@@ -269,7 +298,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, sender: Sender<Eve
                 continue;
             }
         };
-        let (acceptor, sender, numbers) = (acceptor.clone(), sender.clone(), numbers.clone());
+        let (acceptor, sender, numbers) = (TlsAcceptor::from(server.load_full()), sender.clone(), numbers.clone());
         let Some(place) = Place::take(&pending, from.ip()) else {
             // Without waiting: whoever comes so often is told of often enough.
             let _ = sender.try_send(rejected(from, "too many handshakes at a time"));

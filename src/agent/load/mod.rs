@@ -59,6 +59,15 @@ impl Sampler {
         Sampler { machine: Machine::new(cgroup), ..Sampler::default() }
     }
 
+    /// Goes over to other virtual hosts: for each, which of those before it was, if any, and what has come and gone.
+    pub fn renumber(&mut self, hosts: impl Iterator<Item = (Option<usize>, Traffic)>) {
+        let before = std::mem::take(&mut self.traffic);
+        let known = |(before_at, now): (Option<usize>, Traffic)| {
+            before_at.and_then(|at| before.get(at).copied()).unwrap_or(now)
+        };
+        self.traffic = hosts.map(known).collect();
+    }
+
     /// Samples all virtual hosts, `elapsed` after the last time.
     pub fn sample(
         &mut self,

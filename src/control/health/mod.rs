@@ -172,7 +172,12 @@ impl Health {
     /// The checks that another configuration asks for: what is known about a child of a virtual host by its name, and
     /// what was counted, is kept.
     pub fn reconfigured(&self, now: Instant, config: &Config) -> Health {
-        Health::build(now, plans(config), self.random.clone(), Some(self))
+        self.renewed(now, plans(config))
+    }
+
+    /// The same with other checks, however they came about.
+    pub fn renewed(&self, now: Instant, plans: Vec<Plan<'_>>) -> Health {
+        Health::build(now, plans, self.random.clone(), Some(self))
     }
 
     fn build(now: Instant, plans: Vec<Plan<'_>>, mut random: Random, before: Option<&Health>) -> Health {

@@ -32,7 +32,7 @@ use super::session::parent::{self, News, ParentEnd, Settings};
 use super::session::parents::Parents;
 use super::session::{Carrier, Happening};
 use super::shortcuts::{self, Shortcuts};
-use super::wire::{OFFERS_MAX, RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
+use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
 pub use bypass::Order;
@@ -90,7 +90,6 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// The sessions that `config` asks for; it is `wall` now. `seed` spreads attempts.
     pub fn new(now: Instant, wall: WallClock, config: &Config, seed: u64) -> Hierarchy {
-        let credentials = config.sessions.credentials.as_ref();
         let router = &config.router;
         let children = config.sessions.listen.map(|_| {
             let settings = Settings {
@@ -105,10 +104,7 @@ impl Hierarchy {
         let mut random = Random::new(seed);
         let parents = config.sessions.parents.iter().map(|parent| {
             let mut hello = child::hello(router.name.clone(), router.level);
-            // What the certificate does not allow is refused record by record, with a reason.
-            let may = |prefix: &IpNet| credentials.is_some_and(|of| of.identity.may_offer(*prefix));
-            let addresses = config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied();
-            hello.offers = addresses.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect();
+            hello.offers = offers(config);
             hello.tunnels = aggregate::tunnel_ends(router);
             hello.capabilities = if config.shortcuts { TELLS_SHORTCUTS } else { 0 };
             (ChildEnd::new(now, hello, parent.name.clone(), random.next()), parent.address)
@@ -159,6 +155,7 @@ impl Hierarchy {
     /// Another configuration with the same sessions is in force.
     pub fn reconfigure(&mut self, config: &Config) {
         self.index(config);
+        self.parents.offer(&offers(config));
         if let Some(children) = &mut self.children {
             self.pending.extend(children.reconfigure(registering(config)));
         }
@@ -336,6 +333,11 @@ impl Hierarchy {
 }
 
 /// Whether its costs or shares change with time.
+fn offers(config: &Config) -> Vec<IpNet> {
+    let identity = config.sessions.credentials.as_ref().map(|of| &of.identity);
+    child::offers(identity, config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied())
+}
+
 fn is_priced(host: &VirtualHost) -> bool {
     host.shares || host.cost_function.is_some()
 }

@@ -1,13 +1,16 @@
 //! The child's end of its session with one parent: when to connect, what to say, and when to start again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::{Identity, Smoothed};
 use crate::clock::Instant;
 use crate::control::random::Random;
 use crate::control::wire::{
-    Hello, Inbox, Kept, Message, Record, Sequence, Shortcut, Token, TunnelEnd, Update, VERSION, WallClock,
+    Hello, Inbox, Kept, Message, OFFERS_MAX, Record, Sequence, Shortcut, Token, TunnelEnd, Update, VERSION, WallClock,
 };
 use crate::forward::counters::Counter;
 use crate::units::labelled;
@@ -171,6 +174,11 @@ impl ChildEnd {
             random: Random::new(seed),
             counters: Arc::default(),
         }
+    }
+
+    /// Offers other prefixes from the next session on.
+    pub fn offer(&mut self, offers: Vec<IpNet>) {
+        self.hello.offers = offers;
     }
 
     /// What it counts.
@@ -409,6 +417,13 @@ impl ChildEnd {
             _ => {}
         }
     }
+}
+
+/// What a node's hello offers of what it serves. What its certificate does not allow is left to be refused record by record, with
+/// a reason.
+pub fn offers(identity: Option<&Identity>, served: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let may = |prefix: &IpNet| identity.is_some_and(|of| of.may_offer(*prefix));
+    served.filter(may).collect::<BTreeSet<_>>().into_iter().take(OFFERS_MAX).collect()
 }
 
 /// What a node says first, with all that this version can do.

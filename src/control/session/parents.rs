@@ -1,5 +1,7 @@
 //! A node's sessions with all of its parents over one carrier: which connection is whose, and what the machines want done.
 
+use ipnet::IpNet;
+
 use super::child::{ChildEnd, Input, Output};
 use super::{Carrier, Happening, SessionId};
 use crate::clock::Instant;
@@ -25,6 +27,11 @@ impl<A> Parents<A> {
     /// Each with its address.
     pub fn iter(&self) -> impl Iterator<Item = (&ChildEnd, &A)> {
         self.0.iter().map(|parent| (&parent.end, &parent.address))
+    }
+
+    /// Has all of them be offered other prefixes from the next session on.
+    pub fn offer(&mut self, offers: &[IpNet]) {
+        self.0.iter_mut().for_each(|parent| parent.end.offer(offers.to_vec()));
     }
 
     /// When the next [`Input::Tick`] is due.
