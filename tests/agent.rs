@@ -347,7 +347,8 @@ fn labels_are_taken_off_by_xdp() {
         return;
     }
     let mut pair = Pair::new("mpls");
-    pair.start(&format!("tunnels: [{{ mpls: {{ label: 1000 }} }}]\n{HOSTS}"));
+    let labels = format!("tunnels: [{{ mpls: {{ label: 1000 }} }}]\n{HOSTS}");
+    pair.start(&labels);
     assert!(pair.log().contains("decapsulation by xdp"), "{}", pair.log());
     let label = |label: u32, bottom: u32| (label << 12 | bottom << 8 | 64).to_be_bytes();
     let labelled = |head: [u8; 4], inner: &[u8]| frame([0x88, 0x47], &[&head[..], inner].concat());
@@ -362,6 +363,19 @@ fn labels_are_taken_off_by_xdp() {
     let expected =
         [("mpls", 2), ("no_virtual_host", 1), ("tunnel_header", 1)].map(|(label, count)| (label.to_owned(), count));
     assert_eq!(pair.packets(), BTreeMap::from(expected));
+
+    // From two machines now, of which one sends.
+    let good = labelled(label(1000, 1), &datagram(4, VIP, 0, 10));
+    for (macs, mpls, strangers) in [
+        (r#"["02:00:00:00:00:08", "02:00:00:00:00:07"]"#, 2, 1),
+        (r#"["02:00:00:00:00:08", "02:00:00:00:00:09"]"#, 3, 1),
+    ] {
+        pair.configure(&format!("router_macs: {macs}\n{labels}"));
+        said(pair.ask("reload"));
+        pair.send(std::slice::from_ref(&good));
+        wait_for("the packet", || pair.packets().values().sum::<u64>() >= 2 + mpls + strangers);
+        assert_eq!((pair.packets()["mpls"], pair.packets()["tunnel_stranger"]), (mpls, strangers), "{macs}");
+    }
     pair.stop("-TERM");
 }
 
@@ -533,13 +547,15 @@ fn a_reload_keeps_what_is_known_of_services_that_stay() {
         number.display()
     );
     pair.start(&format!("load: {{ interval: 100ms }}\nvirtual_hosts: [{web}]"));
-    let mut server = pair.on("h", "python3 -m http.server 8080 --bind ::");
-    let mut server = server.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("ip");
     let row = |name: &str| {
         let status = pair.status();
         let rows = status["virtual_hosts"].as_array().expect("rows");
         rows.iter().find(|row| row["name"] == name).cloned().unwrap_or_default()
     };
+    // Until the first checks, a service counts as up.
+    wait_for("the failure", || row("web")["failure"].is_string());
+    let mut server = pair.on("h", "python3 -m http.server 8080 --bind ::");
+    let mut server = server.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("ip");
     wait_for("the service", || row("web")["failure"].is_null() && row("web")["load"] == 0.25);
     // The one that is new has nobody who answers; the load of the other is another expression's.
     let six = format!("{{ name: six, addresses: [\"{VIP6}\"], services: [tcp/8081], health: tcp }}");

@@ -104,6 +104,21 @@ const REFUSALS: &[(&str, &str, &str)] = &[
         "4:16: decapsulation tc cannot take labels off; write decapsulation: xdp or auto",
     ),
     (
+        "[ipip, gre]",
+        "[ipip, gre]\nrouter_macs: [\"02:00:5e:10:00:01\"]",
+        "6:14: this is for labels alone, and none are taken; leave it out, or add tunnels: [{ mpls: { label: 1000 } }]",
+    ),
+    (
+        "[ipip, gre]",
+        "[{ mpls: { label: 1000 } }]\nrouter_macs: []",
+        "6:14: 0 routers; give 1 to 16, or leave router_macs out for any sender on the link",
+    ),
+    (
+        "[ipip, gre]",
+        "[{ mpls: { label: 1000 } }]\nrouter_macs: [\"02:00:5e:10:00\"]",
+        r#"6:15: mac "02:00:5e:10:00" is not six hexadecimal octets; write them with colons, in quotes: "02:00:5e:10:00:01""#,
+    ),
+    (
         "192.0.3.0/24",
         "10.0.2.0/24",
         r#"8:29: virtual host "web" has the tunnel address 10.0.2.11 in 10.0.2.0/24; give the service addresses of its own"#,

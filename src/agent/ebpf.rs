@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::outcome::{Outcome, Traffic};
 use super::prefixes::Prefixes;
 use crate::config::host::{HostConfig, Method, Tunnels};
+use crate::units::MacAddr;
 
 /// What `bpf/decapsulate.c` became.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decapsulate.o"));
@@ -237,6 +238,11 @@ fn load(config: &HostConfig, prefixes: &Prefixes, method: Method) -> Result<Ebpf
     let (hosts, host_count) = list(singles.clone().take(few).map(|(_, net)| net.addr()));
     let mut host_numbers = [0; LIST_MAX];
     host_numbers.iter_mut().zip(singles.take(few)).for_each(|(place, (number, _))| *place = number);
+    // Nor of these.
+    let (mut label_senders, label_sender_count) = ([0_u64; LIST_MAX], config.router_macs.len() as u32);
+    for (place, MacAddr([a, b, c, d, e, f])) in label_senders.iter_mut().zip(&config.router_macs) {
+        *place = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, 0, 0]);
+    }
     let addresses = addresses(config, prefixes);
     let has_prefix = |nets: &[IpNet]| nets.iter().any(|net| !is_single(net));
     let uses = if has_prefix(&config.routers) { ROUTER } else { 0 } | if has_prefix(prefixes.all()) { HOST } else { 0 };
@@ -245,6 +251,8 @@ fn load(config: &HostConfig, prefixes: &Prefixes, method: Method) -> Result<Ebpf
         .override_global("kinds", &kinds, true)
         .override_global("gue_port", &port, true)
         .override_global("mpls_label", &label, true)
+        .override_global("label_sender_count", &label_sender_count, true)
+        .override_global("label_senders", &label_senders, true)
         .override_global("end_count", &end_count, true)
         .override_global("ends", &ends, true)
         .override_global("sender_count", &sender_count, true)

@@ -96,6 +96,10 @@ volatile const __u32 host_count = 0;
 volatile const struct address hosts[LIST_MAX] = {};
 volatile const __u32 host_numbers[LIST_MAX] = {};
 
+/* Whose labels are taken, if not everybody's: MAC addresses as they are in a frame, with two bytes of zero behind. */
+volatile const __u32 label_sender_count = 0;
+volatile const __u64 label_senders[LIST_MAX] = {};
+
 /* Uses that prefixes have: only those are looked for among prefixes. */
 volatile const __u32 prefix_uses = 0;
 
@@ -209,6 +213,23 @@ INLINE int is_router_v6(const struct in6_addr *v6)
 
 	map_v6(&prefix.address, v6);
 	return find_v6(&prefix.address, senders, sender_count) < LIST_MAX || is_other_router(&prefix);
+}
+
+/* Whether labels in this frame, which starts in front of `packet`, are to be taken. */
+INLINE int may_send_labels(const void *packet)
+{
+	const struct ethhdr *frame = packet - sizeof(*frame);
+	__u64 source = 0;
+
+	if (!label_sender_count)
+		return 1;
+	__builtin_memcpy(&source, frame->h_source, ETH_ALEN);
+#pragma unroll
+	for (__u32 at = 0; at < LIST_MAX; at++) {
+		if (at < label_sender_count && source == label_senders[at])
+			return 1;
+	}
+	return 0;
 }
 
 /* The number of the virtual host's prefix that an address in no list lies in, or NOBODY. */
@@ -370,6 +391,8 @@ INLINE int tunnel_of(const void *packet, const void *end, __u16 ethertype, struc
 
 		if ((const void *)(label + 2) > end || BE32(*label) >> 12 != mpls_label)
 			return NONE;
+		if (!may_send_labels(packet))
+			return STRANGER;
 		/* The bottom of its stack. */
 		if (!(BE32(*label) & 1 << 8))
 			return HEADER;

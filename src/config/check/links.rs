@@ -10,6 +10,7 @@ use crate::config::raw::{self, Text};
 use crate::config::tree::Spanned;
 use crate::config::values::{Once, host, name, number, prefix, show};
 use crate::config::{Config, Neighbour, Port, Route, port_of};
+use crate::units::MacAddr;
 
 /// As many as DPDK is built for.
 const PORTS_MAX: usize = 32;
@@ -144,18 +145,23 @@ pub(super) fn neighbours(raw: &[raw::Neighbour], ports: &[Port]) -> Result<Vec<N
     let checked = |raw: &raw::Neighbour| {
         let address = neighbour("neighbour", &raw.address, ports)?;
         once.add(address, &raw.address)?;
-        let mac: crate::units::MacAddr = raw.mac.value.parse().map_err(|_| {
-            let wrong = quote(&raw.mac.value);
-            let what = "is not six hexadecimal octets; write them with colons, in quotes: \"02:00:5e:10:00:01\"";
-            Fault::at(&raw.mac, format!("mac {wrong} {what}"))
-        })?;
-        let group = mac.0[0] & 1 == 1;
-        if group || mac.0 == [0; 6] {
-            let what = if group { "a group of machines" } else { "no machine" };
-            let message = format!("mac {mac} is the address of {what}; write one machine's: \"02:00:5e:10:00:01\"");
-            return Err(Fault::at(&raw.mac, message));
-        }
-        Ok(Neighbour { address, mac })
+        Ok(Neighbour { address, mac: mac(&raw.mac)? })
     };
     raw.iter().map(checked).collect()
+}
+
+/// The MAC address of one machine.
+pub(in crate::config) fn mac(text: &Text) -> Result<MacAddr, Fault> {
+    let mac: MacAddr = text.value.parse().map_err(|_| {
+        let wrong = quote(&text.value);
+        let what = "is not six hexadecimal octets; write them with colons, in quotes: \"02:00:5e:10:00:01\"";
+        Fault::at(text, format!("mac {wrong} {what}"))
+    })?;
+    let group = mac.0[0] & 1 == 1;
+    if group || mac.0 == [0; 6] {
+        let what = if group { "a group of machines" } else { "no machine" };
+        let message = format!("mac {mac} is the address of {what}; write one machine's: \"02:00:5e:10:00:01\"");
+        return Err(Fault::at(text, message));
+    }
+    Ok(mac)
 }

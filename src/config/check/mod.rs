@@ -1,7 +1,7 @@
 //! Whether what was written holds together: ranges, families, names that resolve.
 
 pub(super) mod health;
-mod links;
+pub(super) mod links;
 mod overlap;
 mod recovery;
 pub(super) mod services;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::raw::{self, Config};
 use super::{Application, DIRECTORY, Expression, HostConfig, HostedService, Method, Tunnels};
+use crate::config::check::links::mac;
 use crate::config::check::services::{addresses, services};
 use crate::config::check::{control, health, key, metrics, or, sessions, tunnel};
 use crate::config::error::{Fault, quote};
@@ -24,6 +25,9 @@ const GUE_PORT: u16 = 6080;
 /// Tunnel addresses at most; the eBPF program has room for as many.
 const TUNNEL_ADDRESSES_MAX: usize = 16;
 
+/// MAC addresses of routers at most, likewise.
+const ROUTER_MACS_MAX: usize = 16;
+
 /// What a machine can do when nothing else is said: the weight of a child of which nothing else is said.
 const CAPACITY: u32 = 100;
 
@@ -39,6 +43,7 @@ pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
         tunnel_addresses: tunnel_addresses(&raw.agent.tunnel_addresses)?,
         interfaces: interfaces(&raw.interfaces)?,
         routers: Vec::new(),
+        router_macs: Vec::new(),
         parents: sessions::parents(&raw.parents)?,
         credentials: None,
         method: or(&raw.decapsulation, Method::Auto, method)?,
@@ -59,6 +64,7 @@ pub(super) fn check(raw: &Config) -> Result<HostConfig, Fault> {
         state: or(&raw.state, DIRECTORY.into(), |text| whole_path("state", text))?,
     };
     routers(&raw.routers, &mut config)?;
+    router_macs(raw.router_macs.as_ref(), &mut config)?;
     parents(raw, &mut config)?;
     virtual_hosts(&raw.virtual_hosts.value, &mut config, expression)?;
     if let (Method::Tc | Method::Tun, Some(_), Some(text)) = (config.method, config.tunnels.mpls, &raw.decapsulation) {
@@ -124,6 +130,31 @@ fn routers(list: &Spanned<Vec<Text>>, config: &mut HostConfig) -> Result<(), Fau
     match config.routers.is_empty() {
         true => Err(Fault::at(list, format!("without a router no tunnel is taken; write {}", example("routers")))),
         false => Ok(()),
+    }
+}
+
+fn router_macs(list: Option<&Spanned<Vec<Text>>>, config: &mut HostConfig) -> Result<(), Fault> {
+    let Some(list) = list else { return Ok(()) };
+    if config.tunnels.mpls.is_none() {
+        let message =
+            "this is for labels alone, and none are taken; leave it out, or add tunnels: [{ mpls: { label: 1000 } }]";
+        return Err(Fault::at(list, message));
+    }
+    let mut once = Once::new("router");
+    for text in &list.value {
+        let mac = mac(text)?;
+        once.add(mac, text)?;
+        config.router_macs.push(mac);
+    }
+    match (1..=ROUTER_MACS_MAX).contains(&config.router_macs.len()) {
+        true => Ok(()),
+        false => {
+            let message = format!(
+                "{} routers; give 1 to {ROUTER_MACS_MAX}, or leave router_macs out for any sender on the link",
+                config.router_macs.len()
+            );
+            Err(Fault::at(list, message))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::Expression;
 use crate::config::{Control, Health, Metrics, Parent};
 use crate::service::filter::Filter;
 use crate::trust::Credentials;
-use crate::units::labelled;
+use crate::units::{MacAddr, labelled};
 
 /// Where agents have their control sockets and journals when nothing else is said, each under its own name.
 pub const DIRECTORY: &str = "/run/slr-host";
@@ -26,6 +26,8 @@ pub struct HostConfig {
     pub interfaces: Vec<String>,
     /// Outer sources whose tunnel packets are taken; never empty.
     pub routers: Vec<IpNet>,
+    /// Machines on the link whose labels are taken; empty: all are, as a label has no source address.
+    pub router_macs: Vec<MacAddr>,
     /// The routers that are told how each virtual host is.
     pub parents: Vec<Parent>,
     /// By what the agent shows them who it is; there where there are some.

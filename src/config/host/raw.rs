@@ -9,6 +9,7 @@ raw! {
         agent: Agent,
         interfaces: Spanned<Vec<Text>>,
         routers: Spanned<Vec<Text>>,
+        router_macs: Option<Spanned<Vec<Text>>>,
         parents: Vec<Parent>,
         decapsulation: Option<Text>,
         tunnels: Option<Spanned<Vec<Spanned<WordOr<Tunnel>>>>>,

@@ -18,6 +18,10 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "  interfaces        {}", interfaces.join(", "))?;
         writeln!(f, "  routers           {}", list(routers.iter().copied().map(show)))?;
         writeln!(f, "  decapsulation     {method}: {tunnels}")?;
+        match self.0.router_macs.as_slice() {
+            [] => {}
+            macs => writeln!(f, "  labels from       {}", list(macs.iter().map(ToString::to_string)))?,
+        }
         writeln!(f, "  mss clamp         {}", if self.0.mss_clamp { "auto" } else { "off" })?;
         self.sessions(f)?;
         let HostConfig { capacity, drain, .. } = self.0;
