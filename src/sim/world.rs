@@ -436,7 +436,7 @@ impl Router {
         }
         let mut end = network.at(self.node);
         let outcome = self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions);
-        if outcome.steered {
+        if !outcome.steered.is_empty() {
             let able;
             (self.selector, able) = select(&mut self.compiler, &self.config, &self.conditions, now);
             self.know_able(now, able);
