@@ -71,7 +71,8 @@ mod tests {
         for ms in (0..15_000).step_by(10) {
             turns.extend(rota.due(at(ms), ROUND).into_iter().map(|who| (ms, who)));
         }
-        let rounds = [5000, 10_000].into_iter().flat_map(|start| (0..4).map(move |n| (start + 1250 * n, 7 + n as usize)));
+        let rounds =
+            [5000, 10_000].into_iter().flat_map(|start| (0..4).map(move |n| (start + 1250 * n, 7 + n as usize)));
         assert_eq!(turns, rounds.collect::<Vec<_>>());
         assert_eq!(rota.next_turn(ROUND), Some(at(15_000)));
     }

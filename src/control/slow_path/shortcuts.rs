@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checks::{in_tunnel, packet_for_us};
 use super::SlowPath;
+use super::checks::{in_tunnel, packet_for_us};
 use crate::clock::Instant;
 use crate::config::Timeouts;
 use crate::control::compile::{self, Configured};
