@@ -3,6 +3,9 @@
 
 #![cfg(feature = "dpdk")]
 
+#[path = "sessions/attacks.rs"]
+mod attacks;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

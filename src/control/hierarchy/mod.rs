@@ -47,8 +47,9 @@ pub use view::{Look, View};
 /// Sessions of children beyond one for each: those that are about to replace one.
 const SESSIONS_SPARE: usize = 64;
 
-/// Happenings that are taken in in a pass at most, so that no peer keeps the slow path from its other work.
-const HAPPENINGS_PER_PASS: usize = 256;
+/// Happenings that are taken in in a pass at most, and the bytes in them, so that nobody keeps the slow path from its other
+/// work: a few updates of a thousand virtual subnets each.
+const PER_PASS: (usize, usize) = (256, 256 << 10);
 
 /// From one view to the next, at least.
 const VIEWING: Duration = Duration::from_millis(500);
@@ -64,11 +65,11 @@ pub struct Outcome {
     pub orders: Vec<Order>,
 }
 
-/// A member of a virtual host, by the positions of both.
+/// A member of a virtual host: the host's position, and that of what is known of the member.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     host: usize,
-    member: usize,
+    known: usize,
 }
 
 /// Virtual hosts by name, and what a child says of each.
@@ -78,10 +79,12 @@ type SaidOf = Arc<[(Arc<str>, Option<Serves>)]>;
 pub struct Hierarchy {
     children: Option<ParentEnd>,
     parents: Parents<SocketAddr>,
-    /// In which virtual hosts each child is that may tell us how it is, by its name.
-    places: HashMap<String, Vec<Place>>,
-    /// Of each virtual host's members, by their positions.
-    known: Vec<Box<[Known]>>,
+    /// Position of each child that may tell us how it is, and where it is a member, by its name.
+    places: HashMap<String, (usize, Vec<Place>)>,
+    /// Of the members of all virtual hosts, one after the other.
+    known: Vec<Known>,
+    /// Where in that the members of each virtual host start.
+    starts: Vec<usize>,
     /// Names of the virtual hosts.
     names: Vec<Arc<str>>,
     /// What each child has said last of the virtual hosts that it is in, by its name.
@@ -136,6 +139,7 @@ impl Hierarchy {
             parents: parents.collect(),
             places: HashMap::new(),
             known: Vec::new(),
+            starts: Vec::new(),
             names: Vec::new(),
             said: HashMap::new(),
             changed: BTreeSet::new(),
@@ -202,14 +206,18 @@ impl Hierarchy {
         self.priced.set(hosts.filter(|(_, host)| is_priced(host)).map(|(position, _)| position).collect());
         self.names = config.virtual_hosts.iter().map(|host| host.name.as_str().into()).collect();
         self.known.clear();
+        self.starts.clear();
+        let mut places = vec![Vec::new(); config.children.len()];
         for (host, virtual_host) in config.virtual_hosts.iter().enumerate() {
-            let registers = virtual_host.members.iter().map(|member| config.children[member.child].register);
-            self.known.push(registers.map(Known::nothing).collect());
-            for (member, known) in virtual_host.members.iter().enumerate() {
-                let child = &config.children[known.child];
-                if child.register != Register::Off {
-                    self.places.entry(child.name.clone()).or_default().push(Place { host, member });
-                }
+            self.starts.push(self.known.len());
+            for member in &virtual_host.members {
+                places[member.child].push(Place { host, known: self.known.len() });
+                self.known.push(Known::nothing(config.children[member.child].register));
+            }
+        }
+        for ((position, child), places) in config.children.iter().enumerate().zip(places) {
+            if child.register != Register::Off {
+                self.places.insert(child.name.clone(), (position, places));
             }
         }
         registering(config).iter().for_each(|child| self.learn(config, child));
@@ -237,9 +245,16 @@ impl Hierarchy {
         let mut outcome = Outcome::default();
         let pending = std::mem::take(&mut self.pending);
         self.downward(now, pending, carrier, config, &mut outcome);
-        for _ in 0..HAPPENINGS_PER_PASS {
+        let mut bytes = 0;
+        for _ in 0..PER_PASS.0 {
             let Some(happening) = carrier.poll() else { break };
+            if let Happening::Received(_, piece) = &happening {
+                bytes += piece.len();
+            }
             self.take_in(now, happening, carrier, config, &mut outcome);
+            if bytes >= PER_PASS.1 {
+                break;
+            }
         }
         if self.is_due(now) {
             if let Some(children) = &mut self.children {
@@ -253,7 +268,8 @@ impl Hierarchy {
         let mut hosts = Vec::new();
         for child in std::mem::take(&mut self.changed) {
             self.learn(config, &child);
-            hosts.extend(self.places.get(&child).into_iter().flatten().map(|place| (place.host, false)));
+            let places = self.places.get(&child).into_iter().flat_map(|(_, places)| places);
+            hosts.extend(places.map(|place| (place.host, false)));
         }
         hosts.extend(self.priced.due(now, self.interval).into_iter().map(|host| (host, true)));
         // Of each the one that steps, if any does.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Hierarchy, Place};
 use crate::clock::{Instant, WallClock};
-use crate::config::{Config, Register, RouteCost};
+use crate::config::{Config, Member, Register, RouteCost};
 use crate::control::conditions::{Conditions, Steer};
 use crate::control::session::parent::News;
 use crate::control::session::report::Serves;
@@ -40,6 +40,11 @@ impl Known {
         Known { steer, serves, cost: f64::NAN }
     }
 
+    /// How much it can do, in the unit of weights.
+    fn capacity(&self, member: &Member) -> f64 {
+        self.serves.map_or(f64::from(member.weight.get()), |serves| f64::from(serves.capacity))
+    }
+
     fn takes(&self) -> bool {
         matches!(self.steer, Steer::AsConfigured | Steer::Takes { .. })
     }
@@ -55,14 +60,14 @@ impl Hierarchy {
 
     /// Takes in what a child says of all virtual hosts that it is in.
     pub(super) fn learn(&mut self, config: &Config, name: &str) {
-        let Some(places) = self.places.get(name) else { return };
+        let Some((child, places)) = self.places.get(name) else { return };
+        let register = config.children[*child].register;
         let news = self.children.as_ref().and_then(|children| children.news(name)).filter(|news| news.reported);
         let mut said = Vec::with_capacity(places.len());
-        for &Place { host, member } in places {
+        for &Place { host, known } in places {
             let virtual_host = &config.virtual_hosts[host];
-            let child = &config.children[virtual_host.members[member].child];
             let serves = news.and_then(|news| news.report.of(&virtual_host.addresses, &virtual_host.services));
-            self.known[host][member] = Known::of(child.register, news, serves);
+            self.known[known] = Known::of(register, news, serves);
             said.push((self.names[host].clone(), serves));
         }
         self.said.insert(name.to_owned(), said.into());
@@ -72,14 +77,14 @@ impl Hierarchy {
     pub(super) fn facts<'a>(&self, config: &'a Config, position: usize, place: usize) -> Child<'a> {
         let member = &config.virtual_hosts[position].members[place];
         let child = &config.children[member.child];
-        let serves = self.known[position][place].serves;
+        let known = &self.known[self.starts[position] + place];
         let weight = f64::from(member.weight.get());
         let round_trip = self.news(&child.name).and_then(|news| news.round_trip);
         let rtt_ms = round_trip.map_or(0.0, |time: Duration| time.as_secs_f64() * 1000.0);
         Child {
             name: &child.name,
-            load: serves.map_or(0.0, |serves| serves.load.ratio()),
-            capacity: serves.map_or(weight, |serves| f64::from(serves.capacity)),
+            load: known.serves.map_or(0.0, |serves| serves.load.ratio()),
+            capacity: known.capacity(member),
             route_cost: match child.route_cost {
                 RouteCost::Given(cost) => cost,
                 RouteCost::RoundTrip => rtt_ms,
@@ -102,21 +107,23 @@ impl Hierarchy {
         steps: bool,
     ) -> Vec<Steer> {
         let host = &config.virtual_hosts[position];
-        let mut steers: Vec<Steer> = self.known[position].iter().map(|known| known.steer).collect();
+        let first = self.starts[position];
+        let known = &self.known[first..first + host.members.len()];
+        let mut steers: Vec<Steer> = known.iter().map(|known| known.steer).collect();
         if host.cost_function.is_none() && !host.shares {
             return steers;
         }
         let here = self.here(now, config);
         let mut costs = Vec::with_capacity(steers.len());
         for (place, steer) in steers.iter_mut().enumerate() {
-            let known = self.known[position][place];
+            let known = self.known[first + place];
             if !known.takes() {
                 costs.push(None);
                 continue;
             }
-            let facts = self.facts(config, position, place);
             let mut cost = known.cost;
             if steps || cost.is_nan() {
+                let facts = self.facts(config, position, place);
                 cost = match &host.cost_function {
                     None => facts.cost,
                     Some(function) => function.of_child(&facts, here).unwrap_or_else(|why| {
@@ -126,12 +133,16 @@ impl Hierarchy {
                     }),
                 }
                 .max(0.0);
-                self.known[position][place].cost = cost;
+                self.known[first + place].cost = cost;
             }
             *steer = Steer::Takes { cost: Some(cost), weight: None };
-            // What the operator or a check says counts for shares too.
-            let able = !conditions.drained.contains(facts.name) && !conditions.is_down(&host.name, facts.name);
-            costs.push(able.then_some((cost, facts.capacity)));
+            if host.shares {
+                let member = &host.members[place];
+                let name = &config.children[member.child].name;
+                // What the operator or a check says counts for shares too.
+                let able = !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
+                costs.push(able.then_some((cost, known.capacity(member))));
+            }
         }
         if host.shares {
             let shares = self.shares.entry(position).or_default();
