@@ -41,7 +41,7 @@ const PUNTS_PER_PASS: usize = 1024;
 
 /// From one snapshot to the next, at least: in all, and for each virtual host, so that publishing takes no large part of the
 /// slow path's time.
-const PUBLISHING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_nanos(300));
+const PUBLISHING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_nanos(500));
 
 /// The slow path's end of one worker.
 pub struct WorkerEnd {
