@@ -3,7 +3,6 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "sessions/attacks.rs"]
 mod attacks;
 
 use std::fs;

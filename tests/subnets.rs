@@ -1,10 +1,7 @@
 //! Many virtual subnets over many children: what one child says changes its own part of the snapshot, at once, and nothing else.
 //!
-//! The large ones run by `scripts/soak subnets`, which needs a release build.
+//! The full size is in `benches/subnets.rs`, which `scripts/soak subnets` runs.
 
-#[path = "subnets/full_size.rs"]
-mod full_size;
-#[path = "subnets/scene.rs"]
 mod scene;
 
 use std::collections::BTreeSet;
@@ -179,7 +176,7 @@ fn one(small: &mut Small, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn step_by_step_the_snapshot_is_what_it_would_be_if_it_were_made_anew(
         steps in prop::collection::vec(step(), 1..60),

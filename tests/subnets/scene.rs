@@ -1,5 +1,7 @@
 //! A router with many virtual subnets over many children, and what those children say, byte for byte.
 
+#![allow(dead_code, reason = "tests and the bench use their own parts of this")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

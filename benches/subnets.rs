@@ -1,8 +1,15 @@
 //! 100,000 virtual subnets over 1,000 children, in real time: how soon an update is in force, what a round of all takes of the
 //! slow path's core, and that no packet is lost meanwhile.
+//!
+//! `by_least_cost` and `by_shares` say how new flows are given out; both where none is named. Exit status 1 when something takes
+//! longer than it may.
+
+#[path = "../tests/subnets/scene.rs"]
+mod scene;
 
 use std::collections::VecDeque;
 use std::fs;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -24,7 +31,7 @@ use slr::forward::tables::{Published, VirtualHost};
 use slr::forward::worker::Worker;
 use slr::units::{PortIndex, WorkerId};
 
-use super::scene::{EACH, Given, Machines, Random, Scale, hello, identity, name, session, update};
+use scene::{EACH, Given, Machines, Random, Scale, hello, identity, name, session, update};
 
 const FULL: Scale = Scale { subnets: 100_000, children: 1000, keys: "", interval: Duration::from_secs(5) };
 
@@ -41,7 +48,7 @@ const PIECE: usize = 16 << 10;
 const IN_FORCE: Duration = Duration::from_millis(100);
 
 /// What the children send, each at its own time in the interval; every so often one of them something that shows.
-fn speak(scale: Scale, shows: fn(f64) -> (State, f64), to: &Sender<Happening>, probes: &Sender<(usize, Instant)>) {
+fn speak(scale: Scale, shows: Shows, to: &Sender<Happening>, probes: &Sender<(usize, Instant)>) {
     let subnets = scale.subnets_of_children();
     let mut random = Random(7);
     let mut sequence = 0;
@@ -80,12 +87,7 @@ fn speak(scale: Scale, shows: fn(f64) -> (State, f64), to: &Sender<Happening>, p
 }
 
 /// How long each probe has taken until it was in force in all subnets of its child.
-fn watch(
-    scale: Scale,
-    published: &Published,
-    probes: &Receiver<(usize, Instant)>,
-    all: fn(&VirtualHost, usize) -> bool,
-) -> Vec<Duration> {
+fn watch(scale: Scale, published: &Published, probes: &Receiver<(usize, Instant)>, all: InForce) -> Vec<Duration> {
     let subnets = scale.subnets_of_children();
     let mut times = Vec::new();
     for (child, sent) in probes {
@@ -135,7 +137,13 @@ fn resident_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }
 
-fn run(keys: &'static str, shows: fn(f64) -> (State, f64), all: fn(&VirtualHost, usize) -> bool) {
+/// What a child says of a virtual subnet that shows, where its load would be that.
+type Shows = fn(f64) -> (State, f64);
+
+/// Whether that shows, of the child at this place.
+type InForce = fn(&VirtualHost, usize) -> bool;
+
+fn run(keys: &'static str, shows: Shows, all: InForce) -> bool {
     let scale = Scale { keys, ..FULL };
     let begun = Instant::now();
     let Machines { config, neighbours, compiler, hierarchy, tables, .. } = Machines::new(scale.config());
@@ -174,7 +182,7 @@ fn run(keys: &'static str, shows: fn(f64) -> (State, f64), all: fn(&VirtualHost,
         });
         let start = Instant::now();
         let mut waiting = VecDeque::new();
-        let mut measured: Option<(Instant, Duration, u64)> = None;
+        let mut measured = None;
         let mut longest = Duration::ZERO;
         while start.elapsed() < scale.interval * (ROUNDS.0 + ROUNDS.1) {
             let now = clock::Instant::ZERO + start.elapsed();
@@ -182,37 +190,56 @@ fn run(keys: &'static str, shows: fn(f64) -> (State, f64), all: fn(&VirtualHost,
             let before = Instant::now();
             thinking.pass(now);
             let told = thinking.converse(now, &mut Given(std::iter::from_fn(|| waiting.pop_front())));
-            told.iter().for_each(|line| println!("  {line}"));
+            let late = told.iter().filter(|line| line.contains("has not reported"));
+            late.for_each(|line| println!("  {line}"));
             if measured.is_some() {
                 longest = longest.max(before.elapsed());
             } else if start.elapsed() >= scale.interval * ROUNDS.0 {
-                measured = Some((Instant::now(), processor_time(), thinking.publication().number));
+                let lost = counters.packets().received - counters.packets().forwarded;
+                let number = thinking.publication().number;
+                measured = Some((Instant::now(), processor_time(), number, updates(&thinking), lost));
             }
             thread::sleep(Duration::from_millis(1));
         }
-        let (since, used, number) = measured.expect("more rounds than one");
+        let (since, used, number, taken, lost) = measured.expect("more rounds than one");
         let used = processor_time() - used;
         let share = used.as_secs_f64() / since.elapsed().as_secs_f64();
         let snapshots = thinking.publication().number - number;
+        let taken = updates(&thinking) - taken;
         drop(from);
         stop.store(true, Ordering::Relaxed);
         let mut times = watching.join().expect("no panic");
         times.sort_unstable();
         let tables = thinking.counters().table_bytes.get() >> 20;
+        let each = used.checked_div(taken as u32).unwrap_or_default();
         println!(
-            "  slow path: {:.1} % of a core, {:.0?} a round; longest pass {longest:.1?}; {snapshots} snapshots",
-            share * 100.0,
-            scale.interval.mul_f64(share)
+            "  slow path: {:.1} % of a core; {taken} updates, {each:.0?} each; {snapshots} snapshots",
+            share * 100.0
         );
+        println!("  longest pass: {longest:.1?}");
         let (half, most) = (times[times.len() / 2], times[times.len() - 1]);
         println!("  in force after: {half:.1?} (median), {most:.1?} (longest of {})", times.len());
         println!("  memory: tables {tables} MiB, process {} MiB", resident_mib());
         let packets = counters.packets();
-        println!("  packets: {} received, {} forwarded", packets.received, packets.forwarded);
-        assert!(most <= IN_FORCE, "an update was in force after {most:?}");
-        assert!(share <= 0.5, "{:.1} % of the core", share * 100.0);
-        assert!(packets.received > 100_000 && packets.forwarded == packets.received, "{packets:?}");
-    });
+        let lost = packets.received - packets.forwarded - lost;
+        println!("  packets: {} received, {lost} of them not forwarded since all children are known", packets.received);
+        let mut holds = true;
+        for (what, so) in [
+            ("each is in force within 100 ms", most <= IN_FORCE),
+            ("a round takes at most half of the core", share <= 0.5),
+            ("no packet is lost", packets.received > 100_000 && lost == 0),
+        ] {
+            println!("  {} {what}", if so { "ok   " } else { "FAIL " });
+            holds &= so;
+        }
+        holds
+    })
+}
+
+/// Updates of children that have been taken in.
+fn updates(thinking: &SlowPath) -> u64 {
+    let view = thinking.hierarchy().expect("sessions").look().load_full();
+    view.counters.as_ref().map_or(0, |counters| counters.updates.get())
 }
 
 fn takes_all(host: &VirtualHost, place: usize) -> bool {
@@ -223,14 +250,20 @@ fn takes_none(host: &VirtualHost, place: usize) -> bool {
     !host.members[place].takes_new && !host.selector.shares().contains_key(&place)
 }
 
-#[test]
-#[ignore = "takes a minute and a release build: scripts/soak subnets"]
-fn by_least_cost() {
-    run("selection: least_cost, cost_function: \"load\", table_size: 251", |_| (State::Serving, 0.0), takes_all);
-}
-
-#[test]
-#[ignore = "takes a minute and a release build: scripts/soak subnets"]
-fn by_shares() {
-    run("selection: shares, cost_function: \"load\", table_size: 251", |load| (State::Draining, load), takes_none);
+fn main() -> ExitCode {
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let least_cost = "selection: least_cost, cost_function: \"load\", table_size: 251";
+    let shares = "selection: shares, cost_function: \"load\", table_size: 251";
+    let ways: [(&str, &'static str, Shows, InForce); 2] = [
+        ("by_least_cost", least_cost, |_| (State::Serving, 0.0), takes_all),
+        ("by_shares", shares, |load| (State::Draining, load), takes_none),
+    ];
+    let mut holds = true;
+    for (way, keys, shows, all) in ways {
+        if named.is_empty() || named.iter().any(|name| name == way) {
+            println!("{way}");
+            holds &= run(keys, shows, all);
+        }
+    }
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
