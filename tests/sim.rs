@@ -214,8 +214,9 @@ fn a_service_that_fails_loses_new_flows_and_gets_them_again() {
 #[test]
 fn control_traffic_is_the_same_whether_children_fail_or_not() {
     let study = |events: &str| {
-        let text = format!("{{ seconds: 30.0, load: 0.1, events: [{events}] }}");
+        let text = format!("{{ seconds: 55.0, load: 0.1, events: [{events}] }}");
         let study = Study::run(&topology(&text), 3);
+        // An update more or less at the ends of that is a fortieth.
         let late = &study.samples[15..];
         late.iter().map(|sample| sample.control_bytes_per_second).sum::<f64>() / late.len() as f64
     };
