@@ -104,7 +104,9 @@ impl Scene {
     fn end(self) {
         self.goes_on();
         self.honest.says.send(None).expect("an agent");
-        self.system.says("child site1 has left: maintenance");
+        // Its log line may be one too many beside those about the others.
+        let state = |answer: &serde_json::Value| answer[0]["tells"]["state"].clone();
+        self.system.wait("children", state, &serde_json::json!("silent"));
     }
 }
 
