@@ -15,11 +15,14 @@
 //! Numbers are all floating-point, and CEL does not mix them with whole ones: write `2.0 * load`. Beside what CEL has there
 //! are `sum`, `mean`, `least` and `most` of a list of numbers. `F` gives a cost, `G` a load (1.0 is all that it can do).
 
+mod arithmetic;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
+use arithmetic::Number;
 use cel::{Context, ExecutionError, Program, Value};
 
 use crate::clock::WallClock;
@@ -76,9 +79,9 @@ const FUNCTIONS: [OfList; 4] = [
 
 /// What an expression may know of one child.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Child {
+pub struct Child<'a> {
     /// Its name.
-    pub name: String,
+    pub name: &'a str,
     /// 1 where it does all that it can.
     pub load: f64,
     /// How much it can do, in the unit of weights.
@@ -95,17 +98,12 @@ pub struct Child {
     pub tier: f64,
 }
 
-impl Child {
-    fn numbers(&self) -> [(&'static str, f64); 7] {
-        [
-            ("load", self.load),
-            ("capacity", self.capacity),
-            ("route_cost", self.route_cost),
-            ("rtt_ms", self.rtt_ms),
-            ("weight", self.weight),
-            ("cost", self.cost),
-            ("tier", self.tier),
-        ]
+impl Child<'_> {
+    const NUMBERS: [&'static str; 7] = ["load", "capacity", "route_cost", "rtt_ms", "weight", "cost", "tier"];
+
+    /// In that order.
+    fn numbers(&self) -> [f64; 7] {
+        [self.load, self.capacity, self.route_cost, self.rtt_ms, self.weight, self.cost, self.tier]
     }
 }
 
@@ -119,11 +117,14 @@ pub struct Here {
 }
 
 impl Here {
-    fn numbers(self) -> [(&'static str, f64); 3] {
+    const NUMBERS: [&'static str; 3] = ["level", "hour", "weekday"];
+
+    /// In that order.
+    fn numbers(self) -> [f64; 3] {
         let hours = self.wall.0 / 3_600_000;
         // 1 January 1970 was a Thursday.
         let weekday = (hours / 24 + 3) % 7 + 1;
-        [("level", f64::from(self.level)), ("hour", (hours % 24) as f64), ("weekday", weekday as f64)]
+        [f64::from(self.level), (hours % 24) as f64, weekday as f64]
     }
 }
 
@@ -171,6 +172,8 @@ pub fn compile(source: &str) -> Result<Program, ExpressionError> {
 pub struct Expression {
     source: String,
     program: Arc<Program>,
+    /// The same, where it is no more than that.
+    arithmetic: Option<Arc<Number>>,
     kind: Kind,
 }
 
@@ -204,9 +207,11 @@ impl Expression {
                 return wrong(source.find(name).map(|byte| source[..byte].chars().count()), message);
             }
         }
-        let expression = Expression { source: source.to_owned(), program: Arc::new(program), kind };
+        let numbers = Child::NUMBERS.into_iter().chain(Here::NUMBERS).collect::<Vec<_>>();
+        let arithmetic = Number::of(program.expression(), &numbers).filter(|_| kind == Kind::Child).map(Arc::new);
+        let expression = Expression { source: source.to_owned(), program: Arc::new(program), arithmetic, kind };
         let busy = Child {
-            name: "server1".into(),
+            name: "server1",
             load: 0.5,
             capacity: 100.0,
             route_cost: 1.0,
@@ -236,12 +241,27 @@ impl Expression {
     ///
     /// # Errors
     /// Why it has no value, in a sentence.
-    pub fn of_child(&self, child: &Child, here: Here) -> Result<f64, String> {
+    pub fn of_child(&self, child: &Child<'_>, here: Here) -> Result<f64, String> {
+        if let Some(arithmetic) = &self.arithmetic {
+            let [load, capacity, route_cost, rtt_ms, weight, cost, tier] = child.numbers();
+            let [level, hour, weekday] = here.numbers();
+            let numbers = [load, capacity, route_cost, rtt_ms, weight, cost, tier, level, hour, weekday];
+            // What is not a number has an error, which CEL tells.
+            if let Some(value) = arithmetic.value(&numbers, child.name).filter(|value| !value.is_nan()) {
+                return Ok(value);
+            }
+        }
+        self.interpreted(child, here)
+    }
+
+    /// `F` of a child by CEL's interpreter.
+    fn interpreted(&self, child: &Child<'_>, here: Here) -> Result<f64, String> {
         let mut context = context();
-        child.numbers().into_iter().chain(here.numbers()).for_each(|(name, number)| {
+        let numbers = Child::NUMBERS.into_iter().zip(child.numbers());
+        numbers.chain(Here::NUMBERS.into_iter().zip(here.numbers())).for_each(|(name, number)| {
             context.add_variable_from_value(name, number);
         });
-        context.add_variable_from_value("child", child.name.as_str());
+        context.add_variable_from_value("child", child.name);
         self.number(&context)
     }
 
@@ -249,12 +269,14 @@ impl Expression {
     ///
     /// # Errors
     /// Why it has no value, in a sentence.
-    pub fn upward(&self, children: &[Child], here: Here) -> Result<f64, String> {
+    pub fn upward(&self, children: &[Child<'_>], here: Here) -> Result<f64, String> {
         let mut context = context();
-        here.numbers().into_iter().for_each(|(name, number)| context.add_variable_from_value(name, number));
+        let numbers = Here::NUMBERS.into_iter().zip(here.numbers());
+        numbers.for_each(|(name, number)| context.add_variable_from_value(name, number));
         let children = children.iter().map(|child| {
-            let numbers = child.numbers().into_iter().map(|(name, number)| (name.to_owned(), Value::Float(number)));
-            let name = ("child".to_owned(), Value::String(Arc::new(child.name.clone())));
+            let numbers = Child::NUMBERS.into_iter().zip(child.numbers());
+            let numbers = numbers.map(|(name, number)| (name.to_owned(), Value::Float(number)));
+            let name = ("child".to_owned(), Value::String(Arc::new(child.name.to_owned())));
             Value::from(numbers.chain([name]).collect::<HashMap<String, Value>>())
         });
         context.add_variable_from_value("children", children.collect::<Vec<Value>>());
@@ -294,10 +316,11 @@ fn context<'a>() -> Context<'a, 'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn child(name: &str, load: f64, capacity: f64) -> Child {
-        let name = name.to_owned();
+    fn child(name: &str, load: f64, capacity: f64) -> Child<'_> {
         Child { name, load, capacity, route_cost: 2.0, rtt_ms: 8.0, weight: 100.0, cost: 1.0, tier: 0.0 }
     }
 
@@ -318,6 +341,69 @@ mod tests {
         ] {
             let expression = Expression::new(source, Kind::Child).unwrap_or_else(|error| panic!("{source}: {error}"));
             assert_eq!(expression.of_child(&child("far", 0.25, 300.0), HERE), Ok(expected), "{source}");
+        }
+    }
+
+    /// Expressions of everything that is worked out without the interpreter, and some of what is not.
+    fn source() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            Just("load".to_owned()),
+            Just("capacity".to_owned()),
+            Just("hour".to_owned()),
+            Just("rtt_ms".to_owned()),
+            (-3..4).prop_map(|number| format!("{number}.0")),
+            Just("0.25".to_owned()),
+            Just("2".to_owned()),
+        ];
+        number.prop_recursive(5, 40, 3, |inner| {
+            let truth = (inner.clone(), inner.clone(), 0..8usize).prop_map(|(a, b, which)| match which {
+                0 => "child == 'far'".to_owned(),
+                1 => "'near' != child".to_owned(),
+                which => format!("{a} {} {b}", ["<", "<=", ">", ">=", "==", "!="][which - 2]),
+            });
+            let truth = truth.prop_recursive(2, 6, 2, |inner| {
+                (inner.clone(), inner, 0..3usize).prop_map(|(a, b, which)| match which {
+                    0 => format!("!({a})"),
+                    1 => format!("({a} && {b})"),
+                    _ => format!("({a} || {b})"),
+                })
+            });
+            prop_oneof![
+                (inner.clone(), inner.clone(), 0..4usize).prop_map(|(a, b, which)| {
+                    let sign = ["+", "-", "*", "/"][which];
+                    format!("({a} {sign} {b})")
+                }),
+                inner.clone().prop_map(|a| format!("-({a})")),
+                (inner.clone(), inner.clone(), 0..4usize)
+                    .prop_map(|(a, b, which)| format!("{}([{a}, {b}])", FUNCTIONS[which].0)),
+                (truth, inner.clone(), inner).prop_map(|(truth, a, b)| format!("({truth} ? {a} : {b})")),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn without_the_interpreter_costs_are_the_same(source in source(), load in -1.0..2.0, far in any::<bool>()) {
+            if let Ok(expression) = Expression::new(&source, Kind::Child) {
+                let child = child(if far { "far" } else { "near" }, load, 0.0);
+                prop_assert_eq!(expression.of_child(&child, HERE), expression.interpreted(&child, HERE), "{}", source);
+            }
+        }
+    }
+
+    #[test]
+    fn everyday_costs_need_no_interpreter() {
+        for (source, without) in [
+            ("load", true),
+            ("load + 0.1 * route_cost", true),
+            ("child == 'far' ? 100.0 : rtt_ms", true),
+            ("hour >= 8.0 && hour < 18.0 && weekday <= 5.0 ? 1.0 : 7.0", true),
+            ("most([load, 0.5, capacity / weight])", true),
+            ("child.startsWith('f') ? 1.0 : load", false),
+            ("double(int(load))", false),
+        ] {
+            let expression = Expression::new(source, Kind::Child).unwrap_or_else(|error| panic!("{source}: {error}"));
+            assert_eq!(expression.arithmetic.is_some(), without, "{source}");
         }
     }
 

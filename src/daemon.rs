@@ -334,7 +334,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let health = Health::new(clock.now(), &config, dpdk::tsc::now());
     let mut hierarchy = Hierarchy::new(clock.now(), SystemTime::now().into(), &config, dpdk::tsc::now());
     let steering = hierarchy.steering(clock.now(), &config);
-    let conditions = Conditions { down: health.down(), steering, ..Conditions::default() };
+    let conditions = Conditions { down: health.down().into_iter().collect(), steering, ..Conditions::default() };
     let compiled = compiler.compile(&config, &conditions, &reachability, clock.now())?;
     let published = Arc::new(ArcSwap::from_pointee(compiled.tables));
     let stop = Arc::new(AtomicBool::new(false));

@@ -33,5 +33,6 @@ mod sim;
 mod slrctl;
 mod slrd;
 mod strays;
+mod subnets;
 mod tidy;
 mod whohas;

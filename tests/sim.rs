@@ -193,13 +193,35 @@ fn most_packets_go_past_routers_and_none_after_a_drain_to_what_is_drained() {
 }
 
 #[test]
+fn a_service_that_fails_loses_new_flows_and_gets_them_again() {
+    let text = "{ seconds: 60.0, flow_seconds: 2.0, events: [{ at: 20, fail: system1 }, { at: 20, fail: server2-1-1 }, \
+                { at: 30, recover: network }] }";
+    let study = Study::run(&topology(text), 4);
+    let at = |second: usize| study.samples[second - 1].systems.clone();
+    assert!(at(19)[0] > 0.3, "{study}");
+    assert_eq!(at(25), [0.0, 1.0], "{study}");
+    assert!(at(60)[0] > 0.3, "{study}");
+    // One server of the other system is not what makes it fail.
+    assert_eq!(study.samples[25..29].iter().map(|sample| sample.lost + sample.refused).sum::<u64>(), 0, "{study}");
+    let svg = study.svg();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+    // Two lines of load, one for each system, traffic and age, each with a point for each second.
+    let lines: Vec<&str> = svg.lines().filter(|line| line.starts_with("<polyline")).collect();
+    assert_eq!(lines.len(), 6);
+    assert!(lines.iter().all(|line| line.matches(',').count() == 60), "{lines:#?}");
+}
+
+#[test]
 fn control_traffic_is_the_same_whether_children_fail_or_not() {
     let study = |events: &str| {
-        let text = format!("{{ seconds: 30.0, load: 0.1, events: [{events}] }}");
+        let text = format!("{{ seconds: 55.0, load: 0.1, events: [{events}] }}");
         let study = Study::run(&topology(&text), 3);
+        // An update more or less at the ends of that is a fortieth.
         let late = &study.samples[15..];
         late.iter().map(|sample| sample.control_bytes_per_second).sum::<f64>() / late.len() as f64
     };
+    let (well, failing) = (study(""), study("{ at: 8.0, fail: network }"));
+    assert!((failing / well - 1.0).abs() < 0.05, "{well} and {failing} bytes a second");
     let (well, ill) = (study(""), study("{ at: 8.0, cut: server1-1-1 }, { at: 8.0, cut: server2-3-4 }"));
     // Two of 24 servers' sessions are gone: their own bytes are missing, and hardly any others are added.
     assert!(ill <= well * 1.01 && ill >= well * 0.9, "{well} and {ill} bytes a second");

@@ -344,13 +344,13 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
     let addresses = ["192.0.2.4/32", "2001:db8:80::4/128"].map(|net| net.parse().expect("a prefix"));
     let index = VirtualHosts::new(addresses.map(|net| (net, any.as_slice(), VirtualHostId(0))));
     let member = |(child, name): (usize, &str)| Member {
-        child: name.to_owned(),
+        child: name.into(),
         address: IpAddr::from([203, 0, 113, child as u8]),
         target: TargetId(child as u32),
         takes_new: true,
     };
     let host = VirtualHost {
-        name: "service".to_owned(),
+        name: "service".into(),
         number: VirtualHostId(0),
         granularity: Granularity::FiveTuple,
         quic: None,
@@ -386,7 +386,7 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         gue_port: 6080,
         tunnel_sources: Vec::new(),
         index: Arc::new(index),
-        virtual_hosts: vec![host].into(),
+        virtual_hosts: [Arc::new(host)].into(),
         targets: (0..CHILDREN.len()).map(target).collect(),
         paths: (0..CHILDREN.len()).map(|child| Path { port: PortIndex(0), template: template(child) }).collect(),
         routes: None,

@@ -135,6 +135,9 @@ virtual_hosts:
     services: [any]
     children: [$names]
 END
+    if [[ $SELECTION != consistent_hash ]]; then
+        printf '    selection: %s\n    cost_function: "%s"\n' "$SELECTION" "$COST"
+    fi
     if [[ $node == site* ]]; then printf '    health: { http: { path: /, expect: 200 } }\n'; fi
 }
 

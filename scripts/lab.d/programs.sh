@@ -127,15 +127,25 @@ routers: [$routers]
 decapsulation: $WAY
 tunnels: [$(tunnel)]
 virtual_hosts:
-  - { name: web, addresses: [$VIP, "$VIP6"], health: { tcp: { port: 80 } } }
+  - name: web
+    addresses: [$VIP, "$VIP6"]
+    health: { tcp: { port: 80 } }
+$(loaded "$1")
 drain: { timeout: ${DRAIN}s }
 $(above "$1")
 state: $DIR/server$1/state
 END
-    if [[ -e $DIR/groups ]]; then printf 'load: { cgroup: %s/groups/server%d }\n' "$DIR" "$1"; fi
+    if [[ -z $LOAD && -e $DIR/groups ]]; then printf 'load: { cgroup: %s/groups/server%d }\n' "$DIR" "$1"; fi
     if ((CLUSTER > 0)) && [[ $RECOVERY == echo || $RECOVERY == both ]]; then
         printf 'recovery: { echo: { key: %s } }\n' "$ECHO_KEY"
     fi
+}
+
+# loaded NUMBER: how loaded a server is, where the lab has an expression for that; application is what its file says.
+loaded() {
+    if [[ -z $LOAD ]]; then return; fi
+    echo 0.0 >"$DIR/server$1/load"
+    printf '    application: { file: %s/server%d/load }\n    load: "%s"\nload: { interval: 250ms }' "$DIR" "$1" "$LOAD"
 }
 
 # above NUMBER: who a server's router is and how it shows who it is; those of a cluster hear of servers by their checks.

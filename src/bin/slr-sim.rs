@@ -18,8 +18,9 @@ use slr::sim::{Study, Topology};
     capacity: 100       # flows that a server serves at a time\n  interval: 1.0       # seconds between updates\n  \
     slots: 1000         # of a table, for each child\n  selection: shares   # or least_cost, consistent_hash\n  cost_function: load\n  load: 0.8           # of all capacities\n  \
     flow_seconds: 10.0\n  seconds: 60.0\n  delay_ms: 10.0\n  loss: 0.0\n  \
-    events: [{ at: 20, kill: site1-2 }, { at: 40, revive: site1-2 }]   # also cut, mend: its sessions\n\n\
-    Example:\n  slr-sim --config topology.yaml --seed 7 --csv run.csv"
+    events: [{ at: 20, kill: site1-2 }, { at: 40, revive: site1-2 }]   # also cut, mend: its sessions;\n          \
+    # fail, recover: the service of its servers, or with `network` of all\n\n\
+    Example:\n  slr-sim --config topology.yaml --seed 7 --csv run.csv --svg run.svg"
 )]
 struct Arguments {
     /// Topology
@@ -34,10 +35,13 @@ struct Arguments {
     /// Write it as CSV
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Draw load, shares of new flows, control traffic and staleness over time, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { config, seed, json, csv } = Arguments::parse();
+    let Arguments { config, seed, json, csv, svg } = Arguments::parse();
     let read = std::fs::read_to_string(&config).map_err(|error| error.to_string());
     let topology = match read.and_then(|text| Topology::parse(&text).map_err(|error| error.to_string())) {
         Ok(topology) => topology,
@@ -48,7 +52,8 @@ fn main() -> ExitCode {
     };
     let study = Study::run(&topology, seed);
     print!("{study}");
-    let texts = [(json, serde_json::to_string_pretty(&study).unwrap_or_default()), (csv, study.csv())];
+    let texts =
+        [(json, serde_json::to_string_pretty(&study).unwrap_or_default()), (csv, study.csv()), (svg, study.svg())];
     for (file, text) in texts {
         if let Some(file) = file
             && let Err(error) = write(&file, &text)

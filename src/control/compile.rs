@@ -6,9 +6,10 @@
 //! ```
 //!
 //! From one snapshot to the next a virtual host and its children keep their numbers, and a selector stays the same as
-//! long as nothing that it depends on has changed: so flows stay where they are.
+//! long as nothing that it depends on has changed: so flows stay where they are. What children say changes the virtual hosts
+//! that it is about; all others are in the next snapshot as they are in the last one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
-use crate::service::selection::{Candidate, Policy, Selector, TableCache};
+use crate::service::selection::{Candidate, Selector, TableCache};
 use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::{Endpoints, Link, Template};
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId, Weight};
@@ -111,8 +112,8 @@ pub struct Compiled {
 #[derive(Debug)]
 pub struct Compiler {
     numbers: Numbers,
-    /// The selectors of the last snapshot, by virtual host.
-    selectors: HashMap<String, (SelectorInputs, Arc<Selector>)>,
+    /// The virtual hosts of the last snapshot.
+    hosts: Arc<[Arc<VirtualHost>]>,
     /// The child of each target, by its position in the configuration.
     children: Vec<Option<usize>>,
     /// What flows point at that go past a child.
@@ -122,8 +123,16 @@ pub struct Compiler {
     tables: TableCache,
 }
 
-/// All that a selector depends on. Costs are compared by their bits.
-type SelectorInputs = (Policy, u32, [u8; 16], Vec<(String, Weight, u64, u8, bool)>);
+/// What the last snapshot was made of, and that snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Latest<'a> {
+    /// The configuration that it was compiled from.
+    pub config: &'a Config,
+    /// The children's conditions now.
+    pub conditions: &'a Conditions,
+    /// The snapshot.
+    pub tables: &'a ForwardTables,
+}
 
 impl Compiler {
     /// A compiler of snapshots with `targets_max` targets at most.
@@ -132,7 +141,7 @@ impl Compiler {
         let numbers = Numbers::new(targets_max);
         Compiler {
             numbers,
-            selectors: HashMap::new(),
+            hosts: Arc::new([]),
             children: Vec::new(),
             past: HashMap::new(),
             past_of: HashMap::new(),
@@ -175,8 +184,10 @@ impl Compiler {
         if *self.tables.key() != config.cluster.key {
             self.tables = TableCache::new(config.cluster.key);
         }
-        let mut selectors = HashMap::new();
-        let mut virtual_hosts = Vec::new();
+        let before = self.hosts.clone();
+        let before: HashMap<&str, &VirtualHost> = before.iter().map(|host| (&*host.name, &**host)).collect();
+        let names: Vec<Arc<str>> = config.children.iter().map(|child| child.name.as_str().into()).collect();
+        let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
         numbers.begin(longest(&config.flows.timeouts));
         for (position, host) in config.virtual_hosts.iter().enumerate() {
             let number = numbers.virtual_host(&host.name);
@@ -186,27 +197,18 @@ impl Compiler {
                 .iter()
                 .zip(&candidates)
                 .map(|(member, candidate)| {
-                    let child = &config.children[member.child];
-                    let target = numbers.target(number, &child.name, now)?;
-                    let takes_new = candidate.available && candidate.weight.get() > 0;
-                    Ok(Member { child: child.name.clone(), address: child.address, target, takes_new })
+                    let target = numbers.target(number, &names[member.child], now)?;
+                    let (child, address) = (names[member.child].clone(), config.children[member.child].address);
+                    Ok(Member { child, address, target, takes_new: candidate.takes_flows() })
                 })
                 .collect();
-            let of = |c: &Candidate<'_>| (c.name.to_owned(), c.weight, c.cost.to_bits(), c.tier, c.available);
-            let inputs =
-                (host.policy, host.table_size, config.cluster.key, candidates.iter().map(of).collect::<Vec<_>>());
-            let same = self.selectors.get(&host.name).filter(|(before, _)| *before == inputs);
-            let selector = match same {
-                Some((_, selector)) => selector.clone(),
-                None => Arc::new(Selector::build(host.policy, &candidates, host.table_size, &mut self.tables)),
-            };
-            selectors.insert(host.name.clone(), (inputs, selector.clone()));
-            let (name, granularity) = (host.name.clone(), host.flow);
+            let selector = self.selector(host, &candidates, before.get(host.name.as_str()).copied());
+            let (name, granularity) = (host.name.as_str().into(), host.flow);
             let (quic, mss_clamp) = (server_ids(host), host.mss_clamp);
             let on_unknown =
                 (config.asks_elsewhere() || host.on_unknown != OnUnknown::Select).then_some(host.on_unknown);
             let members = members?;
-            virtual_hosts.push(VirtualHost {
+            virtual_hosts.push(Arc::new(VirtualHost {
                 name,
                 number,
                 granularity,
@@ -215,8 +217,9 @@ impl Compiler {
                 mss_clamp,
                 selector,
                 members,
-            });
+            }));
         }
+        let virtual_hosts: Arc<[Arc<VirtualHost>]> = virtual_hosts.into();
         let shortcuts = shortcuts(config, conditions, &virtual_hosts, &mut numbers, now);
         numbers.end(now);
         let renumbered = numbers.take_reused();
@@ -228,13 +231,13 @@ impl Compiler {
         let compiled = (&*virtual_hosts, &*shortcuts, numbers.given());
         let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
         self.children = vec![None; numbers.given()];
-        for (host, compiled) in config.virtual_hosts.iter().zip(&virtual_hosts) {
+        for (host, compiled) in config.virtual_hosts.iter().zip(virtual_hosts.iter()) {
             for (member, Member { target, .. }) in host.members.iter().zip(&compiled.members) {
                 self.children[target.index()] = Some(member.child);
             }
         }
         self.know(config, &shortcuts);
-        (self.numbers, self.selectors) = (numbers, selectors);
+        (self.numbers, self.hosts) = (numbers, virtual_hosts.clone());
         self.tables.drop_unused();
         let tables = ForwardTables {
             own: own_addresses(config),
@@ -242,7 +245,7 @@ impl Compiler {
             tunnel_sources: tunnel_sources(config),
             gue_port: config.router.gue_port,
             index,
-            virtual_hosts: virtual_hosts.into(),
+            virtual_hosts,
             targets,
             paths,
             routes,
@@ -259,9 +262,76 @@ impl Compiler {
         Ok(Compiled { tables, renumbered })
     }
 
+    /// Who gets the new flows of a virtual host, which was that before: the same selector as long as they are the same.
+    fn selector(
+        &mut self,
+        host: &config::VirtualHost,
+        candidates: &[Candidate<'_>],
+        before: Option<&VirtualHost>,
+    ) -> Arc<Selector> {
+        let selector = Selector::build(host.policy, candidates, host.table_size, &mut self.tables);
+        match before.filter(|before| before.selector.is_same(&selector)) {
+            Some(before) => before.selector.clone(),
+            None => Arc::new(selector),
+        }
+    }
+
+    /// The last snapshot with what has changed since: the conditions of these virtual hosts' children, and (true) what is
+    /// known about neighbours, paths or shortcuts. Everything else is shared with it. `None`: that makes no difference.
+    pub fn update(
+        &mut self,
+        latest: Latest<'_>,
+        (hosts, paths): (&BTreeSet<usize>, bool),
+        reachability: &impl Reachability,
+        now: Instant,
+    ) -> Option<Compiled> {
+        let Latest { config, conditions, tables } = latest;
+        let mut changed = Vec::new();
+        // Whether flows are to leave a child, or not any more: targets say that.
+        let mut moves = false;
+        for &position in hosts {
+            let pair = config.virtual_hosts.get(position).zip(tables.virtual_hosts.get(position));
+            let Some((host, before)) = pair else { continue };
+            let candidates = candidates(config, (position, host), conditions);
+            let selector = self.selector(host, &candidates, Some(before));
+            let takers = before.members.iter().zip(&candidates);
+            let takes_as_before = takers.clone().all(|(member, candidate)| member.takes_new == candidate.takes_flows());
+            moves |= host.on_failure == OnFailure::Reselect
+                && before.members.iter().enumerate().any(|(place, member)| {
+                    let moves = !selector.is_empty() && is_down(conditions, host, (position, place), &member.child);
+                    tables.targets[member.target.index()].moves != moves
+                });
+            if takes_as_before && Arc::ptr_eq(&selector, &before.selector) {
+                continue;
+            }
+            let member = |(member, candidate): (&Member, &Candidate<'_>)| Member {
+                takes_new: candidate.takes_flows(),
+                ..member.clone()
+            };
+            let members = takers.map(member).collect();
+            changed.push((position, Arc::new(VirtualHost { selector, members, ..VirtualHost::clone(before) })));
+        }
+        if changed.is_empty() && !moves && !paths {
+            return None;
+        }
+        let mut tables = tables.clone();
+        if !changed.is_empty() {
+            let mut virtual_hosts: Arc<[Arc<VirtualHost>]> = tables.virtual_hosts.iter().cloned().collect();
+            let own = Arc::get_mut(&mut virtual_hosts).expect("nobody else has it yet");
+            changed.into_iter().for_each(|(position, host)| own[position] = host);
+            self.hosts = virtual_hosts.clone();
+            tables.virtual_hosts = virtual_hosts;
+            self.tables.drop_unused();
+        }
+        if moves || paths {
+            return Some(self.recompile(config, conditions, &tables, reachability, now));
+        }
+        Some(Compiled { tables, renumbered: self.numbers.take_reused() })
+    }
+
     /// `tables`, the last that was compiled from `config`, over other neighbours, and with other shortcuts than before:
     /// nothing that costs time is made anew.
-    pub fn recompile(
+    fn recompile(
         &mut self,
         config: &Config,
         conditions: &Conditions,
@@ -304,7 +374,7 @@ struct Tunnelled {
 fn shortcuts(
     config: &Config,
     conditions: &Conditions,
-    virtual_hosts: &[VirtualHost],
+    virtual_hosts: &[Arc<VirtualHost>],
     numbers: &mut Numbers,
     now: Instant,
 ) -> Vec<Tunnelled> {
@@ -316,7 +386,7 @@ fn shortcuts(
     let shortcut = |(past, in_force): (&Past, &bool)| {
         let position = *positions.get(past.host.as_str())?;
         let host = &virtual_hosts[position];
-        let member = host.members.iter().position(|member| member.child == past.child)?;
+        let member = host.members.iter().position(|member| *member.child == *past.child)?;
         // No name of a child has such a sign in it.
         let TunnelEnd { kind, port, address } = past.end;
         let name = format!("{}>{kind}:{port}:{address}", past.child);
@@ -355,9 +425,9 @@ impl fmt::Display for Shares<'_> {
 fn ways(
     config: &Config,
     conditions: &Conditions,
-    (virtual_hosts, shortcuts, count): (&[VirtualHost], &[Tunnelled], usize),
+    (virtual_hosts, shortcuts, count): (&[Arc<VirtualHost>], &[Tunnelled], usize),
     reachability: &impl Reachability,
-) -> (Vec<Path>, Vec<Target>, Option<Routes>) {
+) -> (Arc<[Path]>, Arc<[Target]>, Option<Arc<Routes>>) {
     let mut paths = Vec::new();
     let children: Vec<Option<PathId>> = config
         .children
@@ -375,8 +445,7 @@ fn ways(
         // Where nobody could take them, the flows of a child that is down stay: it may come back.
         let may_move = host.on_failure == OnFailure::Reselect && !compiled.selector.is_empty();
         for (place, (member, Member { child, target, .. })) in host.members.iter().zip(&compiled.members).enumerate() {
-            let down = conditions.is_down(&host.name, child) || conditions.steering.of(at, place) == Steer::Down;
-            let moves = may_move && down;
+            let moves = may_move && is_down(conditions, host, (at, place), child);
             let (path, host) = (children[member.child], VirtualHostId(position));
             targets[target.index()] = Target { path, host, moves, reads_quic, clamps_mss };
         }
@@ -393,7 +462,12 @@ fn ways(
         }
     }
     let routes = reachability.neighbours().filter(|_| config.forwarding).map(|known| routes(config, known, &mut paths));
-    (paths, targets, routes)
+    (paths.into(), targets.into(), routes.map(Arc::new))
+}
+
+/// Whether a child of a virtual host, by their positions, has failed.
+fn is_down(conditions: &Conditions, host: &config::VirtualHost, (at, place): (usize, usize), child: &str) -> bool {
+    conditions.is_down(&host.name, child) || conditions.steering.of(at, place) == Steer::Down
 }
 
 /// Where we answer echo requests ourselves.

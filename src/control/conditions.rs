@@ -1,6 +1,6 @@
 //! What about the children differs from the configuration for the time being: said by the operator, or found out.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::wire::TunnelEnd;
@@ -14,11 +14,56 @@ pub struct Conditions {
     /// Weights instead of the configured ones, in all virtual hosts of the child.
     pub weights: BTreeMap<String, Weight>,
     /// Virtual hosts and children on which they do not work.
-    pub down: HashSet<(String, String)>,
+    pub down: Down,
     /// What the children say themselves.
     pub steering: Steering,
     /// Where flows may go past a child, and whether they do: else they go to the child after all.
     pub shortcuts: BTreeMap<Past, bool>,
+}
+
+/// Virtual hosts, and children on which each does not work, by their names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Down(HashMap<String, BTreeSet<String>>);
+
+impl Down {
+    /// It does not work there any more.
+    pub fn insert(&mut self, virtual_host: String, child: String) {
+        self.0.entry(virtual_host).or_default().insert(child);
+    }
+
+    /// It works there again.
+    pub fn remove(&mut self, virtual_host: &str, child: &str) {
+        if let Some(children) = self.0.get_mut(virtual_host) {
+            children.remove(child);
+            if children.is_empty() {
+                self.0.remove(virtual_host);
+            }
+        }
+    }
+
+    /// The virtual hosts that do not work on a child.
+    pub fn hosts<'a>(&'a self, child: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(_, children)| children.contains(child)).map(|(host, _)| host.as_str())
+    }
+
+    /// Whether it does not work there.
+    pub fn contains(&self, virtual_host: &str, child: &str) -> bool {
+        self.0.get(virtual_host).is_some_and(|children| children.contains(child))
+    }
+}
+
+impl Extend<(String, String)> for Down {
+    fn extend<I: IntoIterator<Item = (String, String)>>(&mut self, pairs: I) {
+        pairs.into_iter().for_each(|(virtual_host, child)| self.insert(virtual_host, child));
+    }
+}
+
+impl FromIterator<(String, String)> for Down {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Down {
+        let mut down = Down::default();
+        down.extend(pairs);
+        down
+    }
 }
 
 /// A way of a virtual host's flows past the child that they were given to.
@@ -91,6 +136,6 @@ impl Conditions {
 
     /// Whether `virtual_host` does not work on `child`.
     pub fn is_down(&self, virtual_host: &str, child: &str) -> bool {
-        !self.down.is_empty() && self.down.contains(&(virtual_host.to_owned(), child.to_owned()))
+        self.down.contains(virtual_host, child)
     }
 }

@@ -1,16 +1,17 @@
 //! What happens to punted frames and to what the operator says: it is fed to the machines, which answer through the
 //! workers, and whatever changes the snapshot makes a new one.
 
-use std::net::IpAddr;
 mod checks;
 mod recovery;
 mod sessions;
 mod shortcuts;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{Compiled, Compiler, Configured, Reachability, TooManyTargets};
+use super::compile::{Compiled, Compiler, Configured, Latest, Reachability, TooManyTargets};
 use super::conditions::Conditions;
 use super::health::{self, Health};
 use super::hierarchy::Hierarchy;
@@ -20,7 +21,7 @@ use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
 use super::shortcuts::proofs::Proofs;
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
-use crate::config::Config;
+use crate::config::{Config, VirtualHost};
 use crate::forward::capture::Capture;
 use crate::forward::counters::{Counter, WorkerCounters};
 use crate::forward::punt::{Again, Handling, InjectRing, Injection, Punt, PuntRing};
@@ -38,8 +39,9 @@ pub use recovery::NoSuchWorker;
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
 
-/// From one snapshot to the next, at least.
-const PUBLISHING: Duration = Duration::from_millis(10);
+/// From one snapshot to the next, at least: in all, and for each virtual host, so that publishing takes no large part of the
+/// slow path's time.
+const PUBLISHING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_nanos(500));
 
 /// The slow path's end of one worker.
 pub struct WorkerEnd {
@@ -86,14 +88,19 @@ impl SlowPathCounters {
     }
 }
 
-/// How far the snapshot is behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Outdated {
-    No,
-    /// Behind what is known about neighbours or about paths.
-    Paths,
-    /// Behind the children's conditions.
-    Selection,
+/// In what the snapshot is behind.
+#[derive(Debug, Default)]
+struct Outdated {
+    /// In what is known about neighbours, about paths or about shortcuts.
+    paths: bool,
+    /// In the conditions of these virtual hosts' children.
+    hosts: BTreeSet<usize>,
+}
+
+impl Outdated {
+    fn is_nothing(&self) -> bool {
+        !self.paths && self.hosts.is_empty()
+    }
 }
 
 /// One snapshot among those that the router has published.
@@ -186,7 +193,7 @@ impl SlowPath {
             counters,
             waiting: Waiting::default(),
             found: Vec::new(),
-            outdated: Outdated::No,
+            outdated: Outdated::default(),
             publish_after: Instant::ZERO,
             retired: Vec::new(),
             health: None,
@@ -208,7 +215,7 @@ impl SlowPath {
     pub fn pass(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         if self.path_mtus.tick(now) {
-            self.outdated = self.outdated.max(Outdated::Paths);
+            self.outdated.paths = true;
         }
         for worker in 0..self.workers.len() {
             for _ in 0..PUNTS_PER_PASS {
@@ -231,7 +238,7 @@ impl SlowPath {
             self.counters.neighbours(*state).set(self.neighbours.count(*state));
         }
         for change in changes.iter().filter(|change| change.mac != change.before) {
-            self.outdated = self.outdated.max(Outdated::Paths);
+            self.outdated.paths = true;
             self.found.extend(change.mac.map(|_| change.address));
         }
         self.hear_workers(now);
@@ -273,7 +280,7 @@ impl SlowPath {
             reason => {
                 let here = Configured { config: &self.config, neighbours: &self.neighbours };
                 if reason == PuntReason::OwnAddress && self.path_mtus.hear(now, &self.config, &here, punt.frame()) {
-                    self.outdated = self.outdated.max(Outdated::Paths);
+                    self.outdated.paths = true;
                 }
                 let input = Input::Frame { port: punt.port, bytes: punt.frame() };
                 perform(&self.workers[worker], self.neighbours.handle(now, input), changes);
@@ -320,7 +327,7 @@ impl SlowPath {
             Wanted::Silent => Err(WaitingDrop::Unanswered),
             Wanted::NoRoom | Wanted::NoLink => Err(WaitingDrop::NotAsked),
             Wanted::Asked => self.waiting.hold(now, next_hop, waiter),
-            Wanted::Known if self.outdated > Outdated::No => self.waiting.hold(now, next_hop, waiter),
+            Wanted::Known if !self.outdated.is_nothing() => self.waiting.hold(now, next_hop, waiter),
             // It was on its way here when the snapshot was published.
             Wanted::Known => {
                 self.go_on(&waiter);
@@ -339,7 +346,7 @@ impl SlowPath {
         let neighbours = self.neighbours.reconfigured(&config);
         let health = self.health.as_ref().map(|health| health.reconfigured(now, &config));
         let mut conditions = self.conditions.clone();
-        conditions.down = health.as_ref().map(Health::down).unwrap_or_default();
+        conditions.down = health.iter().flat_map(Health::down).collect();
         // Until the sessions have gone over to it, by what children have said about what was there before.
         conditions.steering = self.hierarchy.as_mut().map(|known| known.reconfigured(now, &config)).unwrap_or_default();
         let reachability = Configured { config: &config, neighbours: &neighbours };
@@ -353,7 +360,7 @@ impl SlowPath {
                 return Err(error.into());
             }
         };
-        (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::No);
+        (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::default());
         (self.conditions, self.health) = (conditions, health);
         if let Some(hierarchy) = &mut self.hierarchy {
             hierarchy.reconfigure(&self.config);
@@ -384,7 +391,7 @@ impl SlowPath {
             true => self.conditions.drained.insert(child.to_owned()),
             false => self.conditions.drained.remove(child),
         };
-        self.changed(changed, now);
+        self.changed(child, changed, now);
         Ok(())
     }
 
@@ -398,7 +405,7 @@ impl SlowPath {
             Some(weight) => self.conditions.weights.insert(child.to_owned(), weight),
             None => self.conditions.weights.remove(child),
         };
-        self.changed(before != weight, now);
+        self.changed(child, before != weight, now);
         Ok(())
     }
 
@@ -435,33 +442,30 @@ impl SlowPath {
         Err(NoSuchChild { name: child.to_owned(), known: known.join(", ") })
     }
 
-    fn changed(&mut self, changed: bool, now: Instant) {
+    fn changed(&mut self, child: &str, changed: bool, now: Instant) {
         if changed {
-            self.outdated = Outdated::Selection;
+            let has = |host: &VirtualHost| host.members.iter().any(|one| self.config.children[one.child].name == child);
+            let hosts = self.config.virtual_hosts.iter().enumerate();
+            self.outdated.hosts.extend(hosts.filter(|(_, host)| has(host)).map(|(position, _)| position));
             self.catch_up(now, true);
         }
     }
 
     /// Publishes a new snapshot where there is need for one: at once where it is `urgent`, else not too often.
     fn catch_up(&mut self, now: Instant, urgent: bool) {
-        if self.outdated == Outdated::No || !(urgent || now >= self.publish_after) {
+        if self.outdated.is_nothing() || !(urgent || now >= self.publish_after) {
             return;
         }
-        self.publish_after = now + PUBLISHING;
+        let hosts = u32::try_from(self.config.virtual_hosts.len()).unwrap_or(u32::MAX);
+        self.publish_after = now + PUBLISHING.0 + PUBLISHING.1.saturating_mul(hosts);
         let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
-        let compiled = match self.outdated {
-            Outdated::No | Outdated::Paths => {
-                let tables = self.published.load();
-                self.compiler.recompile(&self.config, &self.conditions, &tables, &reachability, now)
-            }
-            Outdated::Selection => {
-                let compiled = self.compiler.compile(&self.config, &self.conditions, &reachability, now);
-                compiled.expect("a configuration that has been compiled has no more targets than there is room for")
-            }
-        };
-        self.outdated = Outdated::No;
-        self.publish(compiled, now);
+        let Outdated { paths, hosts } = std::mem::take(&mut self.outdated);
+        let tables = self.published.load();
+        let latest = Latest { config: &self.config, conditions: &self.conditions, tables: &tables };
+        if let Some(compiled) = self.compiler.update(latest, (&hosts, paths), &reachability, now) {
+            self.publish(compiled, now);
+        }
     }
 
     fn publish(&mut self, Compiled { mut tables, renumbered }: Compiled, now: Instant) {

@@ -23,7 +23,8 @@ use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::Template;
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
 
-/// A snapshot. Compiled by the slow path, read by the workers.
+/// A snapshot. Compiled by the slow path, read by the workers. What is large is shared with the snapshots before and after
+/// that have the same.
 #[derive(Clone, Debug)]
 pub struct ForwardTables {
     /// Our own addresses.
@@ -37,13 +38,13 @@ pub struct ForwardTables {
     /// Which virtual host a packet is for.
     pub index: Arc<VirtualHosts>,
     /// The virtual hosts, by the position that `index` finds.
-    pub virtual_hosts: Arc<[VirtualHost]>,
+    pub virtual_hosts: Arc<[Arc<VirtualHost>]>,
     /// The targets, by [`TargetId`].
-    pub targets: Vec<Target>,
+    pub targets: Arc<[Target]>,
     /// The paths, by [`PathId`].
-    pub paths: Vec<Path>,
+    pub paths: Arc<[Path]>,
     /// Where packets go that are for no service; `None`: they are dropped.
-    pub routes: Option<Routes>,
+    pub routes: Option<Arc<Routes>>,
     /// For which addresses of virtual hosts we answer echo requests in the place of their children.
     pub echo: Arc<ByPrefix<bool>>,
     /// The hash by which all routers of the cluster choose children.
@@ -147,7 +148,7 @@ impl FromIterator<IpNet> for Parents {
 #[derive(Clone, Debug)]
 pub struct VirtualHost {
     /// Its name in messages, reports and metrics.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its number in flow keys that are coarser than a 5-tuple; the same in every snapshot.
     pub number: VirtualHostId,
     /// What a flow is.
@@ -168,7 +169,7 @@ pub struct VirtualHost {
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The child's name.
-    pub child: String,
+    pub child: Arc<str>,
     /// Where the child's tunnels end.
     pub address: IpAddr,
     /// What its flows point at.

@@ -137,7 +137,7 @@ impl ForwardCollector {
         for host in tables.virtual_hosts.iter() {
             for member in &host.members {
                 let total: u64 = self.workers.iter().map(|worker| value(worker.target(member.target)).get()).sum();
-                let labels = vec![("child", member.child.clone()), ("virtual_host", host.name.clone())];
+                let labels = vec![("child", member.child.to_string()), ("virtual_host", host.name.to_string())];
                 samples.push((labels, total as f64));
             }
         }
@@ -154,7 +154,8 @@ impl ForwardCollector {
         }
         let sample = |((host, member), sum): ((usize, usize), u64)| {
             let host = &tables.virtual_hosts[host];
-            let labels = vec![("child", host.members[member].child.clone()), ("virtual_host", host.name.clone())];
+            let child = host.members[member].child.to_string();
+            let labels = vec![("child", child), ("virtual_host", host.name.to_string())];
             (labels, sum as f64)
         };
         sums.into_iter().map(sample).collect()

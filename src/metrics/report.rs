@@ -178,7 +178,7 @@ fn virtual_host(host: &VirtualHost, workers: &[&WorkerCounters]) -> VirtualHostR
         .members
         .iter()
         .map(|member| ChildReport {
-            name: member.child.clone(),
+            name: member.child.to_string(),
             address: member.address.to_string(),
             traffic: workers.iter().map(|worker| worker.target(member.target)).fold(Traffic::default(), sum),
         })
@@ -188,7 +188,7 @@ fn virtual_host(host: &VirtualHost, workers: &[&WorkerCounters]) -> VirtualHostR
         bytes: sum.bytes + child.traffic.bytes,
         flows: sum.flows + child.traffic.flows,
     });
-    VirtualHostReport { name: host.name.clone(), traffic, children }
+    VirtualHostReport { name: host.name.to_string(), traffic, children }
 }
 
 impl fmt::Display for Report {

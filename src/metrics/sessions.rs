@@ -21,8 +21,8 @@ pub(super) fn families(view: &View) -> Vec<MetricFamily> {
     let said = |value: &dyn Fn(&Said) -> Option<f64>| children(&|child| value(child.said.as_ref()?));
     let (mut load, mut capacity, mut serving) = (Vec::new(), Vec::new(), Vec::new());
     for child in &view.children {
-        for (host, serves) in child.said.iter().flat_map(|said| &said.hosts) {
-            let labels = vec![("child", child.name.clone()), ("virtual_host", host.clone())];
+        for (host, serves) in child.said.iter().flat_map(|said| said.hosts.iter()) {
+            let labels = vec![("child", child.name.clone()), ("virtual_host", host.to_string())];
             if let Some(serves) = serves {
                 load.push((labels.clone(), serves.load.ratio()));
                 capacity.push((labels.clone(), f64::from(serves.capacity)));

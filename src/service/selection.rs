@@ -9,8 +9,11 @@
 //! Policy is worked out when a table is built; a new flow only looks into it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::maglev::{Maglev, apportion, scale};
 use crate::units::Weight;
@@ -56,7 +59,8 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    fn takes_flows(&self) -> bool {
+    /// Whether a new flow may go to it, as far as it goes by this candidate alone.
+    pub fn takes_flows(&self) -> bool {
         self.available && self.weight != Weight::DRAIN
     }
 
@@ -119,6 +123,17 @@ impl Selector {
             }
         };
         Selector { table, members: members.into() }
+    }
+
+    /// Whether it gives all flows to the same candidates as `other`, in the same shares, by the same table. A turn that is
+    /// under way does not count.
+    pub fn is_same(&self, other: &Selector) -> bool {
+        let table = match (&self.table, &other.table) {
+            (Table::Hash(one), Table::Hash(other)) => Arc::ptr_eq(one.slots(), other.slots()),
+            (Table::Turn(one, _), Table::Turn(other, _)) => Arc::ptr_eq(one, other),
+            (Table::Hash(_), Table::Turn(..)) | (Table::Turn(..), Table::Hash(_)) => false,
+        };
+        table && self.members == other.members
     }
 
     /// Whether no candidate can take a new flow.
@@ -184,21 +199,25 @@ impl Selector {
 /// The weight of all, where weights do not count.
 const EQUAL: Weight = Weight::new(1).expect("1 is in the range of weights");
 
-/// Children and their weights in the order of names, and the slots they share.
-type MaglevKey = (Vec<(String, Weight)>, u32);
-
 /// Tables that selectors share: those of equal children, weights and sizes are one.
 #[derive(Debug)]
 pub struct TableCache {
     key: [u8; 16],
-    maglev: HashMap<MaglevKey, Maglev>,
+    /// By what is in them: 128 bits of SipHash, which no two that anybody configures have in common.
+    maglev: HashMap<u128, Maglev>,
     turns: HashMap<Vec<u16>, Arc<[u16]>>,
+    bytes: usize,
+    /// Of those, made since unused ones were dropped.
+    fresh: usize,
 }
+
+/// Unused tables are looked for when so many parts of the memory are new.
+const SWEEP: usize = 4;
 
 impl TableCache {
     /// No tables yet; `key` is the cluster's.
     pub fn new(key: [u8; 16]) -> TableCache {
-        TableCache { key, maglev: HashMap::new(), turns: HashMap::new() }
+        TableCache { key, maglev: HashMap::new(), turns: HashMap::new(), bytes: 0, fresh: 0 }
     }
 
     /// The cluster's key that the tables are made with.
@@ -208,24 +227,55 @@ impl TableCache {
 
     /// Memory of all tables, in bytes.
     pub fn bytes(&self) -> usize {
-        let maglev = self.maglev.values().map(Maglev::slots);
-        maglev.chain(self.turns.values()).map(|table| size_of_val::<[u16]>(table)).sum()
+        self.bytes
     }
 
-    /// Drops the tables that no selector holds any more.
+    /// Drops the tables that no selector holds any more, unless they can only be a small part of all.
     pub fn drop_unused(&mut self) {
+        if self.fresh * SWEEP < self.bytes {
+            return;
+        }
         self.maglev.retain(|_, table| Arc::strong_count(table.slots()) > 1);
         self.turns.retain(|_, table| Arc::strong_count(table) > 1);
+        let maglev = self.maglev.values().map(Maglev::slots);
+        self.bytes = maglev.chain(self.turns.values()).map(bytes).sum();
+        self.fresh = 0;
     }
 
-    fn maglev(&mut self, children: &[(&str, Weight)], size: u32) -> Maglev {
-        let key = (children.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect(), size);
-        self.maglev.entry(key).or_insert_with(|| Maglev::build(children, size, &self.key)).clone()
+    fn maglev(&mut self, mut children: &[(&str, Weight)], size: u32) -> Maglev {
+        if children.len() == 1 {
+            // Whoever it is has all slots.
+            children = &[("", EQUAL)];
+        }
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u32(size);
+        for (name, weight) in children {
+            hasher.write_u16(weight.get());
+            hasher.write_usize(name.len());
+            hasher.write(name.as_bytes());
+        }
+        let table = self.maglev.entry(hasher.finish128().as_u128()).or_insert_with(|| {
+            let table = Maglev::build(children, size, &self.key);
+            self.fresh += bytes(table.slots());
+            self.bytes += bytes(table.slots());
+            table
+        });
+        table.clone()
     }
 
     fn turns(&mut self, weights: &[u16]) -> Arc<[u16]> {
-        self.turns.entry(weights.to_vec()).or_insert_with(|| turns(weights)).clone()
+        let table = self.turns.entry(weights.to_vec()).or_insert_with(|| {
+            let table = turns(weights);
+            self.fresh += bytes(&table);
+            self.bytes += bytes(&table);
+            table
+        });
+        table.clone()
     }
+}
+
+fn bytes(table: &Arc<[u16]>) -> usize {
+    size_of_val::<[u16]>(table)
 }
 
 /// Turns in a cycle of round robin at most, as long as there are fewer members.

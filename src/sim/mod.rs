@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! topology ──► World: routers (Hierarchy, Compiler), servers (ChildEnd), flows ──every 10 ms──► invariants
-//!                 └── Network: delay, loss, duplicates, partitions, from one seed ──► samples: table, CSV, JSON
+//!                 └── Network: delay, loss, duplicates, partitions, from one seed ──► samples: table, CSV, JSON, SVG
 //! ```
 //!
 //! The same seed gives the same run, to the bit.
 
 mod bypass;
 pub mod network;
+mod plot;
 pub mod report;
 pub mod topology;
 pub mod world;

@@ -62,6 +62,8 @@ impl Study {
                     revive.into_iter().for_each(|node| world.revive(node));
                     cut.into_iter().for_each(|node| world.cut(node, false));
                     mend.into_iter().for_each(|node| world.cut(node, true));
+                    event.fail.iter().for_each(|name| world.fail(name, true));
+                    event.recover.iter().for_each(|name| world.fail(name, false));
                 }
                 world.step();
             }

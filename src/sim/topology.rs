@@ -9,6 +9,9 @@ use crate::cost::{Expression, Kind};
 /// Servers at most: flows and machines must fit into memory.
 const SERVERS_MAX: u32 = 200_000;
 
+/// The topmost router.
+pub(super) const NETWORK: &str = "network";
+
 /// How routers give out new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,6 +38,10 @@ pub struct Event {
     pub cut: Option<String>,
     /// A node whose sessions get through again.
     pub mend: Option<String>,
+    /// A server, or a router with all servers below it, whose service does not work from then on; their sessions go on.
+    pub fail: Option<String>,
+    /// Those whose service works again.
+    pub recover: Option<String>,
 }
 
 /// One network's router, systems, their sites, their servers, and flows.
@@ -160,7 +167,8 @@ impl Topology {
         }
         for event in &self.events {
             let named = [&event.kill, &event.revive, &event.cut, &event.mend].into_iter().flatten();
-            for name in named {
+            let failing = [&event.fail, &event.recover].into_iter().flatten().filter(|name| *name != NETWORK);
+            for name in named.chain(failing) {
                 if !self.names().any(|known| known == *name) {
                     return wrong("events", format!("name \"{name}\", which is not there; write one like site1-2"));
                 }

@@ -65,6 +65,7 @@ pub(super) struct Server {
     node: NodeId,
     parents: Parents<SocketAddr>,
     flows: u32,
+    failing: bool,
 }
 
 pub(super) enum Node {
@@ -200,7 +201,7 @@ impl World {
         let node = self.network.add(World::identity(name, 0), None);
         let end = ChildEnd::new(Instant::ZERO, hello(name.to_owned(), 0), parent.to_owned(), self.random.next());
         let parent = address(self.names[parent].0);
-        let server = Server { node, parents: [(end, parent)].into_iter().collect(), flows: 0 };
+        let server = Server { node, parents: [(end, parent)].into_iter().collect(), flows: 0, failing: false };
         self.nodes.push(Node::Server(Box::new(server)));
         self.names.insert(name.to_owned(), node);
     }
@@ -241,6 +242,21 @@ impl World {
         let now = self.network.now;
         if let Node::Server(server) = &mut self.nodes[node.0] {
             server.drain(now, &mut self.network, drained);
+        }
+    }
+
+    /// The service of a server, or of all servers below a router, does not work any more, or (false) works again.
+    pub fn fail(&mut self, name: &str, failing: bool) {
+        // What is below site1-2 is called server1-2-3.
+        let numbers = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let below = |server: &str| {
+            let rest = server.strip_prefix("server").and_then(|own| own.strip_prefix(numbers));
+            rest.is_some_and(|rest| rest.is_empty() || numbers.is_empty() || rest.starts_with('-'))
+        };
+        for (name, node) in &self.names {
+            if let (true, Node::Server(server)) = (below(name), &mut self.nodes[node.0]) {
+                server.failing = failing;
+            }
         }
     }
 
@@ -436,7 +452,7 @@ impl Router {
         }
         let mut end = network.at(self.node);
         let outcome = self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions);
-        if outcome.steered {
+        if !outcome.steered.is_empty() {
             let able;
             (self.selector, able) = select(&mut self.compiler, &self.config, &self.conditions, now);
             self.know_able(now, able);
@@ -465,7 +481,8 @@ impl Server {
         let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
         let record = |prefix: &str| {
             let prefix = prefix.parse().expect("a constant prefix");
-            Record { prefix, service: Filter::ANY, state: State::Serving, load, capacity }
+            let state = if self.failing { State::Down } else { State::Serving };
+            Record { prefix, service: Filter::ANY, state, load, capacity }
         };
         let rogue = self.node.0.is_multiple_of(ROGUES);
         let records = || [VIRTUAL_HOST].into_iter().chain(rogue.then_some(FOREIGN)).map(record).collect();

@@ -41,9 +41,9 @@ const HANDSHAKES: (usize, usize) = (1024, 16);
 /// How long a peer may take to take what is sent.
 const SENDING: Duration = Duration::from_secs(10);
 
-/// How long what a session still sends is thrown away once we have closed it: were it not read, the system would reset the
-/// connection and what we said last could be lost.
-const LINGER: Duration = Duration::from_millis(500);
+/// How long, and how many bytes of, what a session still sends is thrown away once we have closed it: were it not read, the
+/// system would reset the connection and what we said last could be lost.
+const LINGER: (Duration, usize) = (Duration::from_millis(500), 4 << 20);
 
 /// How long what is said last may take to leave, when the process ends.
 pub const LEAVING: Duration = Duration::from_millis(200);
@@ -371,7 +371,15 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
             bytes = waiting.recv() => {
                 let Some(bytes) = bytes else {
                     let _ = timeout(SENDING, stream.shutdown()).await;
-                    let _ = timeout(LINGER, async { while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {} }).await;
+                    let rest = async {
+                        let mut left = LINGER.1;
+                        while let Ok(count @ 1..) = stream.read(&mut buffer).await
+                            && left > 0
+                        {
+                            left = left.saturating_sub(count);
+                        }
+                    };
+                    let _ = timeout(LINGER.0, rest).await;
                     return;
                 };
                 let sent = timeout(SENDING, async {

@@ -26,11 +26,11 @@ pub(super) fn records(hierarchy: &Hierarchy, now: Instant, config: &Config, cond
     let mut records = Vec::new();
     for (position, host) in config.virtual_hosts.iter().enumerate() {
         let candidates = candidates(config, (position, host), conditions);
-        let up = || candidates.iter().zip(&host.members).filter(|(candidate, _)| candidate.available);
-        let able = || up().filter(|(candidate, _)| candidate.weight != Weight::DRAIN);
-        let tier = able().map(|(candidate, _)| candidate.tier).min();
-        let serving = able().filter(|(candidate, _)| Some(candidate.tier) == tier);
-        let children: Vec<Child> = serving.map(|(_, member)| hierarchy.facts(config, host, member)).collect();
+        let up = || candidates.iter().enumerate().filter(|(_, candidate)| candidate.available);
+        let able = || up().filter(|(_, candidate)| candidate.weight != Weight::DRAIN);
+        let tier = able().map(|(_, candidate)| candidate.tier).min();
+        let serving = able().filter(|(_, candidate)| Some(candidate.tier) == tier);
+        let children: Vec<Child<'_>> = serving.map(|(place, _)| hierarchy.facts(config, position, place)).collect();
         let capacity: f64 = children.iter().map(|child| child.capacity).sum();
         let busy: f64 = children.iter().map(|child| child.capacity * child.load).sum();
         let mean = if capacity > 0.0 { busy / capacity } else { 0.0 };

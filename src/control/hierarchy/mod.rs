@@ -5,14 +5,15 @@
 //!                                       └──────────► aggregate ──► Records ──► ChildEnd ──► carrier
 //! ```
 //!
-//! Costs and shares of virtual hosts that have them are worked out anew every interval, and at once when a child begins or
-//! ceases to take flows.
+//! What a child says changes its own place in its virtual hosts, and nothing else is worked out anew. Costs and shares are
+//! once in an interval, those of one virtual host after the other, and at once when a child begins or ceases to take flows.
 
 pub mod shares;
 pub mod view;
 
 mod aggregate;
 mod bypass;
+mod rota;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use super::random::Random;
 use super::session::child::{self, ChildEnd};
 use super::session::parent::{self, News, ParentEnd, Settings};
 use super::session::parents::Parents;
+use super::session::report::Serves;
 use super::session::{Carrier, Happening};
 use super::shortcuts::{self, Shortcuts};
 use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
@@ -37,50 +39,69 @@ use crate::clock::Instant;
 use crate::config::{Config, Register, VirtualHost};
 pub use bypass::Order;
 use bypass::Outbox;
+use rota::Rota;
 use shares::Shares;
+use steering::Known;
 pub use view::{Look, View};
 
 /// Sessions of children beyond one for each: those that are about to replace one.
 const SESSIONS_SPARE: usize = 64;
 
-/// Happenings that are taken in in a pass at most, so that no peer keeps the slow path from its other work.
-const HAPPENINGS_PER_PASS: usize = 256;
+/// Happenings that are taken in in a pass at most, and the bytes in them, so that nobody keeps the slow path from its other
+/// work: a few updates of a thousand virtual subnets each.
+const PER_PASS: (usize, usize) = (256, 256 << 10);
 
-/// From one view to the next, at least: in all, and for each virtual host of each child, so that a large one takes no large
-/// part of the slow path's time.
-const VIEWING: (Duration, Duration) = (Duration::from_millis(500), Duration::from_micros(20));
+/// From one view to the next, at least.
+const VIEWING: Duration = Duration::from_millis(500);
 
 /// What a pass has brought.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Virtual hosts are to be steered in another way.
-    pub steered: bool,
+    /// Virtual hosts that are to be steered in another way, by their positions.
+    pub steered: Vec<usize>,
     /// To be told in the log.
     pub told: Vec<String>,
     /// To be done with flows that go past a child, or are to.
     pub orders: Vec<Order>,
 }
 
+/// A member of a virtual host: the host's position, and that of what is known of the member.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    host: usize,
+    known: usize,
+}
+
+/// Virtual hosts by name, and what a child says of each.
+type SaidOf = Arc<[(Arc<str>, Option<Serves>)]>;
+
 /// The sessions of one router, and what comes of them.
 pub struct Hierarchy {
     children: Option<ParentEnd>,
     parents: Parents<SocketAddr>,
-    /// In which virtual hosts each child is, by its name.
-    hosts: HashMap<String, Vec<usize>>,
+    /// Position of each child that may tell us how it is, and where it is a member, by its name.
+    places: HashMap<String, (usize, Vec<Place>)>,
+    /// Of the members of all virtual hosts, one after the other.
+    known: Vec<Known>,
+    /// Where in that the members of each virtual host start.
+    starts: Vec<usize>,
+    /// Names of the virtual hosts.
+    names: Vec<Arc<str>>,
+    /// What each child has said last of the virtual hosts that it is in, by its name.
+    said: HashMap<String, SaidOf>,
     /// Children about which something is new.
     changed: BTreeSet<String>,
     /// What a new configuration wants done in the next pass.
     pending: Vec<parent::Output>,
+    interval: Duration,
     look: Look,
     view_after: Instant,
     /// The calendar at a time.
     wall: (Instant, WallClock),
-    /// Virtual hosts whose costs or shares change with time.
-    priced: Vec<usize>,
+    /// Virtual hosts whose costs or shares change with time, and when they do.
+    priced: Rota,
     /// By the position of their virtual host.
     shares: HashMap<usize, Shares>,
-    /// When shares move on.
-    step_at: Instant,
     /// Why a cost is not known; one is enough for the log.
     cost_error: Option<String>,
     shortcuts: Shortcuts,
@@ -112,15 +133,19 @@ impl Hierarchy {
         let mut hierarchy = Hierarchy {
             children,
             parents: parents.collect(),
-            hosts: HashMap::new(),
+            places: HashMap::new(),
+            known: Vec::new(),
+            starts: Vec::new(),
+            names: Vec::new(),
+            said: HashMap::new(),
             changed: BTreeSet::new(),
             pending: Vec::new(),
+            interval: config.sessions.interval,
             look: Arc::new(ArcSwap::from_pointee(View::default())),
             view_after: now,
             wall: (now, wall),
-            priced: Vec::new(),
+            priced: Rota::new(Vec::new(), now + config.sessions.interval),
             shares: HashMap::new(),
-            step_at: now + config.sessions.interval,
             cost_error: None,
             shortcuts: Shortcuts::new(config.shortcuts),
             outbox: Outbox::default(),
@@ -170,19 +195,29 @@ impl Hierarchy {
     }
 
     fn index(&mut self, config: &Config) {
-        self.hosts.clear();
+        self.places.clear();
+        self.said.clear();
         // Positions have other meanings now.
         self.shares.clear();
         let hosts = config.virtual_hosts.iter().enumerate();
-        self.priced = hosts.filter(|(_, host)| is_priced(host)).map(|(position, _)| position).collect();
-        for (position, host) in config.virtual_hosts.iter().enumerate() {
-            for member in &host.members {
-                let child = &config.children[member.child];
-                if child.register != Register::Off {
-                    self.hosts.entry(child.name.clone()).or_default().push(position);
-                }
+        self.priced.set(hosts.filter(|(_, host)| is_priced(host)).map(|(position, _)| position).collect());
+        self.names = config.virtual_hosts.iter().map(|host| host.name.as_str().into()).collect();
+        self.known.clear();
+        self.starts.clear();
+        let mut places = vec![Vec::new(); config.children.len()];
+        for (host, virtual_host) in config.virtual_hosts.iter().enumerate() {
+            self.starts.push(self.known.len());
+            for member in &virtual_host.members {
+                places[member.child].push(Place { host, known: self.known.len() });
+                self.known.push(Known::nothing(config.children[member.child].register));
             }
         }
+        for ((position, child), places) in config.children.iter().enumerate().zip(places) {
+            if child.register != Register::Off {
+                self.places.insert(child.name.clone(), (position, places));
+            }
+        }
+        registering(config).iter().for_each(|child| self.learn(config, child));
         self.changed.extend(registering(config));
     }
 
@@ -195,7 +230,7 @@ impl Hierarchy {
     /// When time alone brings something up.
     pub fn next_deadline(&self) -> Option<Instant> {
         let children = self.children.iter().filter_map(ParentEnd::next_deadline);
-        let shares = (!self.priced.is_empty()).then_some(self.step_at);
+        let shares = self.priced.next_turn(self.interval);
         children.chain(self.parents.next_deadline()).chain(shares).chain(self.next_shortcut()).min()
     }
 
@@ -207,9 +242,16 @@ impl Hierarchy {
         let mut outcome = Outcome::default();
         let pending = std::mem::take(&mut self.pending);
         self.downward(now, pending, carrier, config, &mut outcome);
-        for _ in 0..HAPPENINGS_PER_PASS {
+        let mut bytes = 0;
+        for _ in 0..PER_PASS.0 {
             let Some(happening) = carrier.poll() else { break };
+            if let Happening::Received(_, piece) = &happening {
+                bytes += piece.len();
+            }
             self.take_in(now, happening, carrier, config, &mut outcome);
+            if bytes >= PER_PASS.1 {
+                break;
+            }
         }
         if self.is_due(now) {
             if let Some(children) = &mut self.children {
@@ -220,22 +262,26 @@ impl Hierarchy {
             self.parents.handle(now, &child::Input::Tick, carrier, &mut rest);
             self.upward(now, rest, &mut outcome);
         }
-        let changed = std::mem::take(&mut self.changed);
-        let mut hosts: BTreeSet<usize> =
-            changed.iter().filter_map(|child| self.hosts.get(child)).flatten().copied().collect();
-        let steps = now >= self.step_at;
-        if steps {
-            self.step_at = now + config.sessions.interval;
-            hosts.extend(&self.priced);
+        let mut hosts = Vec::new();
+        for child in std::mem::take(&mut self.changed) {
+            self.learn(config, &child);
+            let places = self.places.get(&child).into_iter().flat_map(|(_, places)| places);
+            hosts.extend(places.map(|place| (place.host, false)));
         }
+        hosts.extend(self.priced.due(now, self.interval).into_iter().map(|host| (host, true)));
+        // Of each the one that steps, if any does.
+        hosts.sort_unstable_by(|one, other| other.cmp(one));
+        hosts.dedup_by_key(|(host, _)| *host);
         let mut urgent = false;
-        for host in hosts {
+        for (host, steps) in hosts {
             let steers = self.steer(now, config, conditions, host, steps);
             let able = |steer: Steer| matches!(steer, Steer::AsConfigured | Steer::Takes { .. });
             let before = (0..steers.len()).any(|member| able(conditions.steering.of(host, member)));
             // Another load can wait for the end of the interval: traffic is the same whatever happens.
             urgent |= before != steers.iter().copied().any(able);
-            outcome.steered |= conditions.steering.set(host, steers);
+            if conditions.steering.set(host, steers) {
+                outcome.steered.push(host);
+            }
         }
         outcome.told.extend(self.cost_error.take());
         let mut rest = Vec::new();
@@ -249,9 +295,7 @@ impl Hierarchy {
         self.upward(now, rest, &mut outcome);
         self.bypass(now, carrier, config, &mut outcome);
         if now >= self.view_after {
-            let entries: usize = self.hosts.values().map(Vec::len).sum();
-            let entries = u32::try_from(entries).unwrap_or(u32::MAX);
-            self.view_after = now + VIEWING.0.max(VIEWING.1.saturating_mul(entries));
+            self.view_after = now + VIEWING;
             self.look.store(Arc::new(self.view(now, config)));
         }
         outcome

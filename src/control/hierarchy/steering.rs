@@ -2,13 +2,53 @@
 
 use std::time::Duration;
 
-use super::Hierarchy;
+use super::{Hierarchy, Place};
 use crate::clock::{Instant, WallClock};
-use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
+use crate::config::{Config, Member, Register, RouteCost};
 use crate::control::conditions::{Conditions, Steer};
+use crate::control::session::parent::News;
 use crate::control::session::report::Serves;
 use crate::control::wire::State;
 use crate::cost::{Child, Here};
+
+/// What is known of a child in a virtual host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// What that means for new flows, without cost and share.
+    steer: Steer,
+    /// What it says.
+    serves: Option<Serves>,
+    /// What it costs; not a number as long as that is not worked out.
+    cost: f64,
+}
+
+impl Known {
+    /// Of a child that says nothing.
+    pub fn nothing(register: Register) -> Known {
+        let steer = if register == Register::Required { Steer::TakesNone } else { Steer::AsConfigured };
+        Known { steer, serves: None, cost: f64::NAN }
+    }
+
+    fn of(register: Register, news: Option<&News>, serves: Option<Serves>) -> Known {
+        let Some(news) = news.filter(|_| register != Register::Off) else { return Known::nothing(register) };
+        let steer = match serves {
+            None => Steer::TakesNone,
+            Some(serves) if serves.state == State::Down => Steer::Down,
+            Some(serves) if news.draining || serves.state == State::Draining => Steer::TakesNone,
+            Some(_) => Steer::Takes { cost: None, weight: None },
+        };
+        Known { steer, serves, cost: f64::NAN }
+    }
+
+    /// How much it can do, in the unit of weights.
+    fn capacity(&self, member: &Member) -> f64 {
+        self.serves.map_or(f64::from(member.weight.get()), |serves| f64::from(serves.capacity))
+    }
+
+    fn takes(&self) -> bool {
+        matches!(self.steer, Steer::AsConfigured | Steer::Takes { .. })
+    }
+}
 
 impl Hierarchy {
     /// What a virtual host's expressions may know beside its children.
@@ -18,32 +58,33 @@ impl Hierarchy {
         Here { level: config.router.level, wall: WallClock(wall.saturating_add(passed)) }
     }
 
-    /// What a child says of a virtual host, and what that means without any costs.
-    fn said(&self, config: &Config, host: &VirtualHost, member: &Member) -> (Steer, Option<Serves>) {
-        let child = &config.children[member.child];
-        match (child.register, self.news(&child.name).filter(|news| news.reported)) {
-            (Register::Off, _) | (Register::Optional, None) => (Steer::AsConfigured, None),
-            (Register::Required, None) => (Steer::TakesNone, None),
-            (_, Some(news)) => match news.report.of(&host.addresses, &host.services) {
-                None => (Steer::TakesNone, None),
-                Some(serves) if serves.state == State::Down => (Steer::Down, Some(serves)),
-                Some(serves) if news.draining || serves.state == State::Draining => (Steer::TakesNone, Some(serves)),
-                Some(serves) => (Steer::Takes { cost: None, weight: None }, Some(serves)),
-            },
+    /// Takes in what a child says of all virtual hosts that it is in.
+    pub(super) fn learn(&mut self, config: &Config, name: &str) {
+        let Some((child, places)) = self.places.get(name) else { return };
+        let register = config.children[*child].register;
+        let news = self.children.as_ref().and_then(|children| children.news(name)).filter(|news| news.reported);
+        let mut said = Vec::with_capacity(places.len());
+        for &Place { host, known } in places {
+            let virtual_host = &config.virtual_hosts[host];
+            let serves = news.and_then(|news| news.report.of(&virtual_host.addresses, &virtual_host.services));
+            self.known[known] = Known::of(register, news, serves);
+            said.push((self.names[host].clone(), serves));
         }
+        self.said.insert(name.to_owned(), said.into());
     }
 
-    /// What an expression may know of a child in a virtual host.
-    pub(super) fn facts(&self, config: &Config, host: &VirtualHost, member: &Member) -> Child {
+    /// What an expression may know of a child in a virtual host, by its place there.
+    pub(super) fn facts<'a>(&self, config: &'a Config, position: usize, place: usize) -> Child<'a> {
+        let member = &config.virtual_hosts[position].members[place];
         let child = &config.children[member.child];
-        let (_, serves) = self.said(config, host, member);
+        let known = &self.known[self.starts[position] + place];
         let weight = f64::from(member.weight.get());
         let round_trip = self.news(&child.name).and_then(|news| news.round_trip);
         let rtt_ms = round_trip.map_or(0.0, |time: Duration| time.as_secs_f64() * 1000.0);
         Child {
-            name: child.name.clone(),
-            load: serves.map_or(0.0, |serves| serves.load.ratio()),
-            capacity: serves.map_or(weight, |serves| f64::from(serves.capacity)),
+            name: &child.name,
+            load: known.serves.map_or(0.0, |serves| serves.load.ratio()),
+            capacity: known.capacity(member),
             route_cost: match child.route_cost {
                 RouteCost::Given(cost) => cost,
                 RouteCost::RoundTrip => rtt_ms,
@@ -55,7 +96,8 @@ impl Hierarchy {
         }
     }
 
-    /// What a virtual host's children say, for its new flows. Shares move on where `steps` says that an interval is over.
+    /// What a virtual host's children say, for its new flows. Where `steps` says that an interval is over, shares move on, and
+    /// all costs are worked out anew: else only those of children that have said something new.
     pub(super) fn steer(
         &mut self,
         now: Instant,
@@ -65,30 +107,42 @@ impl Hierarchy {
         steps: bool,
     ) -> Vec<Steer> {
         let host = &config.virtual_hosts[position];
-        let here = self.here(now, config);
-        let mut steers: Vec<Steer> = host.members.iter().map(|member| self.said(config, host, member).0).collect();
+        let first = self.starts[position];
+        let known = &self.known[first..first + host.members.len()];
+        let mut steers: Vec<Steer> = known.iter().map(|known| known.steer).collect();
         if host.cost_function.is_none() && !host.shares {
             return steers;
         }
+        let here = self.here(now, config);
         let mut costs = Vec::with_capacity(steers.len());
-        for (member, steer) in host.members.iter().zip(&mut steers) {
-            let takes = matches!(steer, Steer::AsConfigured | Steer::Takes { .. });
-            let facts = self.facts(config, host, member);
-            let cost = match &host.cost_function {
-                None => facts.cost,
-                Some(function) => function.of_child(&facts, here).unwrap_or_else(|why| {
-                    self.cost_error = Some(format!("the cost of {} for {} is unknown: {why}", facts.name, host.name));
-                    f64::INFINITY
-                }),
-            };
-            let cost = cost.max(0.0);
-            if takes {
-                *steer = Steer::Takes { cost: Some(cost), weight: None };
+        for (place, steer) in steers.iter_mut().enumerate() {
+            let known = self.known[first + place];
+            if !known.takes() {
+                costs.push(None);
+                continue;
             }
-            // What the operator or a check says counts for shares too.
-            let name = &config.children[member.child].name;
-            let able = takes && !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
-            costs.push(able.then_some((cost, facts.capacity)));
+            let mut cost = known.cost;
+            if steps || cost.is_nan() {
+                let facts = self.facts(config, position, place);
+                cost = match &host.cost_function {
+                    None => facts.cost,
+                    Some(function) => function.of_child(&facts, here).unwrap_or_else(|why| {
+                        let told = format!("the cost of {} for {} is unknown: {why}", facts.name, host.name);
+                        self.cost_error = Some(told);
+                        f64::INFINITY
+                    }),
+                }
+                .max(0.0);
+                self.known[first + place].cost = cost;
+            }
+            *steer = Steer::Takes { cost: Some(cost), weight: None };
+            if host.shares {
+                let member = &host.members[place];
+                let name = &config.children[member.child].name;
+                // What the operator or a check says counts for shares too.
+                let able = !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
+                costs.push(able.then_some((cost, known.capacity(member))));
+            }
         }
         if host.shares {
             let shares = self.shares.entry(position).or_default();

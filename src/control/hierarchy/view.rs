@@ -56,7 +56,7 @@ pub struct Said {
     /// Virtual subnets in its last update, and those that were refused.
     pub records: (usize, u32),
     /// Virtual hosts that it is a child of, by name, and what it says of each.
-    pub hosts: Vec<(String, Option<Serves>)>,
+    pub hosts: Arc<[(Arc<str>, Option<Serves>)]>,
     /// When its certificate ends.
     pub not_after: WallClock,
 }
@@ -98,15 +98,12 @@ impl Hierarchy {
         let registering = config.children.iter().filter(|child| child.register != Register::Off);
         let children = registering.map(|child| {
             let news = self.news(&child.name);
-            let hosts = || self.hosts.get(&child.name).into_iter().flatten().map(|host| &config.virtual_hosts[*host]);
             let said = news.map(|news| Said {
                 age: now - news.received,
                 round_trip: news.round_trip,
                 draining: news.draining,
                 records: (news.report.len(), news.refused),
-                hosts: hosts()
-                    .map(|host| (host.name.clone(), news.report.of(&host.addresses, &host.services)))
-                    .collect(),
+                hosts: self.said.get(&child.name).cloned().unwrap_or_default(),
                 not_after: news.not_after,
             });
             ChildView { name: child.name.clone(), connected: news.is_some_and(|news| news.session.is_some()), said }

@@ -290,10 +290,17 @@ impl ParentEnd {
             round_trip: Smoothed::default(),
             told: None,
         };
+        let name = session.identity.name.clone();
+        // One child that keeps opening sessions takes nobody's room.
+        let silent = self.sessions.iter().find(|(_, other)| other.last.is_none() && other.identity.name == name);
+        let silent = silent.map(|(older, _)| *older).filter(|_| wrong.is_none());
         self.sessions.insert(id, session);
         self.due(now + GREETING);
         if let Some(end) = wrong {
             self.end(id, end, outputs);
+        }
+        if let Some(older) = silent {
+            self.end(older, End(Reason::Replaced, format!("{name} has opened another session")), outputs);
         }
     }
 

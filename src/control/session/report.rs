@@ -1,6 +1,6 @@
 //! What a child has said last, and what that means for a virtual host.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
@@ -21,45 +21,48 @@ pub struct Serves {
 /// The records of a snapshot, to be asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    by_prefix: HashMap<IpNet, Vec<Record>>,
+    /// By prefix, then by service.
+    records: Vec<Record>,
     /// Lengths of IPv4 and of IPv6 prefixes that there are, the longest first.
     lengths: [Vec<u8>; 2],
-    count: usize,
 }
 
 impl Report {
     /// A snapshot. Of records for the same thing the last one counts.
-    pub fn new(records: Vec<Record>) -> Report {
-        let mut by_prefix: HashMap<IpNet, Vec<Record>> = HashMap::with_capacity(records.len());
-        let mut lengths = [BTreeSet::new(), BTreeSet::new()];
-        let mut count = 0;
-        for record in records {
-            lengths[usize::from(record.prefix.addr().is_ipv6())].insert(record.prefix.prefix_len());
-            let here = by_prefix.entry(record.prefix).or_default();
-            match here.iter_mut().find(|known| known.service == record.service) {
-                Some(known) => *known = record,
-                None => {
-                    here.push(record);
-                    count += 1;
-                }
+    pub fn new(mut records: Vec<Record>) -> Report {
+        let place = |record: &Record| {
+            let Filter { protocol, ports } = &record.service;
+            (record.prefix, *protocol, *ports.start(), *ports.end())
+        };
+        // Children say them in the same order each time, mostly in this one.
+        records.sort_by_key(place);
+        records.dedup_by(|later, kept| {
+            let alike = place(later) == place(kept);
+            if alike {
+                std::mem::swap(later, kept);
             }
+            alike
+        });
+        let mut lengths = [BTreeSet::new(), BTreeSet::new()];
+        for record in &records {
+            lengths[usize::from(record.prefix.addr().is_ipv6())].insert(record.prefix.prefix_len());
         }
-        Report { by_prefix, lengths: lengths.map(|all| all.into_iter().rev().collect()), count }
+        Report { records, lengths: lengths.map(|all| all.into_iter().rev().collect()) }
     }
 
     /// Records, those about the same thing once.
     pub fn len(&self) -> usize {
-        self.count
+        self.records.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.records.is_empty()
     }
 
-    /// All of it, in no order.
+    /// All of it.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.by_prefix.values().flatten()
+        self.records.iter()
     }
 
     /// What it says of the virtual host with these addresses and services; `None` where it does not cover all of them.
@@ -83,7 +86,9 @@ impl Report {
         let lengths = self.lengths[usize::from(address.addr().is_ipv6())].iter().copied();
         lengths.filter(|length| *length <= address.prefix_len()).find_map(|length| {
             let around = IpNet::new(address.addr(), length).ok()?.trunc();
-            let covering = self.by_prefix.get(&around)?.iter().filter(|record| covers(&record.service, service));
+            let first = self.records.partition_point(|record| record.prefix < around);
+            let here = self.records[first..].iter().take_while(|record| record.prefix == around);
+            let covering = here.filter(|record| covers(&record.service, service));
             covering.min_by_key(|record| (record.service.protocol.is_none(), record.service.ports.len()))
         })
     }

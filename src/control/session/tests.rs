@@ -425,11 +425,24 @@ fn the_newest_session_of_a_child_counts_and_old_news_do_not() {
 #[test]
 fn more_sessions_than_there_is_room_for_are_refused_and_the_others_stay() {
     let mut parent = parent();
-    for id in 0..5 {
-        parent.handle(at(0), parent::Input::Opened(SessionId(id), identity("site1", 1)));
+    for (id, site) in (0..).zip(["site1", "site2", "site1", "site2", "site1"]) {
+        parent.handle(at(0), parent::Input::Opened(SessionId(id), identity(site, 1)));
+        if id < 2 {
+            parent.handle(at(0), parent::Input::Received(SessionId(id), &greeting(site, 1)));
+        }
     }
     assert_eq!((parent.counters().sessions.get(), parent.counters().refused(Reason::TooMany).get()), (3, 2));
-    parent.handle(at(0), parent::Input::Received(SessionId(0), &greeting("site1", 1)));
+    assert!(["site1", "site2"].iter().all(|site| parent.news(site).is_some_and(|news| news.session.is_some())));
+}
+
+#[test]
+fn a_child_that_opens_sessions_and_says_nothing_takes_the_room_of_one() {
+    let mut parent = parent();
+    for id in 0..5 {
+        parent.handle(at(0), parent::Input::Opened(SessionId(id), identity("site1", 1)));
+        assert_eq!((parent.counters().sessions.get(), parent.counters().refused(Reason::Replaced).get()), (1, id));
+    }
+    parent.handle(at(0), parent::Input::Received(SessionId(4), &greeting("site1", 1)));
     assert!(parent.news("site1").is_some());
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Outdated, SlowPath};
+use super::SlowPath;
 use crate::clock::Instant;
 use crate::control::health::{Change, Command, Health, Input, Output, Record, RunId};
 use crate::forward::punt::{Handling, Injection, Punt};
@@ -31,7 +31,7 @@ impl SlowPath {
     /// The same, checking the children as `health` does. The snapshot that is published has been compiled with what this
     /// says is down.
     pub fn checking(mut self, health: Health) -> SlowPath {
-        self.conditions.down = health.down();
+        self.conditions.down = health.down().into_iter().collect();
         self.records.store(Arc::new(health.records()));
         self.health = Some(health);
         self
@@ -84,12 +84,12 @@ impl SlowPath {
                 }
                 Output::Run(command) => self.news.commands.push(command),
                 Output::Changed(change) => {
-                    let names = (change.virtual_host.clone(), change.child.clone());
+                    let (host, child) = (&change.virtual_host, &change.child);
                     match change.failure {
-                        Some(_) => self.conditions.down.insert(names),
-                        None => self.conditions.down.remove(&names),
-                    };
-                    self.outdated = Outdated::Selection;
+                        Some(_) => self.conditions.down.insert(host.clone(), child.clone()),
+                        None => self.conditions.down.remove(host, child),
+                    }
+                    self.outdated.hosts.extend(self.config.virtual_hosts.iter().position(|known| known.name == *host));
                     self.news.changes.push(change);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Outdated, SlowPath};
+use super::SlowPath;
 use crate::clock::{Instant, WallClock};
 use crate::control::hierarchy::{Hierarchy, Outcome};
 use crate::control::session::Carrier;
@@ -24,9 +24,7 @@ impl SlowPath {
     pub fn converse<C: Carrier<Address = SocketAddr>>(&mut self, now: Instant, carrier: &mut C) -> Vec<String> {
         let Some(hierarchy) = &mut self.hierarchy else { return Vec::new() };
         let Outcome { steered, told, orders } = hierarchy.pass(now, carrier, &self.config, &mut self.conditions);
-        if steered {
-            self.outdated = Outdated::Selection;
-        }
+        self.outdated.hosts.extend(steered);
         self.perform_orders(now, orders);
         self.give_orders();
         told

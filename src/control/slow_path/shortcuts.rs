@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::SlowPath;
 use super::checks::{in_tunnel, packet_for_us};
-use super::{Outdated, SlowPath};
 use crate::clock::Instant;
 use crate::config::Timeouts;
 use crate::control::compile::{self, Configured};
@@ -81,7 +81,7 @@ impl SlowPath {
         }
         let child = &self.config.children[child];
         let tells = hierarchy.tells_shortcuts(&child.name);
-        let able = || host.members.iter().any(|member| member.child == child.name && member.takes_new);
+        let able = || host.members.iter().any(|member| *member.child == *child.name && member.takes_new);
         let end = TunnelEnd::of(child.tunnel, child.address).filter(|_| !tells && able());
         if end.is_none() && !tells {
             return;
@@ -134,10 +134,10 @@ impl SlowPath {
     fn open(&mut self, now: Instant, flow: Key, child: &Arc<str>, end: TunnelEnd) -> bool {
         let tables = self.published.load();
         let Some(host) = virtual_host(&tables, flow).filter(|host| takes_shortcuts(host)) else { return false };
-        if !host.members.iter().any(|member| member.child == **child) {
+        if !host.members.iter().any(|member| *member.child == **child) {
             return false;
         }
-        let past = Past { host: host.name.clone(), child: child.to_string(), end };
+        let past = Past { host: host.name.to_string(), child: child.to_string(), end };
         let full = self.conditions.shortcuts.len() >= ENDS_MAX.0;
         match self.conditions.shortcuts.get(&past) {
             Some(true) => return true,
@@ -146,7 +146,7 @@ impl SlowPath {
             None => {
                 self.clerks.paths.entry((child.clone(), end)).or_default().push(past.host.clone());
                 self.conditions.shortcuts.insert(past.clone(), false);
-                self.outdated = self.outdated.max(Outdated::Paths);
+                self.outdated.paths = true;
             }
         }
         let configured = self.config.virtual_hosts.iter().find(|configured| configured.name == past.host);
@@ -171,7 +171,7 @@ impl SlowPath {
             } else if let Some(in_force) = self.conditions.shortcuts.get_mut(&past) {
                 *in_force = false;
             }
-            self.outdated = self.outdated.max(Outdated::Paths);
+            self.outdated.paths = true;
         }
         if forgotten {
             self.clerks.paths.remove(&place);
@@ -205,14 +205,14 @@ impl SlowPath {
             && let Some(in_force) = self.conditions.shortcuts.get_mut(&past)
         {
             *in_force = true;
-            self.outdated = self.outdated.max(Outdated::Paths);
+            self.outdated.paths = true;
         }
         true
     }
 
     /// Gives the workers what they are to do with flows, as soon as the snapshot has what that needs.
     pub(super) fn give_orders(&mut self) {
-        if self.outdated == Outdated::No && !self.clerks.unresolved.is_empty() {
+        if self.outdated.is_nothing() && !self.clerks.unresolved.is_empty() {
             let tables = self.published.load();
             for (flow, doing) in std::mem::take(&mut self.clerks.unresolved) {
                 let doing = match doing {
@@ -247,8 +247,8 @@ impl SlowPath {
     /// Where a flow goes by a child, and where past it.
     fn ways(&self, tables: &ForwardTables, flow: Key, child: &str, end: TunnelEnd) -> Option<(TargetId, TargetId)> {
         let host = virtual_host(tables, flow)?;
-        let member = host.members.iter().find(|member| member.child == child)?;
-        let past = Past { host: host.name.clone(), child: child.to_owned(), end };
+        let member = host.members.iter().find(|member| *member.child == *child)?;
+        let past = Past { host: host.name.to_string(), child: child.to_owned(), end };
         Some((member.target, self.compiler.past(&past)?))
     }
 
@@ -260,10 +260,10 @@ impl SlowPath {
             return;
         }
         let both = after.virtual_hosts.iter().zip(before.virtual_hosts.iter());
-        for (host, former) in both.filter(|(host, former)| host.name == former.name) {
+        for (host, former) in both.filter(|(host, former)| !Arc::ptr_eq(host, former) && host.name == former.name) {
             for member in host.members.iter().filter(|member| !member.takes_new) {
                 let took = former.members.iter().any(|other| other.child == member.child && other.takes_new);
-                let child = self.config.children.iter().find(|child| child.name == member.child);
+                let child = self.config.children.iter().find(|child| *child.name == *member.child);
                 if let (true, Some(child)) = (took, child)
                     && let Some(end) = TunnelEnd::of(child.tunnel, child.address)
                 {
@@ -285,7 +285,7 @@ fn virtual_host(tables: &ForwardTables, flow: Key) -> Option<&VirtualHost> {
         Key::V6(KeyV6 { destination, ports, protocol, .. }) => (destination.into(), ports, protocol),
     };
     let position = tables.index.find(destination, protocol, u16::from_be_bytes([ports[2], ports[3]]))?;
-    tables.virtual_hosts.get(position.index())
+    tables.virtual_hosts.get(position.index()).map(Arc::as_ref)
 }
 
 /// How long a flow is kept without packets that has just begun, or goes on.

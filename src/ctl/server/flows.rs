@@ -57,7 +57,7 @@ impl Walk {
         let mut owners = HashMap::new();
         for host in tables.virtual_hosts.iter() {
             for member in &host.members {
-                let (virtual_host, child) = (host.name.clone(), member.child.clone());
+                let (virtual_host, child) = (host.name.to_string(), member.child.to_string());
                 let owner = Owner { virtual_host, child, shortcut: None, flow: host.granularity };
                 owners.insert(member.target, owner);
             }
@@ -65,7 +65,7 @@ impl Walk {
         for shortcut in tables.shortcuts.iter() {
             let end = shortcut.in_force.then_some(shortcut.address);
             let host = &tables.virtual_hosts[shortcut.host.index()];
-            let (virtual_host, child) = (host.name.clone(), host.members[shortcut.member].child.clone());
+            let (virtual_host, child) = (host.name.to_string(), host.members[shortcut.member].child.to_string());
             let owner = Owner { virtual_host, child, shortcut: end, flow: host.granularity };
             owners.insert(shortcut.target, owner);
         }

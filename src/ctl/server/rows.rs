@@ -1,6 +1,7 @@
 //! What there is to tell about ports, services, children and neighbours.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::{Instant, WallClock};
@@ -65,7 +66,7 @@ pub fn services(report: &Report, router: &SlowPath) -> Vec<ServiceRow> {
     let hosts = config.virtual_hosts.iter().zip(tables.virtual_hosts.iter()).zip(&report.virtual_hosts);
     let row = |(at, ((host, compiled), counted)): (
         usize,
-        ((&crate::config::VirtualHost, &crate::forward::tables::VirtualHost), _),
+        ((&crate::config::VirtualHost, &Arc<crate::forward::tables::VirtualHost>), _),
     )| {
         let counted: &crate::metrics::report::VirtualHostReport = counted;
         let shares = compiled.selector.shares();
@@ -135,8 +136,7 @@ pub fn children(report: &Report, router: &SlowPath, now: Now) -> Vec<ChildRow> {
         let attachment = config.attachment(child.address);
         let state = attachment.and_then(|attachment| router.neighbours().state(attachment.next_hop));
         let Traffic { packets, bytes, flows } = traffic.get(child.name.as_str()).copied().unwrap_or_default();
-        let mut down: Vec<String> =
-            conditions.down.iter().filter(|(_, name)| *name == child.name).map(|(host, _)| host.clone()).collect();
+        let mut down: Vec<String> = conditions.down.hosts(&child.name).map(str::to_owned).collect();
         down.sort_unstable();
         ChildRow {
             name: child.name.clone(),
@@ -165,8 +165,8 @@ fn seconds_until(wall: SystemTime, WallClock(end): WallClock) -> f64 {
 
 fn tells(view: &ChildView, wall: SystemTime) -> Tells {
     let said = view.said.as_ref();
-    let of = |(name, serves): &(String, Option<Serves>)| TellsOf {
-        name: name.clone(),
+    let of = |(name, serves): &(Arc<str>, Option<Serves>)| TellsOf {
+        name: name.to_string(),
         state: match serves.map(|serves| serves.state) {
             Some(State::Serving) => "serving",
             Some(State::Draining) => "draining",

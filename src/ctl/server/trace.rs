@@ -1,6 +1,7 @@
 //! Where a packet would go, step by step, by the same tables that the workers go by; nothing is sent or changed.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use zerocopy::IntoBytes;
@@ -187,8 +188,8 @@ impl Tracing {
             trace.step("virtual host", "none has this address, protocol and port");
             return self.route(trace, router, &tables);
         };
-        trace.virtual_host = Some(host.name.clone());
-        let configured = config.virtual_hosts.iter().find(|configured| configured.name == host.name);
+        trace.virtual_host = Some(host.name.to_string());
+        let configured = config.virtual_hosts.iter().find(|configured| *configured.name == *host.name);
         trace.step("virtual host", why_this_host(configured, self.packet, &host.name));
 
         if host.quic.is_some() && self.packet.protocol == protocol::UDP {
@@ -224,7 +225,7 @@ impl Tracing {
             trace.step("child", "its flow belongs to another virtual host");
             return Err(Refusal::NoChild.label());
         };
-        trace.child = Some(member.child.clone());
+        trace.child = Some(member.child.to_string());
         let Some(past) = past.filter(|past| past.in_force) else {
             return self.path(trace, router, &tables, target, member.address, &member.child);
         };
@@ -427,7 +428,7 @@ impl Trace {
 
 fn virtual_host(tables: &ForwardTables, packet: Packet) -> Option<&VirtualHost> {
     let id = tables.index.find(packet.destination.ip(), packet.protocol, packet.ports().1)?;
-    tables.virtual_hosts.get(id.index())
+    tables.virtual_hosts.get(id.index()).map(Arc::as_ref)
 }
 
 /// The coarser key of a flow, where its virtual host goes by those.
