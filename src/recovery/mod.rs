@@ -15,7 +15,6 @@ pub mod ask;
 pub mod echo;
 pub mod events;
 pub mod reset;
-mod seal;
 pub mod whohas;
 
 use std::fmt;

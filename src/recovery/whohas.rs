@@ -29,11 +29,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::seal::{self, Seal};
 use super::{FlowId, address_bytes, address_of};
 use crate::clock::WallClock;
 use crate::config::{GueVariant, TunnelKind};
 use crate::flow::state::FlowState;
+use crate::trust::seal::{self, Seal};
 
 /// Bytes of every datagram.
 pub const LEN: usize = 104;
