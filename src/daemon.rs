@@ -308,19 +308,27 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
 }
 
-/// Lets the slow path hear other routers, and them it.
-fn correspond(thinking: &mut SlowPath, listeners: &Listeners, now: crate::clock::Instant) {
+/// Lets the slow path hear other routers.
+fn listen_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::clock::Instant) {
     if let Some(peers) = &listeners.peers {
         peers.take(|from, bytes| thinking.hear(now, from, bytes));
-        thinking.take_datagrams().iter().for_each(|(to, datagram)| peers.send(*to, datagram));
     }
-    if let Some((pair, to)) = &listeners.pair {
+    if let Some((pair, other)) = &listeners.pair {
         pair.take(|from, bytes| {
-            if from == *to {
+            if from == *other {
                 thinking.hear_peer(now, bytes);
             }
         });
-        thinking.take_peer_datagrams().iter().for_each(|datagram| pair.send(*to, datagram));
+    }
+}
+
+/// Sends other routers what the slow path has to say.
+fn speak_to_others(thinking: &mut SlowPath, listeners: &Listeners) {
+    if let Some(peers) = &listeners.peers {
+        thinking.take_datagrams().iter().for_each(|(to, datagram)| peers.send(*to, datagram));
+    }
+    if let Some((pair, other)) = &listeners.pair {
+        thinking.take_peer_datagrams().iter().for_each(|datagram| pair.send(*other, datagram));
     }
 }
 
@@ -366,7 +374,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let start = Instant::now();
     let mut counters = Vec::new();
     let mut ends = Vec::new();
-    let (mut desks, mut clerks, mut finders) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut desks, mut clerks, mut finders, mut surveyors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(targets_max));
@@ -391,6 +399,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
         })?);
         counters.push(worker_counters.clone());
         finders.push(desk.finder());
+        surveyors.push(desk.surveyor());
         desks.push(desk);
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
@@ -411,12 +420,13 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let thinking = thinking.checking(health).speaking(clock.now(), hierarchy);
     let thinking = thinking.ordering(clerks, dpdk::tsc::now()).recovering(finders, dpdk::tsc::now());
     let pairing = Pairing::new(clock.now(), &config, &macs, unforeseen());
-    let thinking = thinking.pairing(clock.now(), pairing);
+    let thinking = thinking.pairing(clock.now(), pairing).mirroring(surveyors);
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
     let collector = collector.with_checks(thinking.records()).with_sessions(look);
     let collector = collector.with_recovery(thinking.recovery_counters());
-    let collector = Arc::new(collector.with_pair(thinking.pair().map(|pair| pair.counters().clone())));
+    let pair = thinking.pair().map(|pair| (pair.counters().clone(), pair.mirrored().cloned()));
+    let collector = Arc::new(collector.with_pair(pair));
     let facts = Facts {
         configuration: file.display().to_string(),
         started: clock.now(),
@@ -559,8 +569,10 @@ fn slow_path(
                         looked = Instant::now();
                         thinking.set_links(watched.links.ports.iter().map(|port| port.link().up));
                     }
+                    // First what has come: silence counts only when nothing is left to be heard.
+                    listen_to_others(&mut thinking, &listeners, clock.now());
                     neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
-                    correspond(&mut thinking, &listeners, clock.now());
+                    speak_to_others(&mut thinking, &listeners);
                     pair.add(thinking.take_pair_news().into_iter());
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
                     let told = match &mut tls {
@@ -611,7 +623,7 @@ fn slow_path(
         }
         if thinking.pair().is_some() {
             thinking.leave_pair(clock.now());
-            correspond(&mut thinking, &listeners, clock.now());
+            speak_to_others(&mut thinking, &listeners);
             // The workers go on until the other one has taken over.
             tokio::time::sleep(RELEASING).await;
         }

@@ -8,7 +8,6 @@ mod lab;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::thread::sleep;
 use std::time::Duration;
 
 use lab::{Lab, Metrics, VIP, VIP6, may_run, wait_for};
@@ -75,6 +74,14 @@ fn metrics(lab: &Lab, router: u8) -> Metrics {
     Metrics(lab.on(&format!("router{router}"), "curl -sf http://127.0.0.1:9477/metrics"))
 }
 
+/// Waits until the other router knows of so many flows of this one.
+fn until_mirrored(lab: &Lab, router: u8, flows: usize) {
+    wait_for("the flows", Duration::from_secs(20), || {
+        let metrics = metrics(lab, router);
+        metrics.sum("slr_mirror_flows", &[]) >= flows as f64 && metrics.sum("slr_mirror_pending_flows", &[]) == 0.0
+    });
+}
+
 fn process(lab: &Lab, router: u8) -> String {
     let path = lab.directory().join(format!("router{router}/slrd.pid"));
     std::fs::read_to_string(path).expect("a process").trim().to_owned()
@@ -107,14 +114,15 @@ fn connections_survive_the_death_and_the_return_of_the_active_router() {
     if !may_run() {
         return;
     }
-    let lab = Lab::up(&["--pair", "--servers", "3"]);
+    // With keys apart a second selection would go elsewhere.
+    let lab = Lab::up(&["--pair", "--servers", "3", "--keys", "apart"]);
     until_roles(&lab, "active", "standby");
     // So that what is to come does not wait in the client already.
     lab.shell("client", "sysctl -q -w net.ipv4.tcp_rmem='4096 16384 32768'");
     let mut idle = Idle::open(&lab, IDLE);
     let downloads = downloads(&lab);
-    sleep(Duration::from_secs(2));
     let all = format!("answered {IDLE}, failed 0");
+    until_mirrored(&lab, 1, IDLE + DOWNLOADS);
 
     kill(&lab, 1);
     wait_for("the other one", Duration::from_secs(10), || role(&lab, 2) == "active");
@@ -152,9 +160,24 @@ fn connections_survive_the_death_and_the_return_of_the_active_router() {
             assert_eq!(metrics.sum("slr_pair_datagrams_total", &[reason]), 0.0, "{reason}");
         }
     }
+    // All flows were there before the first router took over again.
+    assert!(metrics(&lab, 1).sum("slr_mirror_events_total", &["\"kept\""]) >= IDLE as f64);
     drop(idle);
     back.kill().expect("it runs");
     back.wait().expect("it ends");
+}
+
+#[test]
+fn connections_break_where_the_flows_of_the_other_router_are_not_known() {
+    if !may_run() {
+        return;
+    }
+    let lab = Lab::up(&["--pair", "--servers", "3", "--keys", "apart", "--mirror", "off"]);
+    until_roles(&lab, "active", "standby");
+    let mut idle = Idle::open(&lab, IDLE);
+    kill(&lab, 1);
+    wait_for("the other one", Duration::from_secs(10), || role(&lab, 2) == "active");
+    assert_ne!(idle.ask(), format!("answered {IDLE}, failed 0"));
 }
 
 #[test]

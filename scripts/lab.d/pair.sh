@@ -30,7 +30,8 @@ make_pair_network() {
     if [[ $PAIR == keepalived ]]; then address router2 clients 1 2; fi
     address_clients
     route gateway 192.0.2.0/24 1 10
-    route gateway 2001:db8:80::/64 1 10
+    # keepalived takes part for IPv4 alone.
+    if [[ $PAIR == keepalived ]]; then route gateway 2001:db8:80::/64 1 1; else route gateway 2001:db8:80::/64 1 10; fi
     # One client that keeps thousands of connections open.
     on client sysctl -q -w net.ipv4.ip_local_port_range='10000 65000'
     for ((server = 1; server <= SERVERS; server++)); do make_server "$server" switch 2; done
@@ -97,7 +98,7 @@ routes:
   - { prefix: 0.0.0.0/0, via: 10.0.1.254 }
   - { prefix: "::/0", via: "2001:db8:1::254" }
 flows: { capacity_v4: 20000, capacity_v6: 20000 }
-cluster: { key: $CLUSTER_KEY, table_size: 4099 }
+cluster: { key: $(if [[ $KEYS == apart ]]; then openssl rand -hex 16; else printf %s "$CLUSTER_KEY"; fi), table_size: 4099 }
 control: { socket: $DIR/router$own/slrd.sock, listen: 10.255.0.$own:9478, $(proof "router$own") }
 pair:
   access: clients
@@ -110,6 +111,7 @@ pair:
 END
     if [[ $PAIR == slrd ]]; then
         printf '  peer: { listen: 10.255.0.%d:9480, address: 10.255.0.%d:9480, key: %s }\n' "$own" "$other" "$PAIR_KEY"
+        if [[ $MIRROR == on ]]; then printf '  mirror_after: 500ms\n'; else printf '  mirror_after: off\n'; fi
     fi
     printf 'children:\n'
     for ((server = 1; server <= SERVERS; server++)); do

@@ -495,6 +495,8 @@ pub struct Pair {
     pub virtual_mac: bool,
     /// The other way to the other router.
     pub peer: Option<Peer>,
+    /// How old flows of the active router must be to be told to the other one; `None`: none are.
+    pub mirror_after: Option<Duration>,
     /// What a router needs to be active.
     pub requires: Requires,
 }

@@ -223,6 +223,7 @@ raw! {
         preempt: Option<Text>,
         virtual_mac: Option<Text>,
         peer: Option<Peer>,
+        mirror_after: Option<Text>,
         requires: Option<Requires>,
     }
     Peer {

@@ -105,8 +105,18 @@ impl Summary<'_> {
     }
 
     fn pair(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Pair { access, id, addresses, priority, heartbeat, preempt, peer, requires, virtual_mac }) =
-            &self.0.pair
+        let Some(Pair {
+            access,
+            id,
+            addresses,
+            priority,
+            heartbeat,
+            preempt,
+            peer,
+            mirror_after,
+            requires,
+            virtual_mac,
+        }) = &self.0.pair
         else {
             return Ok(());
         };
@@ -117,6 +127,9 @@ impl Summary<'_> {
         let after = preempt.map_or("never".into(), |delay| format!("after {delay:?}"));
         let peer = peer.as_ref().map_or("none".into(), |peer| format!("{} from {}", peer.address, peer.listen));
         writeln!(f, "         takes over from a lesser one {after}; peer {peer}")?;
+        if let Some(age) = mirror_after {
+            writeln!(f, "         the other one is told the flows that are {age:?} old")?;
+        }
         let Requires { links, gateways, live_children, penalty } = requires;
         let (links, gateways) = (list(links.iter().map(name)), list(gateways.iter().map(ToString::to_string)));
         let penalty = penalty.map_or("not active".into(), |penalty| format!("priority less {penalty}"));

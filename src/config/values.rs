@@ -81,6 +81,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "mac" => "mac: \"02:00:5e:10:00:01\"",
         "memory" => "memory: 512MiB",
         "metrics" => "metrics: { listen: 127.0.0.1:9477 }",
+        "mirror_after" => "mirror_after: 1s",
         "mss_clamp" => "mss_clamp: auto",
         "mtu" => "mtu: 1500",
         "name" => "name: web-1",

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 mod checks;
+mod mirror;
 mod pair;
 mod recovery;
 mod sessions;

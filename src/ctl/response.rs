@@ -332,6 +332,21 @@ pub struct Pair {
     pub addresses: Vec<(IpAddr, String)>,
     /// The other router, by each way that it has been heard by.
     pub heard: Vec<PairHeard>,
+    /// How far the two know each other's flows, where they tell each other.
+    pub mirror: Option<PairMirror>,
+}
+
+/// How far the routers of a pair know each other's flows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairMirror {
+    /// Whether all flows of the active router are here, or this is the one.
+    pub synchronised: bool,
+    /// Flows that this router has told, while it is active.
+    pub flows: u64,
+    /// Those without an answer yet, or still to be told.
+    pub pending: u64,
+    /// Age of the oldest of these.
+    pub lag_seconds: f64,
 }
 
 /// What was heard last of the other router of a pair by one way.

@@ -319,13 +319,22 @@ pub fn recovery(recovery: &Recovery) -> String {
 
 /// `slrctl ha`.
 pub fn pair(pair: &Pair) -> String {
-    let Pair { role, seconds, priority, configured_priority, stands_by, missing, addresses, heard } = pair;
+    let Pair { role, seconds, priority, configured_priority, stands_by, missing, addresses, heard, mirror } = pair;
     let mut text = format!("{role} for {}, priority {priority} of {configured_priority}\n", time(*seconds));
     if *stands_by {
         text += "the other router is to be active, an operator said\n";
     }
     for what in missing {
         let _ = writeln!(text, "missing: {what}");
+    }
+    match mirror {
+        Some(mirror) if role == "active" => {
+            let (flows, pending, lag) = (mirror.flows, mirror.pending, milliseconds(mirror.lag_seconds));
+            let _ = writeln!(text, "{flows} flows told, {pending} pending for {lag}");
+        }
+        Some(mirror) if mirror.synchronised => text += "all flows of the active router are here\n",
+        Some(_) => text += "not all flows of the active router are here\n",
+        None => {}
     }
     for (address, mac) in addresses {
         let _ = writeln!(text, "address {address} at {mac}");

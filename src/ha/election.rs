@@ -155,6 +155,8 @@ pub struct Election {
     /// When the addresses are announced again, and how often still.
     announcing: Option<(Instant, u8)>,
     others: [Option<Other>; Path::ALL.len()],
+    /// When time was told last.
+    awake: Instant,
     stopped: bool,
 }
 
@@ -173,6 +175,7 @@ impl Election {
             speaks_at: now,
             announcing: None,
             others: [None; Path::ALL.len()],
+            awake: now,
             stopped: false,
         }
     }
@@ -346,6 +349,10 @@ impl Election {
     fn pass_time(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.stopped || self.role == Role::Initial {
             return;
+        }
+        // Who has slept has not listened: what was said meanwhile is still to be heard.
+        if now - std::mem::replace(&mut self.awake, now) > 2 * self.settings.interval {
+            self.down_at = self.down_at.max(now + self.settings.interval);
         }
         if self.role == Role::Standby && self.down_at <= now {
             self.take(now, out);

@@ -19,7 +19,6 @@ use crate::control::waiting::WaitingDrop;
 use crate::forward::counters::{self, TargetCounters, WorkerCounters};
 use crate::forward::tables::Published;
 use crate::forward::verdict::{DropReason, InjectDrop, PuntReason};
-use crate::ha::counters::Counters as PairCounters;
 use crate::recovery::events::{Counters, Event};
 
 /// Statistics of one port, as its device counts them.
@@ -56,7 +55,7 @@ pub struct ForwardCollector {
     checks: Records,
     sessions: Look,
     recovery: Arc<Counters>,
-    pair: Option<Arc<PairCounters>>,
+    pair: Option<pair::Look>,
 }
 
 impl ForwardCollector {
@@ -89,7 +88,7 @@ impl ForwardCollector {
     }
 
     /// The same, over the pair that the router is one of, too.
-    pub fn with_pair(self, pair: Option<Arc<PairCounters>>) -> ForwardCollector {
+    pub fn with_pair(self, pair: Option<pair::Look>) -> ForwardCollector {
         ForwardCollector { pair, ..self }
     }
 
@@ -425,7 +424,7 @@ impl ForwardCollector {
             .filter(|(_, _, _, samples)| !samples.is_empty())
             .map(|(name, help, kind, samples)| family(name, help, kind, samples))
             .chain(sessions::families(&self.sessions.load()))
-            .chain(self.pair.iter().flat_map(|counters| pair::families(counters)))
+            .chain(self.pair.iter().flat_map(pair::families))
             .collect()
     }
 }

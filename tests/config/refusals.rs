@@ -1138,4 +1138,9 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { penalty: 10 } }"#,
         r#"29:87: penalty has no meaning where neither gateways nor live_children are required; leave it out"#,
     ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], mirror_after: 1s }"#,
+        r#"29:80: mirror_after needs the other way to the other router; add peer: { listen: 10.255.0.1:9480, address: 10.255.0.2:9480, key: 000102030405060708090a0b0c0d0e0f }"#,
+    ),
 ];

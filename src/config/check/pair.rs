@@ -34,6 +34,7 @@ pub(super) fn pair(raw: &raw::Pair, config: &Config) -> Result<Pair, Fault> {
         })?,
         virtual_mac: or(&raw.virtual_mac, false, |text| word("virtual_mac", text, &[("on", true), ("off", false)]))?,
         peer: raw.peer.as_ref().map(peer).transpose()?,
+        mirror_after: mirror_after(raw)?,
         requires: requires(raw.requires.as_ref(), config)?,
     })
 }
@@ -108,6 +109,18 @@ fn peer(raw: &raw::Peer) -> Result<Peer, Fault> {
         return Err(Fault::at(&raw.address, message));
     }
     Ok(Peer { listen, address, key: key(&raw.key)? })
+}
+
+fn mirror_after(raw: &raw::Pair) -> Result<Option<Duration>, Fault> {
+    let default = raw.peer.as_ref().map(|_| Duration::from_secs(1));
+    let Some(text) = raw.mirror_after.as_ref().filter(|text| text.value != "off") else {
+        return Ok(if raw.mirror_after.is_some() { None } else { default });
+    };
+    let age = duration("mirror_after", text)?;
+    match raw.peer {
+        Some(_) => Ok(Some(age)),
+        None => Err(Fault::at(text, format!("mirror_after needs the other way to the other router; add {PEER}"))),
+    }
 }
 
 fn requires(raw: Option<&raw::Requires>, config: &Config) -> Result<Requires, Fault> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use zerocopy::IntoBytes;
 
+use super::mirror::Mirroring;
 use super::{Compiled, SlowPath, perform};
 use crate::clock::Instant;
 use crate::config::{Config, Pair};
@@ -27,6 +28,7 @@ use crate::packet::ipv4::Ipv4Header;
 use crate::packet::ipv6::Ipv6Header;
 use crate::packet::ndp;
 use crate::packet::protocol::VRRP;
+use crate::recovery::mirror;
 use crate::tunnel::template;
 use crate::units::MacAddr;
 
@@ -40,9 +42,9 @@ const DSCP_ECN: u8 = 0xc0;
 pub struct Pairing {
     pair: Pair,
     election: Election,
-    link: Option<Link>,
+    pub(super) link: Option<Link>,
     /// For the other router.
-    datagrams: Vec<Vec<u8>>,
+    pub(super) datagrams: Vec<Vec<u8>>,
     /// The access port's own Ethernet address.
     mac: MacAddr,
     /// Our address on the access port and those of the pair, by family.
@@ -57,6 +59,7 @@ pub struct Pairing {
     told: Option<Condition>,
     counters: Arc<Counters>,
     news: Vec<String>,
+    pub(super) mirror: Option<Mirroring>,
 }
 
 impl Pairing {
@@ -87,7 +90,7 @@ impl Pairing {
             interval: pair.heartbeat,
             preempt: pair.preempt,
             identity: families.first()?.0,
-            mirrors: false,
+            mirrors: pair.mirror_after.is_some(),
             has_peer: pair.peer.is_some(),
         };
         Some(Pairing {
@@ -103,6 +106,7 @@ impl Pairing {
             told: None,
             counters: Arc::default(),
             news: Vec::new(),
+            mirror: pair.mirror_after.map(|age| Mirroring::new(config, age, seed)),
             pair,
         })
     }
@@ -115,6 +119,16 @@ impl Pairing {
     /// Who is active, and why.
     pub fn election(&self) -> &Election {
         &self.election
+    }
+
+    /// What of mirroring is counted, where flows are mirrored.
+    pub fn mirrored(&self) -> Option<&Arc<mirror::Counters>> {
+        self.mirror.as_ref().map(Mirroring::counters)
+    }
+
+    /// Whether the other router has been heard by its datagrams.
+    pub(super) fn knows_peer(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.peer().is_some())
     }
 
     /// What is missing here of what the pair requires.
@@ -242,7 +256,7 @@ impl SlowPath {
                 }
                 None => Outcome::Malformed,
             },
-            Ok(_) => Outcome::Malformed,
+            Ok((kind, body)) => self.hear_flows(kind, body),
             Err(outcome) => outcome,
         };
         if let Some(pairing) = &self.pairing {
@@ -342,6 +356,7 @@ impl SlowPath {
             pairing.told = Some(condition);
             self.elect(now, Input::Condition(condition));
         }
+        self.mirror_in_time(now);
         let Some(pairing) = &self.pairing else { return };
         if pairing.election.next_deadline().is_some_and(|due| due <= now) {
             self.elect(now, Input::Tick);
@@ -352,7 +367,7 @@ impl SlowPath {
         }
     }
 
-    fn elect(&mut self, now: Instant, input: Input) {
+    pub(super) fn elect(&mut self, now: Instant, input: Input) {
         let Some(pairing) = &mut self.pairing else { return };
         let outputs = pairing.election.handle(now, input);
         self.perform_election(now, outputs);
@@ -387,6 +402,7 @@ impl SlowPath {
                 Output::Changed(role) => {
                     pairing.counters.entered(role).add(1);
                     pairing.counters.role.set(role as u64);
+                    pairing.mirror.iter_mut().for_each(|mirror| mirror.enter(role));
                     let why = match role {
                         Role::Inoperative => format!(": {} missing", pairing.missing.join(", ")),
                         _ => String::new(),

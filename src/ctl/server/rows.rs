@@ -13,8 +13,8 @@ use crate::control::slow_path::SlowPath;
 use crate::control::wire::State;
 use crate::ctl::request::protocol_name;
 use crate::ctl::response::{
-    ChildRow, MemberRow, NeighbourRow, Pair, PairHeard, ParentRow, PortRow, Recovery, RecoveryEvent, ServiceRow,
-    Snapshot, Status, Tells, TellsOf,
+    ChildRow, MemberRow, NeighbourRow, Pair, PairHeard, PairMirror, ParentRow, PortRow, Recovery, RecoveryEvent,
+    ServiceRow, Snapshot, Status, Tells, TellsOf,
 };
 use crate::ha::election::{Heard, Other, Path};
 use crate::metrics::collector::ForwardCollector;
@@ -236,6 +236,12 @@ pub fn pair(router: &SlowPath, now: Instant) -> Result<Pair, String> {
         missing: pairing.missing().to_vec(),
         addresses: pairing.addresses().into_iter().map(|(address, mac)| (address, mac.to_string())).collect(),
         heard: Path::ALL.iter().filter_map(heard).collect(),
+        mirror: pairing.mirrored().map(|counters| PairMirror {
+            synchronised: election.synchronised(),
+            flows: counters.flows.get(),
+            pending: counters.pending.get(),
+            lag_seconds: counters.lag.get() as f64 / 1e9,
+        }),
     })
 }
 

@@ -37,12 +37,22 @@ fn in_role(role: Role) -> Election {
         Role::Inoperative => drop(election.handle(now, Input::Condition(FORBIDDEN))),
         Role::Active => {
             election.handle(at(900), Input::Condition(FINE));
-            election.down_at = now;
+            (election.down_at, election.awake) = (now, now);
             election.handle(now, Input::Tick);
         }
     }
     assert_eq!(election.role, role);
     election
+}
+
+/// Lets time pass, and returns what is done meanwhile.
+fn run(election: &mut Election, until: Instant) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    while let Some(due) = election.next_deadline().filter(|due| *due < until) {
+        outputs.extend(election.handle(due, Input::Tick));
+    }
+    outputs.extend(election.handle(until, Input::Tick));
+    outputs
 }
 
 /// Roles that the outputs go through.
@@ -94,7 +104,7 @@ fn the_whole_transition_table() {
 fn a_standby_takes_over_when_nothing_has_been_heard_for_the_down_interval_and_announces_that() {
     let mut election = in_role(Role::Standby);
     let down = at(1000) + DOWN;
-    assert!(changes(&election.handle(Instant::from_nanos(down.as_nanos() - 1), Input::Tick)).is_empty());
+    assert!(changes(&run(&mut election, Instant::from_nanos(down.as_nanos() - 1))).is_empty());
     let outputs = election.handle(down, Input::Tick);
     let expected = [
         Output::Take,
@@ -118,9 +128,10 @@ fn either_way_holds_a_standby_back_and_the_active_ones_interval_counts() {
         let mut election = in_role(Role::Standby);
         let slow = Heard { path: *path, interval: Duration::from_millis(100), ..heard(true, 100) };
         for time in (1020..3000).step_by(250) {
+            assert!(changes(&run(&mut election, at(time))).is_empty());
             assert!(changes(&election.handle(at(time), Input::Heard(slow))).is_empty());
         }
-        assert_eq!(changes(&election.handle(at(3200), Input::Tick)), [Role::Active], "{path}");
+        assert_eq!(changes(&run(&mut election, at(3200))), [Role::Active], "{path}");
     }
 }
 
@@ -154,8 +165,8 @@ fn a_release_is_followed_after_the_skew_by_whichever_way_it_comes() {
         election.handle(at(1010), Input::Heard(active));
         election.handle(at(1011), Input::Heard(release));
         let due = at(1011) + skew;
-        assert!(changes(&election.handle(Instant::from_nanos(due.as_nanos() - 1), Input::Tick)).is_empty());
-        assert_eq!(changes(&election.handle(due, Input::Tick)), [Role::Active], "{release:?}");
+        assert!(changes(&run(&mut election, Instant::from_nanos(due.as_nanos() - 1))).is_empty());
+        assert_eq!(changes(&run(&mut election, due)), [Role::Active], "{release:?}");
     }
 }
 
@@ -198,7 +209,23 @@ fn a_better_one_that_comes_back_waits_for_its_time_and_for_the_flows() {
 fn without_anybody_active_neither_delay_nor_flows_count() {
     let mut election = Election::new(at(0), Settings { mirrors: true, preempt: None, ..settings() });
     election.handle(at(0), Input::Condition(FINE));
-    assert_eq!(changes(&election.handle(at(0) + DOWN, Input::Tick)), [Role::Active]);
+    assert_eq!(changes(&run(&mut election, at(0) + DOWN)), [Role::Active]);
+}
+
+#[test]
+fn who_has_slept_listens_before_it_takes_over() {
+    for slept in [15, 25, 1000] {
+        let mut election = in_role(Role::Standby);
+        run(&mut election, at(1030));
+        let stalled = slept > 20;
+        let now = at(1030 + slept);
+        assert_eq!(changes(&election.handle(now, Input::Tick)).is_empty(), stalled, "{slept} ms");
+        if stalled {
+            assert!(changes(&election.handle(now, Input::Heard(heard(true, 200)))).is_empty());
+            assert!(changes(&run(&mut election, now + DOWN / 2)).is_empty());
+            assert_eq!(changes(&run(&mut election, now + DOWN)), [Role::Active]);
+        }
+    }
 }
 
 #[test]
@@ -208,7 +235,7 @@ fn a_standby_relieves_an_active_one_whose_priority_falls_below_its_own() {
         election.handle(at(time), Input::Heard(heard(true, 150)));
     }
     election.handle(at(2000), Input::Heard(heard(true, 60)));
-    assert_eq!(changes(&election.handle(at(2040), Input::Tick)), [Role::Active]);
+    assert_eq!(changes(&run(&mut election, at(2040))), [Role::Active]);
     // It must not be relieved in turn by an own lack.
     election.handle(at(2050), Input::Condition(Condition { lowered: 80, ..FINE }));
     assert_eq!(changes(&election.handle(at(2060), Input::Heard(heard(true, 60)))), [Role::Standby]);
@@ -232,7 +259,7 @@ fn what_an_operator_wishes() {
     }
     // When that is gone somebody must do it.
     let mut left = active;
-    assert_eq!(changes(&left.handle(at(3100), Input::Tick)), [Role::Active]);
+    assert_eq!(changes(&run(&mut left, at(3100))), [Role::Active]);
     assert_eq!(left.priority(), 1);
 
     let mut standby = in_role(Role::Standby);
