@@ -3,14 +3,11 @@
 
 #![cfg(feature = "dpdk")]
 
-#[path = "common/lab.rs"]
-mod lab;
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use lab::{Lab, Metrics, VIP, VIP6, may_run, wait_for};
+use crate::common::lab::{Lab, Metrics, VIP, VIP6, may_run, wait_for};
 
 const DOWNLOADS: usize = 6;
 const IDLE: usize = 100;

@@ -1,15 +1,11 @@
 //! Two routers of a pair in memory, each with its worker and slow path: who answers for the pair's address, whose frames are
 //! carried, and which flows the spare knows.
 
-#[path = "common/router.rs"]
-mod router;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
-use router::TestRouter;
 use slr::clock::Instant;
 use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
@@ -21,6 +17,8 @@ use slr::packet::arp::{ArpPacket, REPLY};
 use slr::recovery::mirror::Event;
 use slr::units::{MacAddr, PortIndex};
 use zerocopy::IntoBytes;
+
+use crate::common::router::TestRouter;
 
 const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const VIRTUAL_MAC: MacAddr = MacAddr([0, 0, 0x5e, 0, 1, 51]);

@@ -7,11 +7,12 @@
 //!      2     1  priority; 0: the sender gives the addresses up
 //!      3     1  number of addresses
 //!      4     2  four reserved bits, then the interval in hundredths of a second
-//!      6     2  checksum; over IPv6 with a pseudo-header
+//!      6     2  checksum
 //!      8   4*n  addresses, or 16*n
 //! ```
 //!
-//! Over IPv4 RFC 5798 had a pseudo-header in the checksum, and RFC 9568 has none: both are taken.
+//! Over IPv4 RFC 5798 had a pseudo-header in the checksum, as there is over IPv6, and RFC 9568 has none. Both are taken. What is
+//! in use has it (keepalived 2.2 refuses the other), so that is sent, unless another is heard that does without.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -45,6 +46,15 @@ pub struct Advertisement {
     pub addresses: Vec<IpAddr>,
 }
 
+/// What the checksum of an advertisement is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// The message, and a pseudo-header with the addresses of its packet.
+    WithAddresses,
+    /// The message alone.
+    Alone,
+}
+
 /// Why a packet is no advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
@@ -57,8 +67,8 @@ pub enum Unreadable {
 }
 
 impl Advertisement {
-    /// The message as it is sent from `source`.
-    pub fn write(&self, source: IpAddr) -> Vec<u8> {
+    /// The message as it is sent from `source`, over IPv4 with a checksum of this kind.
+    pub fn write(&self, source: IpAddr, checked: Checked) -> Vec<u8> {
         let centiseconds = u16::try_from(self.interval.as_millis() / 10).unwrap_or(INTERVAL_MAX).min(INTERVAL_MAX);
         let count = self.addresses.len() as u8;
         let mut bytes = vec![VERSION_TYPE, self.id, self.priority, count];
@@ -71,18 +81,19 @@ impl Advertisement {
             }
         }
         let sum = match source {
-            IpAddr::V4(_) => checksum(&bytes),
+            IpAddr::V4(_) if checked == Checked::Alone => checksum(&bytes),
+            IpAddr::V4(source) => over_v4(source, GROUP_V4, &bytes).add_bytes(&bytes).finish(),
             IpAddr::V6(source) => over_v6(source, GROUP_V6, &bytes).add_bytes(&bytes).finish(),
         };
         bytes[6..8].copy_from_slice(&sum.to_be_bytes());
         bytes
     }
 
-    /// What an IP packet of this protocol says, and who says it.
+    /// What an IP packet of this protocol says, who says it, and how that is checked.
     ///
     /// # Errors
     /// Why it is to be discarded (RFC 9568 section 7.1).
-    pub fn read(packet: &[u8]) -> Result<(Advertisement, IpAddr), Unreadable> {
+    pub fn read(packet: &[u8]) -> Result<(Advertisement, IpAddr, Checked), Unreadable> {
         let parsed = parse_ip(packet, packet.len()).map_err(|_| Unreadable::Malformed)?;
         if parsed.protocol != VRRP || parsed.fragment != Fragment::None {
             return Err(Unreadable::Malformed);
@@ -100,27 +111,30 @@ impl Advertisement {
         if version_type != VERSION_TYPE || id == 0 || count == 0 {
             return Err(Unreadable::Malformed);
         }
-        let sound = match (source, destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let pseudo = pseudo_v4(source.octets(), destination.octets(), VRRP, message.len() as u16);
-                checksum(message) == 0 || pseudo.add_bytes(message).finish() == 0
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                over_v6(source, destination, message).add_bytes(message).finish() == 0
-            }
-            _ => false,
+        let pseudo = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => over_v4(source, destination, message),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => over_v6(source, destination, message),
+            _ => return Err(Unreadable::Malformed),
         };
-        if !sound {
+        let checked = if pseudo.add_bytes(message).finish() == 0 {
+            Checked::WithAddresses
+        } else if source.is_ipv4() && checksum(message) == 0 {
+            Checked::Alone
+        } else {
             return Err(Unreadable::Checksum);
-        }
+        };
         let address = |octets: &[u8]| -> Option<IpAddr> {
             let v4 = || <[u8; 4]>::try_from(octets).map(IpAddr::from);
             v4().or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
         };
         let addresses = addresses.chunks_exact(size).filter_map(address).collect();
         let interval = Duration::from_millis(10 * u64::from(u16::from_be_bytes([a, b]) & INTERVAL_MAX));
-        Ok((Advertisement { id, priority, interval, addresses }, source))
+        Ok((Advertisement { id, priority, interval, addresses }, source, checked))
     }
+}
+
+fn over_v4(source: Ipv4Addr, destination: Ipv4Addr, message: &[u8]) -> Sum {
+    pseudo_v4(source.octets(), destination.octets(), VRRP, message.len() as u16)
 }
 
 fn over_v6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> Sum {
@@ -194,18 +208,24 @@ mod tests {
     #[test]
     fn an_advertisement_is_laid_out_as_rfc_9568_says() {
         let (advertisement, source) = advertisement(false);
-        let bytes = advertisement.write(source);
+        let bytes = advertisement.write(source, Checked::Alone);
         assert_eq!(bytes[..6], [0x31, 51, 200, 2, 0, 1]);
         assert_eq!(bytes[8..], [10, 0, 1, 10, 10, 0, 1, 11]);
         assert_eq!(checksum(&bytes), 0, "over the message alone");
+        // As keepalived 2.2.7 sends it with one address, and takes it.
+        let one = Advertisement { priority: 150, interval: Duration::from_millis(100), ..advertisement };
+        let one = Advertisement { addresses: vec!["10.0.1.10".parse().unwrap()], ..one };
+        let bytes = one.write("10.0.1.2".parse().unwrap(), Checked::WithAddresses);
+        assert_eq!(bytes, [0x31, 51, 150, 1, 0, 10, 0x42, 0x26, 10, 0, 1, 10]);
     }
 
     #[test]
     fn what_is_written_is_read_and_nothing_that_was_changed_is() {
-        for v6 in [false, true] {
+        let (with, alone) = (Checked::WithAddresses, Checked::Alone);
+        for (v6, checked) in [(false, with), (false, alone), (true, with)] {
             let (advertisement, source) = advertisement(v6);
-            let whole = packet(source, HOP_LIMIT, &advertisement.write(source));
-            assert_eq!(Advertisement::read(&whole), Ok((advertisement.clone(), source)));
+            let whole = packet(source, HOP_LIMIT, &advertisement.write(source, checked));
+            assert_eq!(Advertisement::read(&whole), Ok((advertisement.clone(), source, checked)));
             let message = if v6 { 40 } else { 20 };
             for byte in message..whole.len() {
                 let mut changed = whole.clone();
@@ -213,21 +233,9 @@ mod tests {
                 assert!(Advertisement::read(&changed).is_err(), "byte {byte}");
                 assert!(Advertisement::read(&whole[..byte]).is_err(), "cut at {byte}");
             }
-            let far = packet(source, HOP_LIMIT - 1, &advertisement.write(source));
+            let far = packet(source, HOP_LIMIT - 1, &advertisement.write(source, checked));
             assert_eq!(Advertisement::read(&far), Err(Unreadable::HopLimit));
         }
-    }
-
-    #[test]
-    fn a_checksum_of_rfc_5798_is_taken_over_ipv4() {
-        let (advertisement, source) = advertisement(false);
-        let IpAddr::V4(from) = source else { panic!("IPv4") };
-        let mut message = advertisement.write(source);
-        message[6..8].fill(0);
-        let pseudo = pseudo_v4(from.octets(), GROUP_V4.octets(), VRRP, message.len() as u16);
-        let sum = pseudo.add_bytes(&message).finish();
-        message[6..8].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(Advertisement::read(&packet(source, HOP_LIMIT, &message)), Ok((advertisement, source)));
     }
 
     #[test]
@@ -252,9 +260,9 @@ mod tests {
                 };
                 message[6..8].copy_from_slice(&sum.to_be_bytes());
             }
-            if let Ok((read, from)) = Advertisement::read(&packet(source, HOP_LIMIT, &message)) {
-                let again = packet(from, HOP_LIMIT, &read.write(from));
-                prop_assert_eq!(Advertisement::read(&again), Ok((read, from)));
+            if let Ok((read, from, checked)) = Advertisement::read(&packet(source, HOP_LIMIT, &message)) {
+                let again = packet(from, HOP_LIMIT, &read.write(from, checked));
+                prop_assert_eq!(Advertisement::read(&again), Ok((read, from, checked)));
             }
         }
     }

@@ -64,8 +64,8 @@ const SILENCE: Duration = Duration::from_millis(200);
 
 /// Flows that are remembered, and told, at most.
 const FLOWS_MAX: usize = 4 << 20;
-/// News that wait to be told at most, beside as many flows; with more, all is told anew.
-const NEWS_MAX: usize = FLOWS_MAX;
+/// News that wait to be told at most, beside one of each flow; with more, all is told anew.
+const NEWS_MAX: usize = 1 << 20;
 
 labelled! {
     /// What has happened.
@@ -244,6 +244,11 @@ impl Source {
         self.generation = self.generation.wrapping_add(1);
     }
 
+    /// Whether it has told, or is to tell, anything in this generation.
+    pub fn has_told(&self) -> bool {
+        !(self.told.is_empty() && self.waiting.is_empty() && self.under_way.is_empty())
+    }
+
     /// Forgets all that was told.
     pub fn stop(&mut self) {
         (self.told, self.waiting, self.under_way) = Default::default();
@@ -266,7 +271,11 @@ impl Source {
                 }
                 *before = told;
             }
-            None if age < self.age || matches!(state, FlowState::TcpSyn | FlowState::Fragments) => return,
+            None if age < self.age || matches!(state, FlowState::TcpSyn | FlowState::TcpRst | FlowState::Fragments) => {
+                return;
+            }
+            // It has ended, as far as anybody can tell.
+            None if state == FlowState::TcpFin && idle >= self.age => return,
             None if full => return self.counters.of(Event::NoRoom).add(1),
             None => drop(self.told.insert(flow, told)),
         }
@@ -286,7 +295,7 @@ impl Source {
         // The first round of a generation may have begun before it.
         self.whole |= round > 0;
         self.round += 1;
-        if self.waiting.len() > FLOWS_MAX + NEWS_MAX {
+        if self.waiting.len() > self.told.len() + NEWS_MAX {
             self.restart();
         }
     }

@@ -23,6 +23,9 @@ use crate::service::selection::Granularity;
 /// Groups of slots that a survey passes in a pass at most: so much of a worker's time is left to packets.
 const GROUPS_MAX: u32 = 512;
 
+/// How long the other router must be silent until it is told nothing.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Orders that wait for the workers until no more flows are taken in.
 const ORDERS_MAX: usize = 4096;
 
@@ -153,7 +156,11 @@ impl SlowPath {
     pub(super) fn mirror_in_time(&mut self, now: Instant) {
         let Some(mut mirror) = self.pairing.as_mut().and_then(|pairing| pairing.mirror.take()) else { return };
         let active = self.pair().is_some_and(|pairing| pairing.election().role().0 == Role::Active);
-        let heard = self.pair().is_some_and(|pairing| pairing.knows_peer());
+        let heard = self.pair().is_some_and(|pairing| pairing.hears_peer(now, SILENCE));
+        if !heard && mirror.source.has_told() {
+            // It would know nothing of what is told meanwhile, which would only pile up here.
+            mirror.source.restart();
+        }
         if active && heard {
             self.survey(now, &mut mirror);
             if let Some(Pairing { link: Some(link), datagrams, .. }) = &mut self.pairing {

@@ -22,7 +22,7 @@ use crate::ha::counters::{Advert, Counters};
 use crate::ha::election::{Condition, Election, Heard, Input, Output, Path, Refused, Role, Settings};
 use crate::ha::heartbeat;
 use crate::ha::link::{Link, Outcome};
-use crate::ha::vrrp::{self, Advertisement};
+use crate::ha::vrrp::{self, Advertisement, Checked};
 use crate::packet::ethernet;
 use crate::packet::ipv4::Ipv4Header;
 use crate::packet::ipv6::Ipv6Header;
@@ -49,6 +49,8 @@ pub struct Pairing {
     mac: MacAddr,
     /// Our address on the access port and those of the pair, by family.
     families: Vec<(IpAddr, Vec<IpAddr>)>,
+    /// What the checksums of advertisements are over: as it was heard last.
+    checked: Checked,
     /// Whether each port is up.
     links: Vec<bool>,
     started: Instant,
@@ -99,6 +101,7 @@ impl Pairing {
             datagrams: Vec::new(),
             mac,
             families,
+            checked: Checked::WithAddresses,
             links: vec![true; config.ports.len()],
             started: now,
             live: (0, 0),
@@ -126,9 +129,9 @@ impl Pairing {
         self.mirror.as_ref().map(Mirroring::counters)
     }
 
-    /// Whether the other router has been heard by its datagrams.
-    pub(super) fn knows_peer(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.peer().is_some())
+    /// Whether the other router has been heard by its datagrams lately.
+    pub(super) fn hears_peer(&self, now: Instant, lately: Duration) -> bool {
+        self.election.other(Path::Peer).is_some_and(|other| now - other.at <= lately)
     }
 
     /// What is missing here of what the pair requires.
@@ -158,7 +161,7 @@ impl Pairing {
         self.families.iter().map(move |(source, addresses)| {
             let Pair { id, heartbeat, virtual_mac, .. } = self.pair;
             let message = Advertisement { id, priority, interval: heartbeat, addresses: addresses.clone() };
-            let message = message.write(*source);
+            let message = message.write(*source, self.checked);
             let own = if virtual_mac { vrrp::virtual_mac(id, source.is_ipv4()) } else { self.mac };
             let link = |destination| template::Link { source: own, destination, vlan };
             match source {
@@ -293,7 +296,7 @@ impl SlowPath {
 
     /// Takes in what may be an advertisement; false when it is none.
     pub(super) fn hear_advertisement(&mut self, now: Instant, punt: &Punt) -> bool {
-        let Some(pairing) = self.pairing.as_ref().filter(|_| punt.what.reason == PuntReason::OwnAddress) else {
+        let Some(pairing) = self.pairing.as_mut().filter(|_| punt.what.reason == PuntReason::OwnAddress) else {
             return false;
         };
         let vlan = self.config.ports[pairing.pair.access.index()].vlan;
@@ -303,8 +306,8 @@ impl SlowPath {
             return true;
         }
         let counters = pairing.counters.clone();
-        let (advertisement, from) = match Advertisement::read(packet) {
-            Ok((advertisement, _)) if advertisement.id != pairing.pair.id => {
+        let (advertisement, from, checked) = match Advertisement::read(packet) {
+            Ok((advertisement, ..)) if advertisement.id != pairing.pair.id => {
                 counters.adverts(Advert::OtherRouter).add(1);
                 return true;
             }
@@ -320,6 +323,9 @@ impl SlowPath {
         counters.adverts(if alike { Advert::Taken } else { Advert::OtherAddresses }).add(1);
         if from == *own {
             return true;
+        }
+        if from.is_ipv4() {
+            pairing.checked = checked;
         }
         // One election is for both families, and held over IPv4 where the pair has addresses of it.
         if from.is_ipv4() != pairing.families[0].0.is_ipv4() {

@@ -84,11 +84,12 @@ fn additions_changes_and_removals_arrive_and_what_stays_as_it_is_is_not_told_aga
 }
 
 #[test]
-fn young_flows_and_opening_ones_are_not_told() {
+fn young_flows_and_those_that_open_or_have_ended_are_not_told() {
     let (mut source, mut sink) = pair();
     let mut spare = HashMap::new();
     let young = HashMap::from([(1, owner(1, ESTABLISHED))]);
-    let opening = HashMap::from([(2, owner(1, FlowState::TcpSyn))]);
+    let ended = Owner { idle: AGE, ..owner(1, FlowState::TcpFin) };
+    let opening = HashMap::from([(2, owner(1, FlowState::TcpSyn)), (3, owner(1, FlowState::TcpRst)), (4, ended)]);
     round(&mut source, at(0), &young, AGE - Duration::from_millis(1));
     round(&mut source, at(0), &opening, Duration::from_secs(30));
     deliver(&mut source, &mut sink, at(0), &mut spare);
