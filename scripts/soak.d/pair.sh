@@ -135,8 +135,11 @@ show_vrrp() {
     for ((turn = 0; turn < 20; turn++)); do
         on router1 slrctl ha standby >/dev/null
         elected keepalived || failed=$((failed + 1))
+        # Long enough that one reign is told from the next.
+        sleep 0.6
         on router1 slrctl ha active >/dev/null
         elected slrd || failed=$((failed + 1))
+        sleep 0.6
     done
     sleep 0.5
     kill -INT $capture
