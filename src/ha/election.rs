@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::clock::rate_limit::RateLimit;
 use crate::units::labelled;
 
 /// Shortest and longest time between two advertisements: what VRRP can say (RFC 9568 section 5.2.7).
@@ -12,6 +13,9 @@ pub const INTERVALS: [Duration; 2] = [Duration::from_millis(10), Duration::from_
 /// How often the addresses are announced when they have been taken, and how far apart.
 const ANNOUNCEMENTS: u8 = 4;
 const ANNOUNCEMENT: Duration = Duration::from_secs(1);
+
+/// Times a second, and in one go, that another one is contradicted that is active and should not be.
+const CONTRADICTIONS: (u32, u32) = (20, 4);
 
 labelled! {
     /// What a router of a pair is.
@@ -155,6 +159,8 @@ pub struct Election {
     /// When the addresses are announced again, and how often still.
     announcing: Option<(Instant, u8)>,
     others: [Option<Other>; Path::ALL.len()],
+    /// How often it may contradict others beside its usual words, which they may provoke.
+    contradictions: RateLimit,
     /// When time was told last.
     awake: Instant,
     stopped: bool,
@@ -175,6 +181,7 @@ impl Election {
             speaks_at: now,
             announcing: None,
             others: [None; Path::ALL.len()],
+            contradictions: RateLimit::new(CONTRADICTIONS.0, CONTRADICTIONS.1),
             awake: now,
             stopped: false,
         }
@@ -318,15 +325,15 @@ impl Election {
                     self.down_at = now + down_interval(heard.interval, own);
                 }
             }
-            Role::Active if heard.priority == 0 => self.speak(now, out),
             Role::Active if (heard.priority, heard.from) > (own, self.settings.identity) => {
                 self.yield_to(now, heard.interval, out);
             }
             // It is told at once, as is everyone that it has told of itself.
-            Role::Active => {
+            Role::Active if self.contradictions.take(now) => {
                 self.speak(now, out);
                 out.push(Output::Announce);
             }
+            Role::Active => {}
         }
     }
 

@@ -275,6 +275,16 @@ fn what_an_operator_wishes() {
 }
 
 #[test]
+fn a_flood_of_lesser_ones_provokes_few_words() {
+    let mut election = in_role(Role::Active);
+    election.announcing = None;
+    let outputs: Vec<_> = (0..1000).flat_map(|_| election.handle(at(1001), Input::Heard(heard(true, 50)))).collect();
+    let count = |what| outputs.iter().filter(|output| **output == what).count();
+    let most = CONTRADICTIONS.1 as usize;
+    assert_eq!((count(Output::Announce), count(Output::Advertise(100))), (most, most));
+}
+
+#[test]
 fn own_words_are_not_heard() {
     let mut election = in_role(Role::Active);
     let own = Heard { from: OWN.into(), ..heard(true, 254) };
