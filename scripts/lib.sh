@@ -20,13 +20,13 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
         openssl procps tcpdump)
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump
         tshark)
-    SOAK_PACKAGES=(jq mawk python3 stress-ng wrk)
+    SOAK_PACKAGES=(fping jq keepalived mawk python3 stress-ng wrk)
     TUNNEL_PACKAGES=(iproute2 mawk python3 util-linux)
-    TEST_PACKAGES=(jq prometheus python3-scapy shellcheck socat stress-ng wrk)
+    TEST_PACKAGES=(jq keepalived prometheus python3-scapy shellcheck socat stress-ng wrk)
 }
 
 # Packages above that bring a service with them. Nobody asked for it to run.
-SERVICES=(nginx prometheus)
+SERVICES=(keepalived nginx prometheus)
 
 # die STATUS MESSAGE: one line on standard error, then stop.
 die() {

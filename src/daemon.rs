@@ -5,8 +5,12 @@
 //!                └──── punted frames ──────►
 //! ```
 
+mod datagrams;
+mod news;
+
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +24,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::MissedTickBehavior;
 
 use crate::commands::Commands;
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::control::compile::{Compiler, Configured, TooManyTargets};
 use crate::control::conditions::Conditions;
 use crate::control::health::Health;
@@ -28,7 +32,7 @@ use crate::control::hierarchy::Hierarchy;
 use crate::control::neighbours::{Change, Neighbours};
 use crate::control::session::Nobody;
 use crate::control::shortcuts::ENDS_MAX;
-use crate::control::slow_path::{HealthNews, SlowPath, WorkerEnd};
+use crate::control::slow_path::{HealthNews, Pairing, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
 use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
 use crate::ctl::socket::{Listener, Outbox, SocketError};
@@ -46,9 +50,10 @@ use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
-use crate::recovery::whohas;
 use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
+use datagrams::Datagrams;
+use news::News;
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
 pub const DATA_ROOM: u16 = 2048;
@@ -71,15 +76,17 @@ const ASKED: usize = 16;
 /// How often the slow path looks at the punt rings: about as long as an answer from here takes.
 const PUNT_POLL: Duration = Duration::from_millis(1);
 
-/// Datagrams of other routers that are taken in a pass at most.
-const DATAGRAMS_PER_PASS: usize = 1024;
+/// How often the links of a pair are looked at.
+const LINKS: Duration = Duration::from_millis(5);
+
+/// From a release of the pair's addresses to the end of the process.
+const RELEASING: Duration = Duration::from_millis(100);
 
 /// How long a worker sleeps that may, when nothing has arrived for a while.
 const NAP: Duration = Duration::from_micros(200);
 
-/// How often changes of neighbours and children are told, and how many at most at a time: who flaps does not fill the log.
+/// How often changes of neighbours and children are told.
 const TELLING: Duration = Duration::from_secs(1);
-const CHANGES_TOLD: usize = 10;
 
 /// How often it is told that our certificate ends.
 const EXPIRING: Duration = Duration::from_secs(6 * 3600);
@@ -135,6 +142,14 @@ pub enum StartError {
     /// The place where other routers ask for flows.
     #[error("recovery: whohas: listen {address}: {source}; choose another address, or leave whohas out")]
     Peers {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The place where the other router of the pair is heard.
+    #[error("pair: peer: listen {address}: {source}; choose another address of this machine")]
+    Pair {
         /// The address.
         address: SocketAddr,
         /// What the system says.
@@ -260,11 +275,21 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
     let children =
         config.sessions.listen.map(|address| listen(address).map_err(|source| StartError::Listen { address, source }));
     let children = children.transpose()?;
-    let peers = config.recovery.whohas.as_ref().map(|whohas| Peers::bind(whohas.listen)).transpose()?;
+    let bind = |whohas: &config::Whohas| {
+        let address = whohas.listen;
+        Datagrams::bind(address).map_err(|source| StartError::Peers { address, source })
+    };
+    let peers = config.recovery.whohas.as_ref().map(bind).transpose()?;
+    let bind = |peer: &config::Peer| {
+        let address = peer.listen;
+        let datagrams = Datagrams::bind(address).map_err(|source| StartError::Pair { address, source })?;
+        Ok::<_, StartError>((datagrams, peer.address))
+    };
+    let pair = config.pair.as_ref().and_then(|pair| pair.peer.as_ref()).map(bind).transpose()?;
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control, children, peers })?;
+    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control, children, peers, pair })?;
     eal.cleanup()?;
     Ok(report)
 }
@@ -274,33 +299,36 @@ struct Listeners {
     metrics: Option<TcpListener>,
     control: Option<Listener>,
     children: Option<TcpListener>,
-    peers: Option<Peers>,
+    peers: Option<Datagrams>,
+    /// With where the other router of the pair is.
+    pair: Option<(Datagrams, SocketAddr)>,
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
 }
 
-/// Where other routers ask for flows.
-struct Peers(UdpSocket);
-
-impl Peers {
-    fn bind(address: SocketAddr) -> Result<Peers, StartError> {
-        let socket = UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-        socket.map(Peers).map_err(|source| StartError::Peers { address, source })
+/// Lets the slow path hear other routers.
+fn listen_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::clock::Instant) {
+    if let Some(peers) = &listeners.peers {
+        peers.take(|from, bytes| thinking.hear(now, from, bytes));
     }
+    if let Some((pair, other)) = &listeners.pair {
+        pair.take(|from, bytes| {
+            if from == *other {
+                thinking.hear_peer(now, bytes);
+            }
+        });
+    }
+}
 
-    /// Takes in what has come, and sends what there is to send. What cannot be sent is lost, as datagrams are.
-    fn pass(&self, thinking: &mut SlowPath, now: crate::clock::Instant) {
-        // A byte more than any datagram of ours: a longer one is seen to be none.
-        let mut bytes = [0; whohas::LEN + 1];
-        for _ in 0..DATAGRAMS_PER_PASS {
-            let Ok((len, from)) = self.0.recv_from(&mut bytes) else { break };
-            thinking.hear(now, from, &bytes[..len]);
-        }
-        for (to, datagram) in thinking.take_datagrams() {
-            let _ = self.0.send_to(&datagram, to);
-        }
+/// Sends other routers what the slow path has to say.
+fn speak_to_others(thinking: &mut SlowPath, listeners: &Listeners) {
+    if let Some(peers) = &listeners.peers {
+        thinking.take_datagrams().iter().for_each(|(to, datagram)| peers.send(*to, datagram));
+    }
+    if let Some((pair, other)) = &listeners.pair {
+        thinking.take_peer_datagrams().iter().for_each(|datagram| pair.send(*other, datagram));
     }
 }
 
@@ -309,12 +337,15 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let pool = Pool::new("packets", config.dpdk.buffers, DATA_ROOM)?;
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<(RxQueue, TxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
-    for port in &config.ports {
+    for (index, port) in (0..).map(PortIndex).zip(&config.ports) {
+        let pair = config.pair.as_ref().filter(|pair| pair.access == index);
         let options = PortOptions {
             rx_queues: workers,
             tx_queues: workers,
             mtu: port.mtu,
-            all_multicast: port.addresses.iter().any(|net| net.addr().is_ipv6()),
+            all_multicast: pair.is_some() || port.addresses.iter().any(|net| net.addr().is_ipv6()),
+            // Not all devices can take the frames of a second station.
+            promiscuous: pair.is_some_and(|pair| pair.virtual_mac),
             ..PortOptions::default()
         };
         let (port, rx, tx) = Port::open(&port.device, &options, &pool)?;
@@ -343,7 +374,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let start = Instant::now();
     let mut counters = Vec::new();
     let mut ends = Vec::new();
-    let (mut desks, mut clerks, mut finders) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut desks, mut clerks, mut finders, mut surveyors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut handles = Vec::new();
     for (worker, queues) in (0..workers).zip(queues) {
         let worker_counters = Arc::new(WorkerCounters::new(targets_max));
@@ -368,6 +399,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
         })?);
         counters.push(worker_counters.clone());
         finders.push(desk.finder());
+        surveyors.push(desk.surveyor());
         desks.push(desk);
         ends.push(WorkerEnd { punts, injections, counters: worker_counters });
     }
@@ -387,10 +419,14 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let thinking = SlowPath::new(config.clone(), compiler, neighbours, published.clone(), ends);
     let thinking = thinking.checking(health).speaking(clock.now(), hierarchy);
     let thinking = thinking.ordering(clerks, dpdk::tsc::now()).recovering(finders, dpdk::tsc::now());
+    let pairing = Pairing::new(clock.now(), &config, &macs, unforeseen());
+    let thinking = thinking.pairing(clock.now(), pairing).mirroring(surveyors);
     let slow_path_counters = thinking.counters();
     let collector = ForwardCollector::new(counters.clone(), published.clone(), hz, reader, slow_path_counters);
     let collector = collector.with_checks(thinking.records()).with_sessions(look);
-    let collector = Arc::new(collector.with_recovery(thinking.recovery_counters()));
+    let collector = collector.with_recovery(thinking.recovery_counters());
+    let pair = thinking.pair().map(|pair| (pair.counters().clone(), pair.mirrored().cloned()));
+    let collector = Arc::new(collector.with_pair(pair));
     let facts = Facts {
         configuration: file.display().to_string(),
         started: clock.now(),
@@ -406,6 +442,12 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     }
     outcome?;
     Ok(Report::new(&published.load(), &counters, start.elapsed().as_secs_f64(), hz))
+}
+
+/// A number that nobody can foresee, and that is another each time that the process starts.
+fn unforeseen() -> u64 {
+    // Its seed is random.
+    RandomState::new().hash_one(dpdk::tsc::now())
 }
 
 /// Says on standard error what is running where.
@@ -451,39 +493,6 @@ impl Links {
     }
 }
 
-/// What has changed and is still to be told.
-struct News {
-    /// Of what.
-    whose: &'static str,
-    lines: Vec<String>,
-    more: usize,
-}
-
-impl News {
-    fn of(whose: &'static str) -> News {
-        News { whose, lines: Vec::new(), more: 0 }
-    }
-
-    fn add(&mut self, lines: impl Iterator<Item = String>) {
-        for line in lines {
-            if self.lines.len() < CHANGES_TOLD {
-                self.lines.push(line);
-            } else {
-                self.more += 1;
-            }
-        }
-    }
-
-    /// Says it on standard error.
-    fn tell(&mut self) {
-        self.lines.drain(..).for_each(|line| eprintln!("slr: {line}"));
-        match std::mem::take(&mut self.more) {
-            0 => {}
-            more => eprintln!("slr: {more} more changes of {}", self.whose),
-        }
-    }
-}
-
 /// Where a neighbour is, or that it is gone.
 fn tell_neighbour(Change { address, mac, .. }: Change) -> String {
     match mac {
@@ -513,7 +522,7 @@ fn slow_path(
     file: &Path,
     mut watched: Watched<'_>,
     clock: TscClock,
-    listeners: Listeners,
+    mut listeners: Listeners,
     collector: Arc<ForwardCollector>,
 ) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -532,20 +541,21 @@ fn slow_path(
                 if let Some(listen) = thinking.config().sessions.listen {
                     eprintln!("slr: children at {listen}");
                 }
-                Some(Tls::new(credentials, listeners.children)?)
+                Some(Tls::new(credentials, listeners.children.take())?)
             }
             None => None,
         };
-        let mut sessions = News::of("sessions");
+        let (mut sessions, mut pair) = (News::of("sessions"), News::of("the pair"));
+        let mut looked = Instant::now();
         let mut expiring = tokio::time::interval(EXPIRING);
         let (mut neighbours, mut children) = (News::of("neighbours"), News::of("children"));
         let (commands, mut done) = Commands::new();
         let (sender, mut asked) = mpsc::channel(ASKED);
-        if let Some(listener) = listeners.control {
+        if let Some(listener) = listeners.control.take() {
             eprintln!("slr: control socket {}", listener.path().display());
             tokio::spawn(listener.serve(sender.clone()));
         }
-        if let Some(listener) = listeners.metrics {
+        if let Some(listener) = listeners.metrics.take() {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             eprintln!("slr: metrics at http://{}/metrics", listener.local_addr()?);
             tokio::spawn(server::serve(listener, move || collector.gather()));
@@ -555,10 +565,15 @@ fn slow_path(
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = poll.tick() => {
-                    neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
-                    if let Some(peers) = &listeners.peers {
-                        peers.pass(&mut thinking, clock.now());
+                    if thinking.pair().is_some() && looked.elapsed() >= LINKS {
+                        looked = Instant::now();
+                        thinking.set_links(watched.links.ports.iter().map(|port| port.link().up));
                     }
+                    // First what has come: silence counts only when nothing is left to be heard.
+                    listen_to_others(&mut thinking, &listeners, clock.now());
+                    neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
+                    speak_to_others(&mut thinking, &listeners);
+                    pair.add(thinking.take_pair_news().into_iter());
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
                     let told = match &mut tls {
                         Some(tls) => thinking.converse(clock.now(), tls),
@@ -579,6 +594,7 @@ fn slow_path(
                     neighbours.tell();
                     children.tell();
                     sessions.tell();
+                    pair.tell();
                     thinking.set_wall(clock.now(), SystemTime::now().into());
                 }
                 _ = expiring.tick() => {
@@ -604,6 +620,12 @@ fn slow_path(
                     asked => answering.ask(&mut thinking, now(), asked),
                 },
             }
+        }
+        if thinking.pair().is_some() {
+            thinking.leave_pair(clock.now());
+            speak_to_others(&mut thinking, &listeners);
+            // The workers go on until the other one has taken over.
+            tokio::time::sleep(RELEASING).await;
         }
         if let Some(tls) = &mut tls {
             thinking.leave(clock.now(), tls);

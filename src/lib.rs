@@ -7,6 +7,7 @@
 //!      ├───── ctl ───┐ │   transport             asked and steered while it runs; sessions over TLS
 //!   control  metrics   │                         slow path: compile, publish, count
 //!      ├── recovery     │                         whose a flow is that is not known here
+//!      ├── ha           │                         which of two routers is active
 //!      │       │       │
 //!      └────► forward ◄┘ ◄── dpdk                fast path: burst in, burst out (dpdk arrives as `PacketIo`)
 //!      │       │
@@ -32,6 +33,7 @@ pub mod daemon;
 pub mod dpdk;
 pub mod flow;
 pub mod forward;
+pub mod ha;
 pub mod metrics;
 pub mod packet;
 pub mod recovery;

@@ -222,7 +222,7 @@ fn an_unknown_key_is_refused_in_every_map_of_every_sample() {
     }
     // router, dpdk, workers, port, route, neighbour, flows, timeouts, cluster, child, tunnel, gue, mpls, virtual host, flow,
     // source, quic, member, metrics, control, health with http, https and dns, recovery with whohas and echo, and the whole.
-    assert_eq!(kinds.len(), 28, "{kinds:#?}");
+    assert_eq!(kinds.len(), 31, "{kinds:#?}");
 }
 
 #[test]

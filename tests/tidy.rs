@@ -16,19 +16,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cost", &["clock"]),
     ("config", &["clock", "cost", "service", "trust", "units"]),
     ("dpdk", &["flow", "packet", "units", "clock"]),
-    ("recovery", &["clock", "config", "flow", "forward", "packet", "tunnel", "units"]),
+    ("recovery", &["clock", "config", "flow", "forward", "packet", "trust", "tunnel", "units"]),
+    ("ha", &["clock", "forward", "packet", "trust", "units"]),
     (
         "control",
-        &["clock", "config", "cost", "flow", "forward", "packet", "recovery", "service", "trust", "tunnel", "units"],
+        &[
+            "clock", "config", "cost", "flow", "forward", "ha", "packet", "recovery", "service", "trust", "tunnel",
+            "units",
+        ],
     ),
     ("transport", &["control", "trust"]),
     ("sim", &["clock", "config", "control", "cost", "flow", "forward", "service", "trust"]),
-    ("metrics", &["clock", "control", "forward", "recovery", "units"]),
+    ("metrics", &["clock", "control", "forward", "ha", "recovery", "units"]),
     (
         "ctl",
         &[
-            "clock", "config", "control", "flow", "forward", "metrics", "packet", "recovery", "service", "tunnel",
-            "units",
+            "clock", "config", "control", "flow", "forward", "ha", "metrics", "packet", "recovery", "service",
+            "tunnel", "units",
         ],
     ),
     ("commands", &["control"]),
@@ -59,6 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ctl",
             "dpdk",
             "forward",
+            "ha",
             "metrics",
             "recovery",
             "transport",
@@ -79,6 +84,7 @@ const MUST_NOT_USE: &[(&str, &[&str])] = &[
     ("tunnel", LOW),
     ("forward", LOW),
     ("recovery", MACHINES),
+    ("ha", MACHINES),
     ("control", MACHINES),
 ];
 const MACHINES: &[&str] = &["std::time::Instant", "SystemTime", "TcpStream", "UdpSocket", "TcpListener"];

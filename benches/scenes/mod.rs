@@ -399,5 +399,6 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         tells_new_flows: true,
         shortcuts: Arc::new([]),
         capture: None,
+        stations: None,
     }
 }

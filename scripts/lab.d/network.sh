@@ -6,6 +6,8 @@ nodes() {
     printf '%s\n' client gateway switch
     if ((CLUSTER > 0)); then
         cluster_routers
+    elif [[ -n $PAIR ]]; then
+        printf 'router1\nrouter2\n'
     elif ((LEVELS == 3)); then
         printf '%s\n' "${LEVEL_ROUTERS[@]}"
     else

@@ -118,7 +118,7 @@ agent_configuration() {
     local net=2 routers='10.0.2.1, "2001:db8:2::1"'
     if [[ -n $NARROW ]]; then net=3; fi
     # Whichever router the network has sent a connection to; shortcuts come from whichever level.
-    if ((CLUSTER > 0 || LEVELS == 3)); then routers='10.0.2.0/29, "2001:db8:2::/125"'; fi
+    if ((CLUSTER > 0 || LEVELS == 3)) || [[ -n $PAIR ]]; then routers='10.0.2.0/29, "2001:db8:2::/125"'; fi
     cat <<END
 # The agent of server$1 of lab $NAME, made by scripts/lab. dpdk-config/host.yaml explains the keys.
 agent: { name: server$1, tunnel_addresses: [10.0.$net.$((10 + $1)), "2001:db8:$net::$((10 + $1))"] }
@@ -159,7 +159,12 @@ above() {
         parent=$(site_of "$1")
         at=$(number_of "$parent")
     fi
-    printf 'parents: [{ name: %s, address: 10.255.0.%d:9478 }]\n' "$parent" "$at"
+    if [[ -n $PAIR ]]; then
+        printf 'parents:\n  - { name: router1, address: 10.255.0.1:9478 }\n'
+        if [[ $PAIR == slrd ]]; then printf '  - { name: router2, address: 10.255.0.2:9478 }\n'; fi
+    else
+        printf 'parents: [{ name: %s, address: 10.255.0.%d:9478 }]\n' "$parent" "$at"
+    fi
     printf 'control: { socket: %s/%s/agent.sock, %s }\n' "$DIR" "$node" "$(proof "$node")"
 }
 

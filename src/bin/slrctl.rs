@@ -105,6 +105,15 @@ enum Command {
         /// Number of the worker
         worker: u16,
     },
+    /// Which router of a pair is active, and why; or which is to be
+    #[command(
+        after_help = "Examples:\n  slrctl ha\n  slrctl ha standby   # before work on this router\n  slrctl ha active"
+    )]
+    Ha {
+        /// standby: let the other router be active; active: end that, and take over at once where this one is the better
+        #[arg(value_parser = ha, value_name = "status|standby|active", default_value = "status")]
+        wish: HaWish,
+    },
     /// Read the configuration again: the new one takes over whole, or the old one stays
     #[command(after_help = "Example:\n  slrctl reload")]
     Reload,
@@ -223,6 +232,23 @@ fn ca(command: Ca) -> Result<String, Failure> {
     Ok(format!("written: {} and {}\n", certificate.display(), key.display()))
 }
 
+/// What is wanted of a pair.
+#[derive(Clone, Copy)]
+enum HaWish {
+    Status,
+    Standby,
+    Active,
+}
+
+fn ha(text: &str) -> Result<HaWish, String> {
+    match text {
+        "status" => Ok(HaWish::Status),
+        "standby" => Ok(HaWish::Standby),
+        "active" => Ok(HaWish::Active),
+        _ => Err("write status, standby or active".into()),
+    }
+}
+
 /// A weight, or `None` for the configured one.
 #[derive(Clone, Copy)]
 struct Wanted(Option<u16>);
@@ -325,6 +351,8 @@ fn run(Arguments { socket, agent, json, command }: Arguments) -> Result<(), Fail
         Command::Undrain { child } => done(Request::Undrain { child }),
         Command::Weight { child, weight: Wanted(weight) } => done(Request::Weight { child, weight }),
         Command::Recovery => print(json, ask(Request::Recovery)?, show::recovery),
+        Command::Ha { wish: HaWish::Status } => print(json, ask(Request::Ha)?, show::pair),
+        Command::Ha { wish } => done(Request::HaWish { active: matches!(wish, HaWish::Active) }),
         Command::Forget { worker } => done(Request::Forget { worker }),
         Command::Reload => done(Request::Reload),
         Command::Trace { source, destination, protocol } => {

@@ -57,6 +57,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// How flows are found again that a worker does not know.
     pub recovery: Recovery,
+    /// What it has together with another router; `None`: it is alone.
+    pub pair: Option<Pair>,
 }
 
 /// Who this router is.
@@ -471,6 +473,55 @@ pub struct Whohas {
     pub patience: Duration,
     /// Questions that are asked, and that are answered or passed on, in a second at most.
     pub questions_per_second: u32,
+}
+
+/// What this router has together with another one, of which one is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The port on which the access routers are.
+    pub access: PortIndex,
+    /// Number of the virtual router of VRRP, from 1.
+    pub id: u8,
+    /// The addresses of whichever router is active, on the access port.
+    pub addresses: Vec<IpAddr>,
+    /// From 1 to 254; who has the greater one is active.
+    pub priority: u8,
+    /// From one advertisement to the next; whole hundredths of a second.
+    pub heartbeat: Duration,
+    /// How long a router of greater priority waits before it takes over; `None`: it does not while the other one is active.
+    pub preempt: Option<Duration>,
+    /// Whether the addresses have an Ethernet address of their own, which goes with them.
+    pub virtual_mac: bool,
+    /// The other way to the other router.
+    pub peer: Option<Peer>,
+    /// How old flows of the active router must be to be told to the other one; `None`: none are.
+    pub mirror_after: Option<Duration>,
+    /// What a router needs to be active.
+    pub requires: Requires,
+}
+
+/// A way to the other router of a pair beside the access port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where its datagrams come, and ours come from.
+    pub listen: SocketAddr,
+    /// Where ours go.
+    pub address: SocketAddr,
+    /// Key of the datagrams.
+    pub key: [u8; 16],
+}
+
+/// What a router of a pair needs to be active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requires {
+    /// Ports that must be up.
+    pub links: Vec<PortIndex>,
+    /// Neighbours that must answer.
+    pub gateways: Vec<IpAddr>,
+    /// Children that must take new flows.
+    pub live_children: usize,
+    /// What each missing gateway, and too few children, take from the priority; `None`: such a router is not active.
+    pub penalty: Option<u8>,
 }
 
 /// The subnet of a port that an address lies in.

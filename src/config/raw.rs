@@ -29,6 +29,7 @@ raw! {
         control: Option<Control>,
         parents: Vec<Parent>,
         recovery: Option<Recovery>,
+        pair: Option<Pair>,
     }
     Router {
         name: Text,
@@ -212,6 +213,29 @@ raw! {
     }
     Echo {
         key: Text,
+    }
+    Pair {
+        access: Text,
+        id: Text,
+        virtual_addresses: Spanned<Vec<Text>>,
+        priority: Option<Text>,
+        heartbeat: Option<Text>,
+        preempt: Option<Text>,
+        virtual_mac: Option<Text>,
+        peer: Option<Peer>,
+        mirror_after: Option<Text>,
+        requires: Option<Requires>,
+    }
+    Peer {
+        listen: Text,
+        address: Text,
+        key: Text,
+    }
+    Requires {
+        links: Option<Vec<Text>>,
+        gateways: Vec<Text>,
+        live_children: Option<Text>,
+        penalty: Option<Text>,
     }
 }
 

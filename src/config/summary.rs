@@ -4,12 +4,13 @@ use std::fmt;
 
 use super::values::show;
 use super::{
-    Config, GueVariant, Health, Hugepages, OnFailure, OnUnknown, Probe, Register, Request, Rhythm, Tls, TunnelKind,
-    VirtualHost, Whohas,
+    Config, GueVariant, Health, Hugepages, OnFailure, OnUnknown, Pair, Probe, Register, Request, Requires, Rhythm, Tls,
+    TunnelKind, VirtualHost, Whohas,
 };
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
+use crate::units::PortIndex;
 
 /// What was compiled, as a text of many lines; made by [`Config::summary`].
 #[derive(Debug)]
@@ -93,6 +94,7 @@ impl Summary<'_> {
         if recovery.echo.is_some() {
             writeln!(f, "recovery echoes of host servers are taken")?;
         }
+        self.pair(f)?;
         let Some(credentials) = &sessions.credentials else { return Ok(()) };
         let listen = sessions.listen.map_or("none".into(), |listen| listen.to_string());
         let parents = sessions.parents.iter().map(|parent| format!("{} at {}", parent.name, parent.address));
@@ -100,6 +102,38 @@ impl Summary<'_> {
         let shortcuts = self.0.shortcuts;
         let offers = list(credentials.identity.offers.iter().copied().map(show));
         writeln!(f, "         our certificate may offer {offers}; shortcuts {}", if shortcuts { "on" } else { "off" })
+    }
+
+    fn pair(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Pair {
+            access,
+            id,
+            addresses,
+            priority,
+            heartbeat,
+            preempt,
+            peer,
+            mirror_after,
+            requires,
+            virtual_mac,
+        }) = &self.0.pair
+        else {
+            return Ok(());
+        };
+        let name = |port: &PortIndex| self.0.ports[port.index()].name.clone();
+        let (port, addresses) = (name(access), list(addresses.iter().map(ToString::to_string)));
+        let own_mac = if *virtual_mac { ", with an Ethernet address of their own" } else { "" };
+        writeln!(f, "pair     {addresses} on {port}, VRRP {id}, priority {priority}, every {heartbeat:?}{own_mac}")?;
+        let after = preempt.map_or("never".into(), |delay| format!("after {delay:?}"));
+        let peer = peer.as_ref().map_or("none".into(), |peer| format!("{} from {}", peer.address, peer.listen));
+        writeln!(f, "         takes over from a lesser one {after}; peer {peer}")?;
+        if let Some(age) = mirror_after {
+            writeln!(f, "         the other one is told the flows that are {age:?} old")?;
+        }
+        let Requires { links, gateways, live_children, penalty } = requires;
+        let (links, gateways) = (list(links.iter().map(name)), list(gateways.iter().map(ToString::to_string)));
+        let penalty = penalty.map_or("not active".into(), |penalty| format!("priority less {penalty}"));
+        writeln!(f, "         requires links {links}; gateways {gateways}, {live_children} children, else {penalty}")
     }
 
     fn ports(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,6 +27,7 @@ use crate::config::{self, Config, OnFailure, TunnelKind};
 use crate::flow::state::{FlowState, Timeouts};
 use crate::forward::routes::{ByPrefix, Routes, Way};
 use crate::forward::tables::{ForwardTables, Member, OwnAddresses, Path, Shortcut, Target, VirtualHost};
+use crate::ha::vrrp;
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
@@ -258,6 +259,7 @@ impl Compiler {
             tells_new_flows: config.shortcuts && !config.sessions.parents.is_empty(),
             shortcuts: shortcuts.into_iter().map(|tunnelled| tunnelled.shortcut).collect(),
             capture: None,
+            stations: None,
         };
         Ok(Compiled { tables, renumbered })
     }
@@ -511,7 +513,15 @@ fn routes(config: &Config, neighbours: &Neighbours, paths: &mut Vec<Path>) -> Ro
 fn own_addresses(config: &Config) -> OwnAddresses {
     let tunnels = [config.router.tunnel_v4.map(IpAddr::from), config.router.tunnel_v6.map(IpAddr::from)];
     let ports = config.ports.iter().flat_map(|port| port.addresses.iter().map(IpNet::addr));
-    tunnels.into_iter().flatten().chain(ports).collect()
+    tunnels.into_iter().flatten().chain(ports).chain(pair_addresses(config)).collect()
+}
+
+/// The addresses of a pair, whoever has them now, and those by which its routers hear each other: all of it is for the slow
+/// path, which knows what is for this router.
+fn pair_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
+    let pair = config.pair.as_ref();
+    let groups = pair.map(|_| [IpAddr::from(vrrp::GROUP_V4), IpAddr::from(vrrp::GROUP_V6)]);
+    pair.into_iter().flat_map(|pair| pair.addresses.iter().copied()).chain(groups.into_iter().flatten())
 }
 
 fn tunnel_sources(config: &Config) -> Vec<IpNet> {

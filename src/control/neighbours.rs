@@ -17,7 +17,8 @@
 //! neighbour is done when the time has come. One that is only wanted is forgotten at the end of Failed. An echo reply
 //! goes back to the link-layer address that the request came from.
 
-mod wire;
+mod held;
+pub(super) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -77,7 +78,7 @@ labelled! {
 
 impl State {
     /// Whether packets are sent to such a neighbour.
-    fn is_known(self) -> bool {
+    pub(super) fn is_known(self) -> bool {
         !matches!(self, State::Incomplete | State::Failed)
     }
 }
@@ -135,6 +136,8 @@ struct Side {
     vlan: Option<u16>,
     /// Addresses that we answer for there.
     own: Vec<IpAddr>,
+    /// Those that we have for the time being, each with the link-layer address that goes with it.
+    held: Vec<(IpAddr, MacAddr)>,
 }
 
 #[derive(Clone, Debug)]
@@ -230,7 +233,7 @@ impl Neighbours {
                 own.extend(tunnels.iter().filter(here));
                 own.sort_unstable();
                 own.dedup();
-                Side { mac: *mac, vlan: port.vlan, own }
+                Side { mac: *mac, vlan: port.vlan, own, held: Vec::new() }
             })
             .collect();
         let mut neighbours = Neighbours {
@@ -276,6 +279,7 @@ impl Neighbours {
                 anew.schedule(slot, before.due.unwrap_or(Instant::ZERO));
             }
         }
+        anew.hold_as(self);
         if anew.own == self.own {
             anew.announcing = self.announcing;
         }
@@ -420,7 +424,7 @@ impl Neighbours {
     fn hear(&mut self, now: Instant, port: PortIndex, bytes: &[u8], echo: bool, outputs: &mut Vec<Output>) {
         let Some(side) = self.sides.get(port.index()) else { return };
         let Some(received) = wire::read(bytes, side.vlan) else { return };
-        let to_us = received.to == side.mac;
+        let to_us = side.is_at(received.to);
         if !(to_us || is_group(received.to)) || is_group(received.from) {
             return;
         }
@@ -450,11 +454,11 @@ impl Neighbours {
         let solicited = asked && to_us && packet.operation == arp::REPLY;
         self.learn(now, port, sender, News { mac: Some(packet.sender_mac), solicited, overrides: true }, outputs);
         if packet.operation == arp::REQUEST
-            && self.sides[port.index()].own.contains(&target)
+            && let Some(source) = self.sides[port.index()].answers_for(target)
             && is_station(packet.sender_mac)
             && self.answers.take(now)
         {
-            let link = self.link_to(port, packet.sender_mac);
+            let link = Link { source, ..self.link_to(port, packet.sender_mac) };
             outputs.push(Output::Send { port, frame: wire::arp(link, &packet.reply(link.source)) });
         }
     }
@@ -472,14 +476,15 @@ impl Neighbours {
             return;
         }
         self.learn(now, port, source.into(), News { mac: Some(mac), solicited: false, overrides: true }, outputs);
-        if self.sides[port.index()].own.contains(&target.into()) && self.answers.take(now) {
+        let answers_for = self.sides[port.index()].answers_for(target.into());
+        if let Some(own) = answers_for.filter(|_| self.answers.take(now)) {
             // RFC 4861 section 7.2.4: who has no address yet is answered through the group of all.
             let (flags, destination, mac) = match source.is_unspecified() {
                 true => (ndp::ROUTER | ndp::OVERRIDE, ndp::ALL_NODES, ndp::group_mac(ndp::ALL_NODES)),
                 false => (ndp::ROUTER | ndp::OVERRIDE | ndp::SOLICITED, source, mac),
             };
-            let link = self.link_to(port, mac);
-            let message = NeighbourMessage::advertisement(target, link.source, flags);
+            let link = Link { source: own, ..self.link_to(port, mac) };
+            let message = NeighbourMessage::advertisement(target, own, flags);
             outputs.push(Output::Send { port, frame: wire::neighbour(link, target, destination, message) });
         }
     }
@@ -623,19 +628,7 @@ impl Neighbours {
         let Some((_, left)) = self.announcing.filter(|(at, _)| *at <= now) else { return };
         self.announcing = (left > 1).then(|| (now + ANNOUNCEMENT, left - 1));
         for (port, side) in (0..).map(PortIndex).zip(&self.sides) {
-            for own in &side.own {
-                let frame = match *own {
-                    IpAddr::V4(own) => {
-                        wire::arp(self.link_to(port, BROADCAST), &ArpPacket::request(side.mac, own, own))
-                    }
-                    IpAddr::V6(own) => {
-                        let link = self.link_to(port, ndp::group_mac(ndp::ALL_NODES));
-                        let message = NeighbourMessage::advertisement(own, side.mac, ndp::ROUTER | ndp::OVERRIDE);
-                        wire::neighbour(link, own, ndp::ALL_NODES, message)
-                    }
-                };
-                outputs.push(Output::Send { port, frame });
-            }
+            outputs.extend(side.own.iter().map(|own| self.announcement(port, *own, side.mac)));
         }
     }
 

@@ -2,6 +2,8 @@
 //! workers, and whatever changes the snapshot makes a new one.
 
 mod checks;
+mod mirror;
+mod pair;
 mod recovery;
 mod sessions;
 mod shortcuts;
@@ -25,6 +27,7 @@ use crate::config::{Config, VirtualHost};
 use crate::forward::capture::Capture;
 use crate::forward::counters::{Counter, WorkerCounters};
 use crate::forward::punt::{Again, Handling, InjectRing, Injection, Punt, PuntRing};
+use crate::forward::stations::Stations;
 use crate::forward::tables::{ForwardTables, Published};
 use crate::forward::verdict::{InjectDrop, PuntReason};
 use crate::packet::ethernet;
@@ -34,6 +37,7 @@ use recovery::Recovering;
 use shortcuts::Clerks;
 
 pub use checks::{HealthNews, Records};
+pub use pair::Pairing;
 pub use recovery::NoSuchWorker;
 
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
@@ -162,6 +166,9 @@ pub struct SlowPath {
     recovering: Recovering,
     clerks: Clerks,
     proofs: Proofs,
+    pairing: Option<Pairing>,
+    /// Whose frames the workers take on the access port of a pair.
+    stations: Option<Arc<Stations>>,
 }
 
 impl SlowPath {
@@ -203,6 +210,8 @@ impl SlowPath {
             recovering,
             clerks: Clerks::default(),
             proofs: Proofs::new(0),
+            pairing: None,
+            stations: None,
         }
     }
 
@@ -234,6 +243,7 @@ impl SlowPath {
             perform(worker, self.neighbours.handle(now, Input::Tick), &mut changes);
         }
         self.check_in_time(now);
+        self.pair_in_time(now);
         for state in State::ALL {
             self.counters.neighbours(*state).set(self.neighbours.count(*state));
         }
@@ -255,7 +265,7 @@ impl SlowPath {
         if let Some(packet) = self.answer_to_check(punt) {
             return self.check(now, worker, health::Input::Packet(packet));
         }
-        if self.hear_proof(now, punt) {
+        if self.hear_proof(now, punt) || self.hear_advertisement(now, punt) {
             return;
         }
         match punt.what.reason {
@@ -472,7 +482,7 @@ impl SlowPath {
         for worker in &self.workers {
             renumbered.iter().for_each(|target| worker.counters.forget(*target));
         }
-        tables.capture = self.capture.clone();
+        (tables.capture, tables.stations) = (self.capture.clone(), self.stations.clone());
         self.counters.table_bytes.set(self.compiler.table_bytes() as u64);
         self.publication = Publication { number: self.publication.number + 1, at: now };
         let before = self.published.swap(Arc::new(tables));
@@ -532,6 +542,7 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
         ("workers", before.workers == after.workers),
         ("ports", before.ports == after.ports),
         ("flows.capacity_v4 or flows.capacity_v6", flows(before) == flows(after)),
+        ("pair", before.pair == after.pair),
         ("metrics", before.metrics == after.metrics),
         ("control", before.control == after.control),
         ("recovery.whohas.listen", whohas(before) == whohas(after)),

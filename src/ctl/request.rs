@@ -58,6 +58,13 @@ pub enum Request {
     Reload,
     /// [`Recovery`](super::response::Recovery).
     Recovery,
+    /// [`Pair`](super::response::Pair).
+    Ha,
+    /// The other router of the pair is to be active, or this one. [`Done`](super::response::Done).
+    HaWish {
+        /// This one.
+        active: bool,
+    },
     /// No flows for a worker, as after a start: to try out what happens. [`Done`](super::response::Done).
     Forget {
         /// Its number.

@@ -313,6 +313,57 @@ pub struct RecoveryEvent {
     pub protocol: String,
 }
 
+/// How a router stands to the other one of its pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// What it is.
+    pub role: String,
+    /// For how long.
+    pub seconds: f64,
+    /// Priority that counts; 0 while it must not be active.
+    pub priority: u8,
+    /// Priority of the configuration.
+    pub configured_priority: u8,
+    /// Whether an operator wants the other one to be active.
+    pub stands_by: bool,
+    /// What is missing of what the pair requires.
+    pub missing: Vec<String>,
+    /// The pair's addresses, each with its Ethernet address when this router is active.
+    pub addresses: Vec<(IpAddr, String)>,
+    /// The other router, by each way that it has been heard by.
+    pub heard: Vec<PairHeard>,
+    /// How far the two know each other's flows, where they tell each other.
+    pub mirror: Option<PairMirror>,
+}
+
+/// How far the routers of a pair know each other's flows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairMirror {
+    /// Whether all flows of the active router are here, or this is the one.
+    pub synchronised: bool,
+    /// Flows that this router has told, while it is active.
+    pub flows: u64,
+    /// Those without an answer yet, or still to be told.
+    pub pending: u64,
+    /// Age of the oldest of these.
+    pub lag_seconds: f64,
+}
+
+/// What was heard last of the other router of a pair by one way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairHeard {
+    /// By which way.
+    pub path: String,
+    /// How long ago.
+    pub age_seconds: f64,
+    /// Who it is.
+    pub from: IpAddr,
+    /// Whether it is active.
+    pub active: bool,
+    /// Its priority.
+    pub priority: u8,
+}
+
 /// A next hop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourRow {

@@ -113,6 +113,14 @@ impl Control {
             Request::Children => json(rows::children(&self.collector.report(0.0), router, at)),
             Request::Parents => json(rows::parents(router)),
             Request::Recovery => json(rows::recovery(router, now)),
+            Request::Ha => json(rows::pair(router, now)?),
+            Request::HaWish { active } => {
+                router.wish(now, *active).map_err(|why| why.map_or(rows::NO_PAIR.into(), |why| why.to_string()))?;
+                done(match active {
+                    true => "this router is active where its priority is the greater one".into(),
+                    false => "the other router is to be active; this one takes over only when that is gone".into(),
+                })
+            }
             Request::Forget { worker } => {
                 router.forget(usize::from(*worker)).map_err(|error| error.to_string())?;
                 done(format!("worker {worker} has forgotten its flows"))

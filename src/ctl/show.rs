@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use super::response::{
-    AgentStatus, ChildRow, FlowRow, NeighbourRow, ParentRow, PortRow, Recovery, ServiceRow, Status, Trace,
+    AgentStatus, ChildRow, FlowRow, NeighbourRow, Pair, ParentRow, PortRow, Recovery, ServiceRow, Status, Trace,
 };
 use crate::metrics::report::PacketReport;
 
@@ -315,6 +315,37 @@ pub fn recovery(recovery: &Recovery) -> String {
         last.row([time(event.age_seconds), event.event.clone(), client, host, event.protocol.clone()]);
     }
     format!("{counts}\n{last}")
+}
+
+/// `slrctl ha`.
+pub fn pair(pair: &Pair) -> String {
+    let Pair { role, seconds, priority, configured_priority, stands_by, missing, addresses, heard, mirror } = pair;
+    let mut text = format!("{role} for {}, priority {priority} of {configured_priority}\n", time(*seconds));
+    if *stands_by {
+        text += "the other router is to be active, an operator said\n";
+    }
+    for what in missing {
+        let _ = writeln!(text, "missing: {what}");
+    }
+    match mirror {
+        Some(mirror) if role == "active" => {
+            let (flows, pending, lag) = (mirror.flows, mirror.pending, milliseconds(mirror.lag_seconds));
+            let _ = writeln!(text, "{flows} flows told, {pending} pending for {lag}");
+        }
+        Some(mirror) if mirror.synchronised => text += "all flows of the active router are here\n",
+        Some(_) => text += "not all flows of the active router are here\n",
+        None => {}
+    }
+    for (address, mac) in addresses {
+        let _ = writeln!(text, "address {address} at {mac}");
+    }
+    let mut table = Table::new(&["way", ">heard ago", "router", "role", ">priority"]);
+    for other in heard {
+        let role = if other.active { "active" } else { "not active" };
+        let (from, priority) = (other.from.to_string(), other.priority.to_string());
+        table.row([other.path.clone(), milliseconds(other.age_seconds), from, role.into(), priority]);
+    }
+    format!("{text}\n{table}")
 }
 
 /// `slrctl parents`.

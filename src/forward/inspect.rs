@@ -132,6 +132,9 @@ pub(super) struct Shared {
     found: ArrayQueue<(Key, Option<Flow>)>,
     questions: ArrayQueue<(u64, Key)>,
     answers: ArrayQueue<(u64, Option<Flow>)>,
+    /// Groups that the survey may still walk, and what it has come upon.
+    surveying: AtomicU32,
+    surveyed: ArrayQueue<(u32, Walked)>,
     pub(super) rings: Rings,
 }
 
@@ -153,6 +156,7 @@ pub struct Desk {
 pub struct Inspector {
     shared: Arc<Shared>,
     walk: Walk,
+    survey: Walk,
 }
 
 /// How far a walk has come.
@@ -174,9 +178,27 @@ pub fn pair() -> (Desk, Inspector) {
         found: ArrayQueue::new(FINDS),
         questions: ArrayQueue::new(QUESTIONS),
         answers: ArrayQueue::new(QUESTIONS),
+        surveying: AtomicU32::new(0),
+        surveyed: ArrayQueue::new(COPIES),
         rings: Rings::new(),
     });
-    (Desk { shared: shared.clone(), walks: 0 }, Inspector { shared, walk: Walk::default() })
+    (Desk { shared: shared.clone(), walks: 0 }, Inspector { shared, walk: Walk::default(), survey: Walk::default() })
+}
+
+/// Another end of the slow path, for a walk over all flows that goes on for ever, as slowly as is wanted.
+pub struct Surveyor(Arc<Shared>);
+
+impl Surveyor {
+    /// Lets the walk go on by so many groups of slots, instead of by what is left of what was said before.
+    pub fn go_on(&self, groups: u32) {
+        self.0.surveying.store(groups, Ordering::Relaxed);
+        self.0.ask();
+    }
+
+    /// What the walk has come upon since; after the end of the tables it begins anew.
+    pub fn surveyed(&self) -> Option<Walked> {
+        self.0.surveyed.pop().map(|(_, walked)| walked)
+    }
 }
 
 /// Another end of the slow path, for flows that are looked for without anybody at the desk.
@@ -200,6 +222,11 @@ impl Desk {
     /// A finder at the same worker. Of several each gets some of the answers.
     pub fn finder(&self) -> Finder {
         Finder(self.shared.clone())
+    }
+
+    /// A surveyor of the same worker. There is to be one.
+    pub fn surveyor(&self) -> Surveyor {
+        Surveyor(self.shared.clone())
     }
 
     /// The end of who gives orders about flows.
@@ -291,6 +318,23 @@ impl Inspector {
         if self.shared.rings.carry_out(v4, v6, now, timeouts) {
             self.shared.asked.store(true, Ordering::Relaxed);
         }
+        let surveying = self.shared.surveying.load(Ordering::Relaxed);
+        if surveying > 0 {
+            let (ring, groups) = (&self.shared.surveyed, GROUPS.min(surveying as usize));
+            let mut step = Step { ring, number: 0, now, timeouts, groups };
+            step.walk(v4, &mut self.survey.v4);
+            step.walk(v6, &mut self.survey.v6);
+            let left = surveying.saturating_sub((groups - step.groups) as u32);
+            let ended = self.survey.v6 == v6.groups();
+            // Who says more meanwhile says it again soon.
+            self.shared.surveying.store(if ended { 0 } else { left }, Ordering::Relaxed);
+            if ended && ring.push((0, Walked::End)).is_ok() {
+                self.survey = Walk::default();
+            }
+            if left > 0 && step.groups < groups {
+                self.shared.asked.store(true, Ordering::Relaxed);
+            }
+        }
         let wanted = self.shared.walk.load(Ordering::Relaxed);
         if wanted != self.walk.number {
             self.walk = Walk { number: wanted, under_way: wanted != 0, ..Walk::default() };
@@ -299,7 +343,8 @@ impl Inspector {
             return;
         }
         self.shared.asked.store(true, Ordering::Relaxed);
-        let mut step = Step { shared: &self.shared, number: wanted, now, timeouts, groups: GROUPS };
+        let ring = &self.shared.walked;
+        let mut step = Step { ring, number: wanted, now, timeouts, groups: GROUPS };
         step.walk(v4, &mut self.walk.v4);
         step.walk(v6, &mut self.walk.v6);
         if self.walk.v6 == v6.groups() {
@@ -319,7 +364,7 @@ fn find<K: FlowKey + FromZeros + Into<Key>, M: Memory>(
 
 /// What of a walk is done in one turn.
 struct Step<'a> {
-    shared: &'a Shared,
+    ring: &'a ArrayQueue<(u32, Walked)>,
     number: u32,
     now: Tick,
     timeouts: &'a Timeouts,
@@ -330,7 +375,7 @@ struct Step<'a> {
 impl Step<'_> {
     /// Goes on from group `at` to the table's end, at most.
     fn walk<K: FlowKey + FromZeros + Into<Key>, M: Memory>(&mut self, table: &Table<K, M>, at: &mut usize) {
-        let walked = &self.shared.walked;
+        let walked = self.ring;
         // The worker alone adds to the ring, so that room there is stays there.
         while self.groups > 0 && *at < table.groups() && walked.capacity() - walked.len() >= GROUP {
             let live = table.in_group(*at).filter(|entry| !entry.expired(self.now, self.timeouts));
@@ -410,6 +455,34 @@ mod tests {
         assert!(turns > 3, "the ring is shorter than the tables");
         inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts());
         assert!(!inspector.is_asked() && desk.walked().is_none());
+    }
+
+    #[test]
+    fn a_survey_goes_round_and_round_as_far_as_it_is_let() {
+        let (mut v4, mut v6) = tables();
+        let (desk, mut inspector) = pair();
+        let surveyor = desk.surveyor();
+        let mut rounds = Vec::new();
+        let (mut seen, mut turns) = (0, 0);
+        while rounds.len() < 3 {
+            surveyor.go_on(10);
+            while inspector.is_asked() {
+                inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts());
+                turns += 1;
+            }
+            while let Some(walked) = surveyor.surveyed() {
+                match walked {
+                    Walked::Flow(_) => seen += 1,
+                    Walked::End => rounds.push(std::mem::take(&mut seen)),
+                }
+            }
+            assert!(seen <= 10 * GROUP * (turns + 1));
+        }
+        assert_eq!(rounds, [3_010; 3]);
+        // Where nobody takes what it finds it stops.
+        surveyor.go_on(u32::MAX);
+        (0..5_000).for_each(|_| inspector.answer(&mut v4, &mut v6, Tick(2_500), &timeouts()));
+        assert!(std::iter::from_fn(|| surveyor.surveyed()).count() <= COPIES);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod punt;
 mod rare;
 pub mod routes;
 mod routing;
+pub mod stations;
 mod strays;
 pub mod tables;
 mod too_long;

@@ -19,7 +19,7 @@ use crate::clock::Tick;
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::flow::state::{FlowState, Timeouts};
-use crate::flow::table::Table;
+use crate::flow::table::{FlowHash, Slot, Table};
 use crate::units::TargetId;
 
 /// Orders, and answers to them, that wait at most.
@@ -52,6 +52,17 @@ pub enum Doing {
         /// How long ago it has been seen there.
         idle: Duration,
     },
+    /// It is one that another router has: where its packets go, and as if it had come as far here. Nobody is answered.
+    Keep {
+        /// Where its packets go.
+        target: TargetId,
+        /// How far it has come there.
+        state: FlowState,
+        /// How long ago it has been seen there.
+        idle: Duration,
+    },
+    /// It has ended at another router, and has not been seen here. Nobody is answered.
+    Drop,
 }
 
 /// Something to be done with a flow, wherever it is.
@@ -150,16 +161,55 @@ fn carry_out<K: FlowKey, M: Memory>(
     now: Tick,
     timeouts: &Timeouts,
 ) -> Option<Answer> {
-    let slot = table.find_live(table.hash(key), key, now, timeouts)?;
+    let hash = table.hash(key);
+    let slot = match (table.find_live(hash, key, now, timeouts), order.doing) {
+        (found, Doing::Keep { target, state, idle }) => {
+            keep(table, (found, hash, key), (target, state, idle), now, timeouts);
+            return None;
+        }
+        (found, _) => found?,
+    };
     let entry = table.entry(slot);
     let record = table.record_mut(slot);
     match order.doing {
         Doing::Redirect { from, to, .. } if record.target() == from => record.redirect(to),
         Doing::Redirect { .. } | Doing::Look => {}
         Doing::Touch { state, idle } => record.renew(now, state, idle),
+        Doing::Keep { .. } => {}
+        Doing::Drop => {
+            // What has passed here is known better here.
+            if entry.packets == 0 {
+                table.remove(slot);
+            }
+            return None;
+        }
     }
     let idle = Duration::from_millis(u64::from(now.since(entry.last_seen)));
     Some(Answer { order, target: entry.target, state: entry.state, idle })
+}
+
+/// Makes a flow's entry as it is at another router, or changes the one that there is. For one that finds no room there is
+/// none.
+fn keep<K: FlowKey, M: Memory>(
+    table: &mut Table<K, M>,
+    (found, hash, key): (Option<Slot>, FlowHash, &K),
+    (target, state, idle): (TargetId, FlowState, Duration),
+    now: Tick,
+    timeouts: &Timeouts,
+) {
+    match found {
+        Some(slot) => {
+            let record = table.record_mut(slot);
+            record.redirect(target);
+            record.renew(now, state, idle);
+        }
+        None => {
+            if let Ok(vacancy) = table.vacancy(hash, now, timeouts) {
+                let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+                table.fill(vacancy, hash, *key, target, state, Tick(now.0.wrapping_sub(idle)));
+            }
+        }
+    }
 }
 
 /// The slow path's end.
@@ -258,6 +308,37 @@ mod tests {
         assert_eq!([known(3, 96), known(3, 97), known(5, 11), known(5, 12)], [true, false, true, false]);
         let entry = v4.peek(&key(4), Tick(8 * SECOND), &timeouts()).expect("a flow");
         assert_eq!((entry.packets, entry.bytes), (1, 40), "nothing has passed here");
+    }
+
+    #[test]
+    fn a_flow_of_another_router_is_kept_changed_and_dropped_as_it_is_there() {
+        let (mut v4, mut v6) = table();
+        let (desk, mut inspector) = pair();
+        let clerk = desk.clerk();
+        let keep =
+            |target, state, idle| Doing::Keep { target: TargetId(target), state, idle: Duration::from_secs(idle) };
+        let (established, fin) = (FlowState::TcpEstablished, FlowState::TcpFin);
+        // What is ordered, and the flow's target, state and last packet in seconds then.
+        let table = [
+            (50, keep(5, established, 2), Some((5, established, 8))),
+            (50, keep(6, fin, 1), Some((6, fin, 9))),
+            (50, keep(6, fin, 5), Some((6, fin, 9))),
+            (50, Doing::Drop, None),
+            (50, Doing::Drop, None),
+            // This one has passed here.
+            (3, keep(7, established, 0), Some((7, established, 10))),
+            (3, Doing::Drop, Some((7, established, 10))),
+            // Its time is over.
+            (51, keep(5, fin, 11), None),
+        ];
+        for (number, doing, expected) in table {
+            assert!(clerk.order(Order { key: key(number).into(), doing }));
+            inspector.answer(&mut v4, &mut v6, Tick(10 * SECOND), &timeouts());
+            assert_eq!(clerk.answer(), None);
+            let entry = v4.peek(&key(number), Tick(10 * SECOND), &timeouts());
+            let now = entry.map(|entry| (entry.target.0, entry.state, entry.last_seen.0 / SECOND));
+            assert_eq!(now, expected, "{number} {doing:?}");
+        }
     }
 
     #[test]

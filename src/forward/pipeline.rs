@@ -195,6 +195,9 @@ impl<I: PacketIo> Pipeline<I> {
         now: Instant,
         burst: &mut Burst<I::Packet>,
     ) {
+        if let Some(stations) = &tables.stations {
+            self.leave_out(stations, port, burst);
+        }
         match &tables.capture {
             None => self.carry_burst(tables, io, port, now, burst),
             Some(capture) => self.carry_watched(capture, tables, io, port, now, burst),

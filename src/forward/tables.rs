@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::capture::Capture;
 use super::routes::{ByPrefix, Routes};
+use super::stations::Stations;
 use crate::flow::state::Timeouts;
 use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
@@ -63,6 +64,8 @@ pub struct ForwardTables {
     pub shortcuts: Arc<[Shortcut]>,
     /// The capture under way.
     pub capture: Option<Arc<Capture>>,
+    /// Whose frames are taken on a port that gets others' too.
+    pub stations: Option<Arc<Stations>>,
 }
 
 /// Our own addresses, few enough to compare with each.

@@ -17,7 +17,7 @@ labelled! {
     Refusal {
         /// No virtual host takes its destination, protocol and port.
         NoVirtualHost => "no_virtual_host",
-        /// Neither for a service nor, by its link-layer address, for us to forward.
+        /// By its link-layer address not for us.
         OtherStation => "other_station",
         /// For no service, and from or to an address that no router forwards.
         NotRoutable => "not_routable",

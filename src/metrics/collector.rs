@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use serde::{Deserialize, Serialize};
 
+use super::pair;
 use super::report::Report;
 use super::sessions;
 use crate::control::health::CheckResult;
@@ -54,6 +55,7 @@ pub struct ForwardCollector {
     checks: Records,
     sessions: Look,
     recovery: Arc<Counters>,
+    pair: Option<pair::Look>,
 }
 
 impl ForwardCollector {
@@ -66,7 +68,8 @@ impl ForwardCollector {
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
         let (checks, sessions, recovery) = (Records::default(), Look::default(), Arc::default());
-        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks, sessions, recovery }
+        let pair = None;
+        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks, sessions, recovery, pair }
     }
 
     /// The same, over the checks of children too.
@@ -82,6 +85,11 @@ impl ForwardCollector {
     /// The same, over how flows are found again too.
     pub fn with_recovery(self, recovery: Arc<Counters>) -> ForwardCollector {
         ForwardCollector { recovery, ..self }
+    }
+
+    /// The same, over the pair that the router is one of, too.
+    pub fn with_pair(self, pair: Option<pair::Look>) -> ForwardCollector {
+        ForwardCollector { pair, ..self }
     }
 
     /// Whether each child of a virtual host is up, and how its checks have ended.
@@ -417,6 +425,7 @@ impl ForwardCollector {
             .filter(|(_, _, _, samples)| !samples.is_empty())
             .map(|(name, help, kind, samples)| family(name, help, kind, samples))
             .chain(sessions::families(&self.sessions.load()))
+            .chain(self.pair.iter().flat_map(pair::families))
             .collect()
     }
 }

@@ -33,10 +33,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::events::Event;
-use super::seal::{self, Seal};
 use super::{FlowId, address_bytes, address_of};
 use crate::clock::WallClock;
 use crate::packet::icmp::{RECOVERY_ECHO, RECOVERY_ECHO_OFFSET};
+use crate::trust::seal::{self, Seal};
 
 /// Bytes of the message.
 pub const LEN: usize = RECOVERY_ECHO_OFFSET + SEALED + seal::LEN;

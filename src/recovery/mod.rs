@@ -9,18 +9,20 @@
 //! - [`ask`]: the machine that asks, holds the first packets meanwhile, and answers peers.
 //! - [`whohas`]: the datagrams between routers.
 //! - [`echo`]: what a server sends through its client.
+//! - [`mirror`]: how a router knows the flows of the one that it takes over from.
 //! - [`reset`]: how a client is told that its connection is over.
 
 pub mod ask;
 pub mod echo;
 pub mod events;
+pub mod mirror;
 pub mod reset;
-mod seal;
 pub mod whohas;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::{GueVariant, TunnelKind};
 use crate::forward::inspect::Key;
 use crate::packet::parse::Parsed;
 
@@ -68,4 +70,29 @@ fn address_bytes(address: IpAddr) -> [u8; 16] {
 /// The address in 16 bytes.
 fn address_of(bytes: [u8; 16]) -> IpAddr {
     IpAddr::from(bytes).to_canonical()
+}
+
+/// Kind, UDP port and MPLS label of a tunnel in datagrams; what it has not is 0.
+fn tunnel_numbers(tunnel: TunnelKind) -> (u8, u16, u32) {
+    match tunnel {
+        TunnelKind::IpIp => (1, 0, 0),
+        TunnelKind::Gue { port, variant: GueVariant::Header } => (2, port, 0),
+        TunnelKind::Gue { port, variant: GueVariant::Direct } => (3, port, 0),
+        TunnelKind::Gre => (4, 0, 0),
+        TunnelKind::Mpls { label } => (5, 0, label),
+        TunnelKind::Mac => (6, 0, 0),
+    }
+}
+
+/// The tunnel of these numbers.
+fn tunnel_of(kind: u8, port: u16, label: u32) -> Option<TunnelKind> {
+    Some(match kind {
+        1 => TunnelKind::IpIp,
+        2 => TunnelKind::Gue { port, variant: GueVariant::Header },
+        3 => TunnelKind::Gue { port, variant: GueVariant::Direct },
+        4 => TunnelKind::Gre,
+        5 => TunnelKind::Mpls { label },
+        6 => TunnelKind::Mac,
+        _ => return None,
+    })
 }

@@ -29,11 +29,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::seal::{self, Seal};
-use super::{FlowId, address_bytes, address_of};
+use super::{FlowId, address_bytes, address_of, tunnel_numbers, tunnel_of};
 use crate::clock::WallClock;
-use crate::config::{GueVariant, TunnelKind};
+use crate::config::TunnelKind;
 use crate::flow::state::FlowState;
+use crate::trust::seal::{self, Seal};
 
 /// Bytes of every datagram.
 pub const LEN: usize = 104;
@@ -135,14 +135,7 @@ impl Codec {
                 put(64, &address_bytes(reply_to.ip()));
             }
             Message::Answer(Answer { owner, .. }) => {
-                let (kind, port, label) = match owner.tunnel {
-                    TunnelKind::IpIp => (1, 0, 0),
-                    TunnelKind::Gue { port, variant: GueVariant::Header } => (2, port, 0),
-                    TunnelKind::Gue { port, variant: GueVariant::Direct } => (3, port, 0),
-                    TunnelKind::Gre => (4, 0, 0),
-                    TunnelKind::Mpls { label } => (5, 0, label),
-                    TunnelKind::Mac => (6, 0, 0),
-                };
+                let (kind, port, label) = tunnel_numbers(owner.tunnel);
                 put(60, &port.to_be_bytes());
                 put(62, &[kind, owner.state as u8]);
                 put(64, &address_bytes(owner.address));
@@ -190,15 +183,7 @@ fn decode(bytes: &[u8; SEALED]) -> Option<Message> {
             Some(Message::Question(Question { number, made, hops: bytes[6], flow, reply_to }))
         }
         ANSWER => {
-            let tunnel = match bytes[62] {
-                1 => TunnelKind::IpIp,
-                2 => TunnelKind::Gue { port, variant: GueVariant::Header },
-                3 => TunnelKind::Gue { port, variant: GueVariant::Direct },
-                4 => TunnelKind::Gre,
-                5 => TunnelKind::Mpls { label: u32::from_be_bytes(get(bytes, 80)) },
-                6 => TunnelKind::Mac,
-                _ => return None,
-            };
+            let tunnel = tunnel_of(bytes[62], port, u32::from_be_bytes(get(bytes, 80)))?;
             let state = *FlowState::ALL.get(usize::from(bytes[63]))?;
             let idle = Duration::from_millis(u32::from_be_bytes(get(bytes, 84)).into());
             let owner = Owner { address, tunnel, state, idle };
@@ -213,6 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::GueVariant;
 
     fn flow(v6: bool) -> FlowId {
         let (source, destination) =

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod authority;
+pub mod seal;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -35,7 +35,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "metrics: {",
         "colour: {",
-        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, shortcuts, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents, recovery"#,
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, shortcuts, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents, recovery, pair"#,
     ),
     (
         "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",
@@ -1012,5 +1012,135 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "services: [tcp/80]",
         "services: [tcp/80-89]\n    health: tcp",
         r#"23:13: the services of virtual host "shop" name no single port to check; name one: health: { tcp: { port: 80 } }"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: inside, id: 51, virtual_addresses: [10.0.0.10] }"#,
+        r#"29:17: access "inside" is not a port; ports are outside, farm"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 0, virtual_addresses: [10.0.0.10] }"#,
+        r#"29:30: id 0 is out of range; write one from 1 to 255: id: 51"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [] }"#,
+        r#"29:53: a pair without addresses is none; write virtual_addresses: [10.0.0.10]"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.1] }"#,
+        r#"29:54: virtual address 10.0.0.1 is this router's own address; write one that neither of the two has"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [198.51.100.80] }"#,
+        r#"29:54: virtual address 198.51.100.80 belongs to a virtual host; write the address by which the access routers reach the pair"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.1.10] }"#,
+        r#"29:54: virtual address 10.0.1.10 is in no subnet of port "outside"; write one that is"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: ["fe80::10"] }"#,
+        r#"29:54: virtual address fe80::10 is of a family that port "outside" has no address of; add one to the port"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10, 10.0.0.10] }"#,
+        r#"29:65: virtual address 10.0.0.10 is already there (line 29); change or remove one of them"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10, 10.0.0.11, 10.0.0.12, 10.0.0.13, 10.0.0.14, 10.0.0.15, 10.0.0.16, 10.0.0.17, 10.0.0.18, 10.0.0.19, 10.0.0.20, 10.0.0.21, 10.0.0.22, 10.0.0.23, 10.0.0.24, 10.0.0.25, 10.0.0.26] }"#,
+        r#"29:230: virtual address 10.0.0.26 is one more than 16; leave it out"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], priority: 255 }"#,
+        r#"29:76: priority 255 is out of range; write one from 1 to 254: priority: 100"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], heartbeat: 15ms }"#,
+        r#"29:77: heartbeat 15ms is not a number of hundredths of a second from 10ms to 40950ms; write heartbeat: 100ms"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], heartbeat: 41s }"#,
+        r#"29:77: heartbeat 41s is not a number of hundredths of a second from 10ms to 40950ms; write heartbeat: 100ms"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], preempt: never }"#,
+        r#"29:75: preempt "never" is not a time; write a whole number with its unit ms, s, m or h: preempt: 5s"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], virtual_mac: 1 }"#,
+        r#"29:79: virtual_mac "1" is not known; write one of on, off: virtual_mac: off"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], peer: { listen: 10.9.0.1, address: 10.9.0.2:9480, key: 000102030405060708090a0b0c0d0e0f } }"#,
+        r#"29:82: listen "10.9.0.1" is no address of one router with a port; write peer: { listen: 10.255.0.1:9480, address: 10.255.0.2:9480, key: 000102030405060708090a0b0c0d0e0f }"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], peer: { listen: 10.9.0.1:9480, address: 10.9.0.1:9480, key: 000102030405060708090a0b0c0d0e0f } }"#,
+        r#"29:106: address 10.9.0.1:9480 is this router itself; write the other one's"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], peer: { listen: 10.9.0.1:9480, address: "[2001:db8::2]:9480", key: 000102030405060708090a0b0c0d0e0f } }"#,
+        r#"29:106: address [2001:db8::2]:9480 is of another family than listen 10.9.0.1:9480; write both alike"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], peer: { listen: 10.9.0.1:9480, address: 10.9.0.2:9480, key: 00 } }"#,
+        r#"29:126: the key is not 32 hexadecimal digits; make one with openssl rand -hex 16: key: 000102030405060708090a0b0c0d0e0f"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { links: [inside] } }"#,
+        r#"29:86: link "inside" is not a port; ports are outside, farm"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { links: [farm, farm] } }"#,
+        r#"29:92: link farm is already there (line 29); change or remove one of them"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { gateways: [10.9.0.1] } }"#,
+        r#"29:89: gateway 10.9.0.1 is no neighbour on a port; write gateways: [10.0.0.254]"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { gateways: [10.0.0.254, 10.0.0.254] } }"#,
+        r#"29:101: gateway 10.0.0.254 is already there (line 29); change or remove one of them"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { live_children: 4 } }"#,
+        r#"29:93: live_children 4 is out of range; write one from 0 to 3: live_children: 1"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { live_children: 1, penalty: 254 } }"#,
+        r#"29:105: penalty 254 is out of range; write one from 1 to 253: penalty: 50"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], requires: { penalty: 10 } }"#,
+        r#"29:87: penalty has no meaning where neither gateways nor live_children are required; leave it out"#,
+    ),
+    (
+        "metrics: { listen: 127.0.0.1:9477 }",
+        r#"pair: { access: outside, id: 51, virtual_addresses: [10.0.0.10], mirror_after: 1s }"#,
+        r#"29:80: mirror_after needs the other way to the other router; add peer: { listen: 10.255.0.1:9480, address: 10.255.0.2:9480, key: 000102030405060708090a0b0c0d0e0f }"#,
     ),
 ];

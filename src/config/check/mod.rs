@@ -3,6 +3,7 @@
 pub(super) mod health;
 pub(super) mod links;
 mod overlap;
+mod pair;
 mod recovery;
 pub(super) mod services;
 pub(super) mod sessions;
@@ -60,6 +61,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         control: control(raw.control.as_ref(), SOCKET_DIRECTORY, &raw.router.name.value)?,
         sessions: sessions::sessions(raw)?,
         recovery: recovery::recovery(raw.recovery.as_ref())?,
+        pair: None,
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
@@ -68,6 +70,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
     config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts.value, &config)?;
     overlap::check(&raw.virtual_hosts.value, &config.virtual_hosts)?;
     recovery::fit(raw, &config)?;
+    config.pair = raw.pair.as_ref().map(|pair| pair::pair(pair, &config)).transpose()?;
     Ok(config)
 }
 

@@ -31,10 +31,10 @@ pub(super) fn recovery(raw: Option<&raw::Recovery>) -> Result<Recovery, Fault> {
 }
 
 fn whohas(raw: &raw::Whohas) -> Result<Whohas, Fault> {
-    let listen = endpoint("listen", &raw.listen)?;
+    let listen = endpoint("listen", &raw.listen, example("peers"))?;
     let (mut peers, mut once) = (Vec::new(), Once::new("peer"));
     for text in &raw.peers {
-        let peer = endpoint("peer", text)?;
+        let peer = endpoint("peer", text, example("peers"))?;
         once.add(peer, text)?;
         if peer == listen {
             return Err(Fault::at(text, format!("peer {peer} is this router itself; leave it out")));
@@ -61,10 +61,11 @@ fn whohas(raw: &raw::Whohas) -> Result<Whohas, Fault> {
     })
 }
 
-fn endpoint(what: &str, text: &Text) -> Result<SocketAddr, Fault> {
+/// An address of one router with a port.
+pub(super) fn endpoint(what: &str, text: &Text, example: &str) -> Result<SocketAddr, Fault> {
     let wrong = || {
         let wrong = quote(&text.value);
-        Fault::at(text, format!("{what} {wrong} is no address of one router with a port; write {}", example("peers")))
+        Fault::at(text, format!("{what} {wrong} is no address of one router with a port; write {example}"))
     };
     let address: SocketAddr = text.value.parse().map_err(|_| wrong())?;
     let one = !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0;

@@ -73,20 +73,25 @@ pub struct Echo<'a> {
 
 /// Reads a frame that came by a link with this VLAN tag; `None` where it is none of these, not sound, or of another VLAN.
 pub fn read(frame: &[u8], vlan: Option<u16>) -> Option<Received<'_>> {
-    let (header, rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
-    let (_, l3) = ethernet::payload(frame).ok()?;
-    let tag = if l3 > EthernetHeader::LEN { VlanTag::ref_from_prefix(rest).ok() } else { None };
-    let tags = (l3 - EthernetHeader::LEN) / VlanTag::LEN;
-    // VLAN 0 is none: such a tag carries a priority only (IEEE 802.1Q-2018 clause 6.8).
-    if tags > 1 || tag.map_or(0, |(tag, _)| tag.vlan()) != vlan.unwrap_or(0) {
-        return None;
-    }
+    let (header, _) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    let l3 = payload_of(frame, vlan)?;
     let message = match parse(frame, frame.len()).ok()? {
         Frame::Arp => Message::Arp(ArpPacket::parse(frame.get(l3..)?)?),
         Frame::Ip(parsed) if parsed.fragment == Fragment::None => read_icmp(frame, &parsed)?,
         Frame::Ip(_) => return None,
     };
     Some(Received { from: header.source, to: header.destination, message })
+}
+
+/// Where the payload of a frame starts; `None` of one with another VLAN tag than this.
+pub fn payload_of(frame: &[u8], vlan: Option<u16>) -> Option<usize> {
+    let (_, rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    let (_, l3) = ethernet::payload(frame).ok()?;
+    let tag = if l3 > EthernetHeader::LEN { VlanTag::ref_from_prefix(rest).ok() } else { None };
+    let tags = (l3 - EthernetHeader::LEN) / VlanTag::LEN;
+    // VLAN 0 is none: such a tag carries a priority only (IEEE 802.1Q-2018 clause 6.8).
+    let ours = tags <= 1 && tag.map_or(0, |(tag, _)| tag.vlan()) == vlan.unwrap_or(0);
+    ours.then_some(l3)
 }
 
 fn read_icmp<'a>(frame: &'a [u8], parsed: &Parsed) -> Option<Message<'a>> {

@@ -240,13 +240,13 @@ impl SlowPath {
     }
 
     /// Where a flow of a worker's table goes; `None` where its child is no member any more.
-    fn owner(&self, flow: &Flow) -> Option<Owner> {
+    pub(super) fn owner(&self, flow: &Flow) -> Option<Owner> {
         let child = &self.config.children[self.compiler.child(flow.target)?];
         Some(Owner { address: child.address, tunnel: child.tunnel, state: flow.state, idle: flow.idle })
     }
 
     /// What a flow's packets are on the way to when they go to `owner`: a child of its virtual host.
-    fn target(&self, place: &Place<'_>, owner: &Owner) -> Option<TargetId> {
+    pub(super) fn target(&self, place: &Place<'_>, owner: &Owner) -> Option<TargetId> {
         let is_it = |target: TargetId| {
             let child = self.compiler.child(target).map(|child| &self.config.children[child]);
             child.is_some_and(|child| (child.address, child.tunnel) == (owner.address, owner.tunnel))
@@ -306,15 +306,15 @@ impl SlowPath {
 }
 
 /// How a flow stands in the snapshot.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     host: &'a VirtualHost,
     /// Its key in a worker's table.
-    key: Key,
+    pub(super) key: Key,
     /// The hash by which all routers choose its child.
     cluster_hash: u64,
 }
 
-fn place<'a>(tables: &'a ForwardTables, flow: &FlowId) -> Option<Place<'a>> {
+pub(super) fn place<'a>(tables: &'a ForwardTables, flow: &FlowId) -> Option<Place<'a>> {
     let id = tables.index.find(flow.destination.ip(), flow.protocol, flow.destination.port())?;
     let host = &tables.virtual_hosts[id.index()];
     let (key, cluster_hash) = match flow.key()? {

@@ -46,6 +46,13 @@ pub(super) struct Clerks {
     paths: BTreeMap<(Arc<str>, TunnelEnd), Vec<String>>,
 }
 
+impl Clerks {
+    /// Gives one worker an order; false while there is no room.
+    pub(super) fn order(&self, worker: usize, order: orders::Order) -> bool {
+        self.clerks.get(worker).is_some_and(|clerk| clerk.order(order))
+    }
+}
+
 impl SlowPath {
     /// The same, giving the workers orders about their flows, and hearing of new ones. `seed` makes identifiers that
     /// nobody can foresee.
@@ -96,6 +103,8 @@ impl SlowPath {
         match doing {
             orders::Doing::Touch { .. } => self.chosen(now, flow, target),
             orders::Doing::Look => self.shortcut(now, Input::Alive(Kept { flow, state, idle })),
+            // Of these there is no answer.
+            orders::Doing::Keep { .. } | orders::Doing::Drop => {}
             // Of a flow that returns to its child nobody wants to know.
             orders::Doing::Redirect { is_past: false, .. } => {}
             orders::Doing::Redirect { from, to, .. } => {

@@ -14,9 +14,10 @@ use crate::control::slow_path::SlowPath;
 use crate::control::wire::State;
 use crate::ctl::request::protocol_name;
 use crate::ctl::response::{
-    ChildRow, MemberRow, NeighbourRow, ParentRow, PortRow, Recovery, RecoveryEvent, ServiceRow, Snapshot, Status,
-    Tells, TellsOf,
+    ChildRow, MemberRow, NeighbourRow, Pair, PairHeard, PairMirror, ParentRow, PortRow, Recovery, RecoveryEvent,
+    ServiceRow, Snapshot, Status, Tells, TellsOf,
 };
+use crate::ha::election::{Heard, Other, Path};
 use crate::metrics::collector::ForwardCollector;
 use crate::metrics::report::{Report, Traffic};
 use crate::recovery::FlowId;
@@ -211,6 +212,37 @@ pub fn recovery(router: &SlowPath, now: Instant) -> Recovery {
     };
     let last = router.recovery_events().iter().map(event).collect();
     Recovery { counts: Event::ALL.iter().map(count).collect(), last }
+}
+
+/// What there is to say about a router that is none of a pair.
+pub const NO_PAIR: &str = "this router is none of a pair; add pair: to its configuration and restart it";
+
+pub fn pair(router: &SlowPath, now: Instant) -> Result<Pair, String> {
+    let (pairing, configured) = router.pair().zip(router.config().pair.as_ref()).ok_or_else(|| NO_PAIR.to_owned())?;
+    let election = pairing.election();
+    let (role, since) = election.role();
+    let heard = |path: &Path| {
+        let Other { heard, at } = election.other(*path)?;
+        let age_seconds = (now - at).as_secs_f64();
+        let Heard { from, active, priority, .. } = heard;
+        Some(PairHeard { path: path.label().to_owned(), age_seconds, from, active, priority })
+    };
+    Ok(Pair {
+        role: role.label().to_owned(),
+        seconds: (now - since).as_secs_f64(),
+        priority: election.priority(),
+        configured_priority: configured.priority,
+        stands_by: election.stands_by(),
+        missing: pairing.missing().to_vec(),
+        addresses: pairing.addresses().into_iter().map(|(address, mac)| (address, mac.to_string())).collect(),
+        heard: Path::ALL.iter().filter_map(heard).collect(),
+        mirror: pairing.mirrored().map(|counters| PairMirror {
+            synchronised: election.synchronised(),
+            flows: counters.flows.get(),
+            pending: counters.pending.get(),
+            lag_seconds: counters.lag.get() as f64 / 1e9,
+        }),
+    })
 }
 
 pub fn port(config: &Config, port: PortIndex) -> String {

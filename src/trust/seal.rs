@@ -3,11 +3,11 @@
 use ring::hmac;
 
 /// Bytes of a seal.
-pub(super) const LEN: usize = 16;
+pub const LEN: usize = 16;
 
 /// A key, for bytes of one purpose.
 #[derive(Clone, Debug)]
-pub(super) struct Seal {
+pub struct Seal {
     key: hmac::Key,
     purpose: &'static [u8],
 }

@@ -1,0 +1,180 @@
+# The parts of scripts/soak about pairs of routers. To be sourced, not run.
+# shellcheck shell=bash disable=SC2153,SC2034  # NAME, DIR and so on are those of scripts/soak
+
+# Fewer where processors are scarce: what fails then fails for want of them.
+IDLE_COUNT=${SLR_SOAK_IDLE:-2000} DOWNLOAD_COUNT=${SLR_SOAK_DOWNLOADS:-200}
+
+# role ROUTER
+role() { on "router$1" slrctl --json ha 2>/dev/null | jq -r .role; }
+
+# until_role ROUTER ROLE
+until_role() {
+    local end=$((SECONDS + 30))
+    until [[ $(role "$1") == "$2" ]]; do
+        ((SECONDS < end)) || return 1
+        sleep 0.1
+    done
+}
+
+# start_idle: connections that do nothing until they are asked for, by a line to the descriptor IDLE.
+start_idle() {
+    mkfifo "$WORK/ask"
+    (run_on client "$ROOT/scripts/lab.d/idle" "$IDLE_COUNT" "$VIP" <"$WORK/ask" >"$WORK/idle") &
+    exec {IDLE}>"$WORK/ask"
+    until grep -q "^open $IDLE_COUNT\$" "$WORK/idle"; do sleep 0.5; done
+}
+
+# ask_idle: says how many of them fail.
+ask_idle() {
+    local before
+    before=$(wc -l <"$WORK/idle")
+    echo >&"$IDLE"
+    until (($(wc -l <"$WORK/idle") > before)); do sleep 0.1; done
+    tail -n 1 "$WORK/idle" | sed 's/.*failed //'
+}
+
+end_idle() { exec {IDLE}>&-; }
+
+# start_pings: a line for each answer, with its time.
+start_pings() {
+    (run_on client fping -D -l -p 1 -t 1000 "$VIP" >"$WORK/pings" 2>&1) &
+    PINGS=$!
+}
+
+# end_pings: GAP is the longest time without an answer, in milliseconds.
+end_pings() {
+    kill -INT "$PINGS" 2>/dev/null || true
+    wait "$PINGS" || true
+    # When an answer came: when it is told.
+    GAP=$(sed -n 's/^\[\([0-9.]*\)\].* bytes, .*/\1/p' "$WORK/pings" |
+        awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { printf "%.0f\n", most * 1000 }')
+}
+
+# start_many_downloads: slow ones, so that every round falls into them.
+start_many_downloads() {
+    # shellcheck disable=SC2016 # for the shell on the client
+    (run_on client bash -c 'for ((i = 0; i < $1; i++)); do
+            (curl -sSf -m 120 --limit-rate 100k "http://$0/1M" | sha256sum) &
+        done; wait' "$VIP" "$DOWNLOAD_COUNT" >"$WORK/downloads" 2>&1) &
+    DOWNLOADING=$!
+}
+
+# end_many_downloads: LOST is how many were not whole.
+end_many_downloads() {
+    wait "$DOWNLOADING" || true
+    local sum
+    sum=$(awk '$2 == "1M" { print $1 }' "$DIR/www/SHA256SUMS")
+    grep '^curl' "$WORK/downloads" | sort | uniq -c | sed 's/^/        /' || true
+    LOST=$((DOWNLOAD_COUNT - $(grep -c "^$sum" "$WORK/downloads" || true)))
+}
+
+# One round: the active router dies, or loses its links; the other takes over; the first one comes back and takes over again.
+# pair_round NUMBER
+pair_round() {
+    local link
+    if (($1 % 2)); then
+        kill -9 "$(<"$DIR/router1/slrd.pid")"
+        until_role 2 active || return 1
+        (run_on router1 nice -n -10 slrd --config "$DIR/router1/slrd.yaml" >>"$DIR/router1.log" 2>&1) &
+        echo $! >"$DIR/router1/slrd.pid"
+    else
+        for link in c-router1 router1 m-router1; do on switch ip link set $link down; done
+        until_role 2 active || return 1
+        for link in c-router1 router1 m-router1; do on switch ip link set $link up; done
+    fi
+    until_role 1 active && until_role 2 standby
+}
+
+show_pair() {
+    local round failed=0 worst=0 broken
+    lab_up --pair --servers 3 --small --heartbeat 10 --preempt 2s
+    until_role 1 active
+    on client sysctl -q -w net.ipv4.tcp_rmem='4096 16384 32768'
+    on client iperf3 -c "$VIP" -t 80000 -b 5M >"$WORK/iperf3" 2>&1 &
+    local iperf3=$!
+    start_idle
+    for ((round = 1; round <= ROUNDS; round++)); do
+        start_many_downloads
+        start_pings
+        sleep 2
+        pair_round $round || echo "round $round: roles are $(role 1), $(role 2)" >>"$WORK/rounds"
+        sleep 1
+        end_pings
+        end_many_downloads
+        broken=$(ask_idle)
+        printf '        round %d: gap %d ms, downloads failed %d, idle connections failed %d\n' $round "$GAP" $LOST "$broken"
+        ((GAP <= worst)) || worst=$GAP
+        if ((LOST > 0 || broken > 0)) || [[ -s $WORK/rounds ]]; then failed=$((failed + 1)); fi
+        : >"$WORK/rounds"
+    done
+    holds 'iperf3 goes on' kill -0 $iperf3
+    kill $iperf3 || true
+    end_idle
+    printf 'rounds %d, failed %d, worst gap %d ms\n' "$ROUNDS" $failed "$worst"
+    holds "no connection failed in $ROUNDS rounds" test $failed -eq 0
+    holds "nothing was silent for more than 50 ms" test "$worst" -le 50
+}
+
+# has ROUTER: whether keepalived has the pair's address.
+keepalived_has() { on router2 ip -4 address show dev clients | grep -q '10\.0\.1\.10/'; }
+
+# elected WHO: waits until that one alone is active.
+elected() {
+    local end=$((SECONDS + 20))
+    if [[ $1 == slrd ]]; then
+        until [[ $(role 1) == active ]] && ! keepalived_has; do ((SECONDS < end)) || return 1; sleep 0.02; done
+    else
+        until [[ $(role 1) != active ]] && keepalived_has; do ((SECONDS < end)) || return 1; sleep 0.02; done
+    fi
+}
+
+# Elections between slrd and keepalived, and who advertises meanwhile.
+show_vrrp() {
+    local turn failed=0 both
+    lab_up --pair --peer keepalived --servers 1 --small --heartbeat 100
+    elected slrd
+    (run_on switch tcpdump -n -l -tt -i br2 'ip proto 112' >"$WORK/vrrp" 2>"$WORK/vrrp.words") &
+    local capture=$!
+    until grep -q 'listening on' "$WORK/vrrp.words"; do sleep 0.1; done
+    for ((turn = 0; turn < 20; turn++)); do
+        on router1 slrctl ha standby >/dev/null
+        elected keepalived || failed=$((failed + 1))
+        # Long enough that one reign is told from the next.
+        sleep 0.6
+        on router1 slrctl ha active >/dev/null
+        elected slrd || failed=$((failed + 1))
+        sleep 0.6
+    done
+    sleep 0.5
+    kill -INT $capture
+    wait $capture || true
+    holds "20 elections each way, $failed of 40 not as wanted" test $failed -eq 0
+    both=$(overlap)
+    holds "both advertised for $both ms at most, an interval is 100 ms" test "$both" -le 100
+}
+
+# overlap: the longest time for which both were active by their advertisements, in milliseconds. One is so from its first to
+# its last one, of which none is far from the next.
+overlap() {
+    python3 - "$WORK/vrrp" <<'END'
+import re
+import sys
+
+reigns = {}
+for line in open(sys.argv[1]):
+    found = re.match(r"([0-9.]+) IP ([0-9.]+) > .* prio (\d+),", line)
+    if not found:
+        continue
+    time, who, priority = float(found[1]), found[2], int(found[3])
+    own = reigns.setdefault(who, [])
+    if priority == 0:
+        own.append(None)
+    elif own and own[-1] and time - own[-1][1] < 0.35:
+        own[-1][1] = time
+    else:
+        own.append([time, time])
+first, second = ([reign for reign in own if reign] for own in reigns.values())
+both = [min(a[1], b[1]) - max(a[0], b[0]) for a in first for b in second]
+print(max(0, round(1000 * max(both))))
+END
+}
