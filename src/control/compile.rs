@@ -422,6 +422,9 @@ impl fmt::Display for Shares<'_> {
     }
 }
 
+/// Paths, targets, and the ways of packets that are for no service.
+type Ways = (Arc<[Path]>, Arc<[Target]>, Option<Arc<Routes>>);
+
 /// The paths to the children that can be reached, `count` targets, of which those that are no member's and no shortcut's
 /// have no flows, and the ways of packets that are for no service.
 fn ways(
@@ -429,7 +432,7 @@ fn ways(
     conditions: &Conditions,
     (virtual_hosts, shortcuts, count): (&[Arc<VirtualHost>], &[Tunnelled], usize),
     reachability: &impl Reachability,
-) -> (Arc<[Path]>, Arc<[Target]>, Option<Arc<Routes>>) {
+) -> Ways {
     let mut paths = Vec::new();
     let children: Vec<Option<PathId>> = config
         .children
