@@ -376,12 +376,13 @@ impl Hierarchy {
     }
 }
 
-/// Whether its costs or shares change with time.
+/// The prefixes that our own parents are offered.
 fn offers(config: &Config) -> Vec<IpNet> {
     let identity = config.sessions.credentials.as_ref().map(|of| &of.identity);
     child::offers(identity, config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied())
 }
 
+/// Whether its costs or shares change with time.
 fn is_priced(host: &VirtualHost) -> bool {
     host.shares || host.cost_function.is_some()
 }
