@@ -467,7 +467,7 @@ impl SlowPath {
             return;
         }
         let hosts = u32::try_from(self.config.virtual_hosts.len()).unwrap_or(u32::MAX);
-        self.publish_after = now + PUBLISHING.0 + PUBLISHING.1.saturating_mul(hosts);
+        self.publish_after = now + PUBLISHING.0.max(PUBLISHING.1.saturating_mul(hosts));
         let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let Outdated { paths, hosts } = std::mem::take(&mut self.outdated);
