@@ -2,7 +2,7 @@
 //! are there, and every seed cut short and with single bytes changed.
 //!
 //! `SLR_FUZZ_CORPUS=folder` also writes the seeds of each target there, to start libFuzzer from:
-//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz parse folder/parse`.
+//! `RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/instrument cargo build --package slr-fuzz`, then `target/debug/parse folder/parse`.
 
 #[path = "fuzz/bodies/config.rs"]
 mod config;
