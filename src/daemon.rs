@@ -52,7 +52,7 @@ use crate::metrics::report::Report;
 use crate::metrics::server;
 use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
-use datagrams::Datagrams;
+use datagrams::{Datagrams, Heard, Partner};
 use news::News;
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
@@ -282,8 +282,7 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
     let peers = config.recovery.whohas.as_ref().map(bind).transpose()?;
     let bind = |peer: &config::Peer| {
         let address = peer.listen;
-        let datagrams = Datagrams::bind(address).map_err(|source| StartError::Pair { address, source })?;
-        Ok::<_, StartError>((datagrams, peer.address))
+        Partner::bind(address, peer.address).map_err(|source| StartError::Pair { address, source })
     };
     let pair = config.pair.as_ref().and_then(|pair| pair.peer.as_ref()).map(bind).transpose()?;
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
@@ -300,8 +299,7 @@ struct Listeners {
     control: Option<Listener>,
     children: Option<TcpListener>,
     peers: Option<Datagrams>,
-    /// With where the other router of the pair is.
-    pair: Option<(Datagrams, SocketAddr)>,
+    pair: Option<Partner>,
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -313,22 +311,25 @@ fn listen_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::
     if let Some(peers) = &listeners.peers {
         peers.take(|from, bytes| thinking.hear(now, from, bytes));
     }
-    if let Some((pair, other)) = &listeners.pair {
-        pair.take(|from, bytes| {
-            if from == *other {
-                thinking.hear_peer(now, bytes);
-            }
+    if let Some(pair) = &listeners.pair {
+        pair.take(|heard| match heard {
+            Heard::Datagram(bytes) => thinking.hear_peer(now, bytes),
+            Heard::Refused => thinking.refused_by_peer(now),
         });
     }
 }
 
 /// Sends other routers what the slow path has to say.
-fn speak_to_others(thinking: &mut SlowPath, listeners: &Listeners) {
+fn speak_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::clock::Instant) {
     if let Some(peers) = &listeners.peers {
         thinking.take_datagrams().iter().for_each(|(to, datagram)| peers.send(*to, datagram));
     }
-    if let Some((pair, other)) = &listeners.pair {
-        thinking.take_peer_datagrams().iter().for_each(|datagram| pair.send(*other, datagram));
+    if let Some(pair) = &listeners.pair {
+        // Of all of them: a refusal is heard once.
+        let refused = thinking.take_peer_datagrams().iter().fold(false, |refused, one| pair.send(one) | refused);
+        if refused {
+            thinking.refused_by_peer(now);
+        }
     }
 }
 
@@ -572,7 +573,7 @@ fn slow_path(
                     // First what has come: silence counts only when nothing is left to be heard.
                     listen_to_others(&mut thinking, &listeners, clock.now());
                     neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
-                    speak_to_others(&mut thinking, &listeners);
+                    speak_to_others(&mut thinking, &listeners, clock.now());
                     pair.add(thinking.take_pair_news().into_iter());
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
                     let told = match &mut tls {
@@ -623,7 +624,7 @@ fn slow_path(
         }
         if thinking.pair().is_some() {
             thinking.leave_pair(clock.now());
-            speak_to_others(&mut thinking, &listeners);
+            speak_to_others(&mut thinking, &listeners, clock.now());
             // The workers go on until the other one has taken over.
             tokio::time::sleep(RELEASING).await;
         }

@@ -63,6 +63,8 @@ impl Node {
 enum Word {
     Advertisement(Heard),
     Datagram(Vec<u8>),
+    /// What a machine says whose router has ended, or somebody else.
+    Refusal,
 }
 
 /// Two nodes, and the two ways between them.
@@ -122,10 +124,15 @@ impl World {
         let lost = self.cut[path as usize] || self.dice.next(100) < self.loss_percent;
         // Without its links a node reaches nobody on the access side.
         let unheard = path == Path::Access && self.nodes[from].forbidden;
-        if !(lost || unheard) {
-            let delay = self.dice.next(DELAY_MS + 1);
-            self.under_way.push((self.now + delay, 1 - from, word));
+        if lost || unheard {
+            return;
         }
+        let delay = self.dice.next(DELAY_MS + 1);
+        let (to, word) = match self.nodes[1 - from].up {
+            false if path == Path::Peer => (from, Word::Refusal),
+            _ => (1 - from, word),
+        };
+        self.under_way.push((self.now + delay, to, word));
     }
 
     fn tell(&mut self, node: usize, input: Input) {
@@ -143,15 +150,18 @@ impl World {
             if !self.nodes[to].up {
                 continue;
             }
-            let heard = match word {
-                Word::Advertisement(heard) => Some(heard),
+            let input = match word {
+                Word::Refusal => Some(Input::Refused),
+                Word::Advertisement(heard) => Some(Input::Heard(heard)),
                 Word::Datagram(bytes) => {
                     let read = self.nodes[to].link.read(at(now), &bytes);
-                    read.ok().and_then(|(kind, body)| (kind == heartbeat::KIND).then(|| heartbeat::read(body))?)
+                    let heard =
+                        read.ok().and_then(|(kind, body)| (kind == heartbeat::KIND).then(|| heartbeat::read(body))?);
+                    heard.map(Input::Heard)
                 }
             };
-            if let Some(heard) = heard {
-                self.tell(to, Input::Heard(heard));
+            if let Some(input) = input {
+                self.tell(to, input);
             }
         }
         for node in 0..2 {
@@ -168,7 +178,7 @@ impl World {
     /// Something happens to the network, a node, or what an operator wants.
     fn trouble(&mut self) {
         let node = self.dice.next(2) as usize;
-        match self.dice.next(9) {
+        match self.dice.next(10) {
             0 => self.cut[0] = !self.cut[0],
             1 => self.cut[1] = !self.cut[1],
             2 => self.cut = [true; 2],
@@ -188,7 +198,9 @@ impl World {
                 };
                 self.perform(node, outputs.unwrap_or_default());
             }
-            // Somebody sends again what was recorded.
+            // Somebody pretends to be the other one's machine.
+            8 => self.under_way.push((self.now, node, Word::Refusal)),
+            // ... and sends again what was recorded.
             _ => {
                 let Some(last) = self.recorded.len().checked_sub(1) else { return };
                 for _ in 0..5 {

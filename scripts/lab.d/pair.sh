@@ -57,15 +57,19 @@ start_pair() {
             until_true 60 "slrd on router$router" pair_forwards router$router
             kill -0 "$(<"$DIR/router$router/slrd.pid")" 2>/dev/null ||
                 die 1 "slrd did not start: $(tail -n 1 "$DIR/router$router.log")"
+            before_others "$(<"$DIR/router$router/slrd.pid")"
         fi
     done
 }
 
-# start_paired NUMBER: before others, where processors are scarce: a heartbeat that is late is as good as none.
 start_paired() {
-    start "router$1" "router$1" nice -n -10 "$SLRD" --config "$DIR/router$1/slrd.yaml"
+    start "router$1" "router$1" "$SLRD" --config "$DIR/router$1/slrd.yaml"
     echo $! >"$DIR/router$1/slrd.pid"
 }
+
+# before_others PID: where processors are scarce, as keepalived puts itself: a heartbeat that is late is as good as none. Only
+# once it runs, since what it does before that takes a processor for longer than the other router of the pair can wait.
+before_others() { chrt --all-tasks --fifo --pid 1 "$1"; }
 
 start_keepalived() {
     start router2 router2 keepalived --dont-fork --log-console --vrrp --use-file "$DIR/router2/keepalived.conf" \

@@ -35,19 +35,20 @@ ask_idle() {
 
 end_idle() { exec {IDLE}>&-; }
 
-# start_pings: a line for each answer, with its time.
+# start_pings: a line for each answer, with its time. Before all others, as what fping sleeps through looks like a gap.
 start_pings() {
-    (run_on client fping -D -l -p 1 -t 1000 "$VIP" >"$WORK/pings" 2>&1) &
+    (run_on client chrt --fifo 2 fping -D -l -p 1 -t 1000 "$VIP" >"$WORK/pings" 2>&1) &
     PINGS=$!
 }
 
-# end_pings: GAP is the longest time without an answer, in milliseconds.
+# end_pings: GAP is the longest time without an answer, in milliseconds, and WHEN it began, in seconds since FAULT.
 end_pings() {
     kill -INT "$PINGS" 2>/dev/null || true
     wait "$PINGS" || true
     # When an answer came: when it is told.
-    GAP=$(sed -n 's/^\[\([0-9.]*\)\].* bytes, .*/\1/p' "$WORK/pings" |
-        awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { printf "%.0f\n", most * 1000 }')
+    read -r GAP WHEN < <(sed -n 's/^\[\([0-9.]*\)\].* bytes, .*/\1/p' "$WORK/pings" |
+        awk -v fault="$FAULT" 'NR > 1 && $1 - last > most { most = $1 - last; at = last } { last = $1 }
+            END { printf "%.0f %.2f\n", most * 1000, at - fault }')
 }
 
 # start_many_downloads: slow ones, so that every round falls into them.
@@ -72,11 +73,15 @@ end_many_downloads() {
 # pair_round NUMBER
 pair_round() {
     local link
+    FAULT=$EPOCHREALTIME
     if (($1 % 2)); then
         kill -9 "$(<"$DIR/router1/slrd.pid")"
         until_role 2 active || return 1
-        (run_on router1 nice -n -10 slrd --config "$DIR/router1/slrd.yaml" >>"$DIR/router1.log" 2>&1) &
+        (run_on router1 slrd --config "$DIR/router1/slrd.yaml" >>"$DIR/router1.log" 2>&1) &
         echo $! >"$DIR/router1/slrd.pid"
+        until [[ -n $(role 1) ]]; do sleep 0.1; done
+        # As scripts/lab does.
+        chrt --all-tasks --fifo --pid 1 "$(<"$DIR/router1/slrd.pid")"
     else
         for link in c-router1 router1 m-router1; do on switch ip link set $link down; done
         until_role 2 active || return 1
@@ -102,7 +107,8 @@ show_pair() {
         end_pings
         end_many_downloads
         broken=$(ask_idle)
-        printf '        round %d: gap %d ms, downloads failed %d, idle connections failed %d\n' $round "$GAP" $LOST "$broken"
+        printf '        round %d: gap %d ms %s s after the fault, downloads failed %d, idle connections failed %d\n' \
+            $round "$GAP" "$WHEN" $LOST "$broken"
         ((GAP <= worst)) || worst=$GAP
         if ((LOST > 0 || broken > 0)) || [[ -s $WORK/rounds ]]; then failed=$((failed + 1)); fi
         : >"$WORK/rounds"

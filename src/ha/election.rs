@@ -91,6 +91,8 @@ pub enum Input {
     Condition(Condition),
     /// Whether all flows of the active one are here.
     Synchronised(bool),
+    /// The machine of the other router says that no program takes what it is sent.
+    Refused,
     /// The process ends.
     Stop,
     /// Time has passed.
@@ -248,6 +250,7 @@ impl Election {
             Input::Heard(heard) => self.hear(now, heard, &mut out),
             Input::Condition(condition) => self.change(now, condition, &mut out),
             Input::Synchronised(synchronised) => self.synchronised = synchronised,
+            Input::Refused => self.refuse(),
             Input::Stop => {
                 if self.role == Role::Active {
                     out.extend([Output::Release, Output::Advertise(0)]);
@@ -322,7 +325,7 @@ impl Election {
                 let rests = self.settings.preempt.is_none() || !self.synchronised || now < self.rests_until;
                 // A lesser one is not listened to, so that the down interval passes (RFC 9568 section 6.4.2).
                 if rests || heard.priority >= own {
-                    self.down_at = now + down_interval(heard.interval, own);
+                    self.down_at = now + self.silence(now, heard);
                 }
             }
             Role::Active if (heard.priority, heard.from) > (own, self.settings.identity) => {
@@ -334,6 +337,14 @@ impl Election {
                 out.push(Output::Announce);
             }
             Role::Active => {}
+        }
+    }
+
+    /// Its program has ended, or somebody pretends that: nothing proves it. So what is heard counts, and this only makes the
+    /// silence shorter after which there is nobody active.
+    fn refuse(&mut self) {
+        if let Some(Other { heard, at }) = self.others.iter().flatten().max_by_key(|other| other.at) {
+            self.down_at = self.down_at.min(*at + heard.interval + self.skew());
         }
     }
 
@@ -406,6 +417,17 @@ impl Election {
         out.push(Output::Changed(role));
     }
 
+    /// How long an active one that was just heard may be silent. One that speaks by two ways loses twice as many words in
+    /// the same time, so less of it says as much.
+    fn silence(&self, now: Instant, heard: Heard) -> Duration {
+        let lately = |other: &Other| other.heard.active && now - other.at <= 2 * other.heard.interval;
+        let ways = self.others.iter().flatten().filter(|other| lately(other)).count();
+        match ways == Path::ALL.len() {
+            true => 2 * heard.interval + skew(heard.interval, self.priority()),
+            false => down_interval(heard.interval, self.priority()),
+        }
+    }
+
     fn skew(&self) -> Duration {
         skew(self.settings.interval, self.priority())
     }
@@ -416,7 +438,7 @@ fn skew(interval: Duration, priority: u8) -> Duration {
     interval * (256 - u32::from(priority)) / 256
 }
 
-/// How long nothing is heard until there is nobody active (RFC 9568 section 6.1, Active_Down_Interval).
+/// How long nothing is heard by one way until there is nobody active (RFC 9568 section 6.1, Active_Down_Interval).
 pub fn down_interval(interval: Duration, priority: u8) -> Duration {
     interval * 3 + skew(interval, priority)
 }

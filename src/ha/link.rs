@@ -56,6 +56,8 @@ labelled! {
         Replayed => "replayed",
         /// It was made for another life of ours, or in another one of the sender's.
         OtherLife => "other_life",
+        /// It was ours, and the other router's machine has no program that takes it.
+        Refused => "refused",
     }
 }
 

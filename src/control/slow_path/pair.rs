@@ -267,6 +267,13 @@ impl SlowPath {
         }
     }
 
+    /// Takes in that the machine of the other router of the pair has no program that takes our datagrams.
+    pub fn refused_by_peer(&mut self, now: Instant) {
+        let Some(pairing) = &self.pairing else { return };
+        pairing.counters.datagrams(Outcome::Refused).add(1);
+        self.elect(now, Input::Refused);
+    }
+
     /// The datagrams for the other router of the pair that have come up since this was asked last.
     pub fn take_peer_datagrams(&mut self) -> Vec<Vec<u8>> {
         self.pairing.as_mut().map(|pairing| std::mem::take(&mut pairing.datagrams)).unwrap_or_default()

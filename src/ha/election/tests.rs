@@ -80,6 +80,7 @@ fn the_whole_transition_table() {
         ("an inoperative one", Input::Heard(by_peer(false, 0)), [Initial, Standby, Active, Inoperative]),
         ("flows are here", Input::Synchronised(true), [Initial, Standby, Active, Inoperative]),
         ("flows are missing", Input::Synchronised(false), [Initial, Standby, Active, Inoperative]),
+        ("nobody takes datagrams", Input::Refused, [Initial, Standby, Active, Inoperative]),
         ("the end", Input::Stop, [Initial, Standby, Active, Inoperative]),
         ("time", Input::Tick, [Initial, Standby, Active, Inoperative]),
     ];
@@ -132,6 +133,23 @@ fn either_way_holds_a_standby_back_and_the_active_ones_interval_counts() {
             assert!(changes(&election.handle(at(time), Input::Heard(slow))).is_empty());
         }
         assert_eq!(changes(&run(&mut election, at(3200))), [Role::Active], "{path}");
+    }
+}
+
+#[test]
+fn silence_by_both_ways_counts_sooner_than_by_one() {
+    for (ways, silent) in [(&Path::ALL[..1], DOWN), (&Path::ALL[1..], DOWN), (Path::ALL, DOWN - INTERVAL)] {
+        let mut election = in_role(Role::Standby);
+        for time in (1010..2000).step_by(10) {
+            for path in ways {
+                election.handle(at(time), Input::Heard(Heard { path: *path, ..heard(true, 200) }));
+            }
+        }
+        // The one way falls silent before the other.
+        election.handle(at(2000), Input::Heard(Heard { path: ways[0], ..heard(true, 200) }));
+        let due = at(2000) + silent;
+        assert!(changes(&run(&mut election, Instant::from_nanos(due.as_nanos() - 1))).is_empty(), "{ways:?}");
+        assert_eq!(changes(&run(&mut election, due)), [Role::Active], "{ways:?}");
     }
 }
 
@@ -203,6 +221,21 @@ fn a_better_one_that_comes_back_waits_for_its_time_and_for_the_flows() {
             None => assert_eq!(taken, None, "{what}"),
         }
     }
+}
+
+#[test]
+fn who_is_refused_takes_over_as_soon_as_an_advertisement_is_missing_but_not_from_one_that_speaks() {
+    let mut election = in_role(Role::Standby);
+    for time in (1010..2000).step_by(10) {
+        let outputs = election.handle(at(time), Input::Heard(heard(true, 200)));
+        assert!(changes(&outputs).is_empty());
+        assert!(changes(&election.handle(at(time + 3), Input::Refused)).is_empty());
+        assert!(changes(&run(&mut election, at(time + 9))).is_empty());
+    }
+    // The last was heard at 1990 ms; an interval and 156/256 of one later.
+    let due = Instant::from_nanos(2_006_093_750);
+    assert!(changes(&run(&mut election, Instant::from_nanos(due.as_nanos() - 1))).is_empty());
+    assert_eq!(changes(&run(&mut election, due)), [Role::Active]);
 }
 
 #[test]
