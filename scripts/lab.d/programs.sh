@@ -197,6 +197,7 @@ http {
     access_log off;
     sendfile on;
     keepalive_requests 1000000;
+    keepalive_timeout 1d;
     client_max_body_size 0;
     client_body_temp_path $DIR/www/body-$1;
     proxy_temp_path $own/proxy;
