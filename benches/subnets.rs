@@ -27,9 +27,10 @@ use slr::forward::inspect;
 use slr::forward::memory_io::MemoryIo;
 use slr::forward::pipeline::{FlowCapacity, Pipeline};
 use slr::forward::punt::{InjectRing, PuntRing};
-use slr::forward::tables::{Published, VirtualHost};
+use slr::forward::tables::Published;
 use slr::forward::worker::Worker;
-use slr::units::{PortIndex, WorkerId};
+use slr::service::selections::Selection;
+use slr::units::{PortIndex, VirtualHostId, WorkerId};
 
 use scene::{EACH, Given, Machines, Random, Scale, hello, identity, name, session, update};
 
@@ -94,8 +95,8 @@ fn watch(scale: Scale, published: &Published, probes: &Receiver<(usize, Instant)
         let place = |subnet: usize| scale.members(subnet).iter().position(|member| *member == child);
         loop {
             let tables = published.load();
-            if subnets[child].iter().all(|&subnet| all(&tables.virtual_hosts[subnet], place(subnet).expect("its own")))
-            {
+            let selection = |subnet: usize| tables.selections.of(VirtualHostId(subnet as u32));
+            if subnets[child].iter().all(|&subnet| all(selection(subnet), place(subnet).expect("its own"))) {
                 break times.push(sent.elapsed());
             }
             if sent.elapsed() > Duration::from_secs(2) {
@@ -141,7 +142,7 @@ fn resident_mib() -> u64 {
 type Shows = fn(f64) -> (State, f64);
 
 /// Whether that shows, of the child at this place.
-type InForce = fn(&VirtualHost, usize) -> bool;
+type InForce = fn(&Selection, usize) -> bool;
 
 fn run(keys: &'static str, shows: Shows, all: InForce) -> bool {
     let scale = Scale { keys, ..FULL };
@@ -242,12 +243,12 @@ fn updates(thinking: &SlowPath) -> u64 {
     view.counters.as_ref().map_or(0, |counters| counters.updates.get())
 }
 
-fn takes_all(host: &VirtualHost, place: usize) -> bool {
-    (0..4).all(|slot| host.selector.select(slot * (u64::MAX / 4)) == Some(place))
+fn takes_all(selection: &Selection, place: usize) -> bool {
+    (0..4).all(|slot| selection.selector.select(slot * (u64::MAX / 4)) == Some(place))
 }
 
-fn takes_none(host: &VirtualHost, place: usize) -> bool {
-    !host.members[place].takes_new && !host.selector.shares().contains_key(&place)
+fn takes_none(selection: &Selection, place: usize) -> bool {
+    !selection.takes_new[place] && !selection.selector.shares().contains_key(&place)
 }
 
 fn main() -> ExitCode {

@@ -10,7 +10,7 @@ use slr::config::Config;
 use slr::control::compile::{Configured, compile};
 use slr::control::neighbours::Neighbours;
 use slr::forward::tables::ForwardTables;
-use slr::units::{MacAddr, PortIndex};
+use slr::units::{MacAddr, PortIndex, VirtualHostId};
 
 fn parsed(yaml: &str) -> Config {
     Config::parse(yaml, "test.yaml").unwrap_or_else(|error| panic!("{error}"))
@@ -130,7 +130,7 @@ fn weights_costs_tiers_and_table_sizes_decide_how_new_flows_are_shared() {
     for (cluster, settings, expected) in table {
         let tables = compiled(&three(cluster, settings));
         let expected: BTreeMap<usize, usize> = expected.iter().copied().collect();
-        assert_eq!(tables.virtual_hosts[0].selector.shares(), expected, "{cluster} {settings}");
+        assert_eq!(tables.selections.of(VirtualHostId(0)).selector.shares(), expected, "{cluster} {settings}");
     }
 }
 
@@ -186,7 +186,9 @@ fn the_cluster_key_is_that_of_the_hash_and_of_the_table() {
     assert_eq!(one.cluster.hash(b""), 0xabac_0158_050f_c4dc);
     assert_ne!(other.cluster.hash(b""), 0xabac_0158_050f_c4dc);
     let select = |tables: &ForwardTables| -> Vec<_> {
-        (0..1000_u64).map(|slot| tables.virtual_hosts[0].selector.select(slot * (u64::MAX / 1000))).collect()
+        (0..1000_u64)
+            .map(|slot| tables.selections.of(VirtualHostId(0)).selector.select(slot * (u64::MAX / 1000)))
+            .collect()
     };
     let again = compiled(&ten("again", KEYS[0], 1..=10));
     assert_eq!(select(&one), select(&again));

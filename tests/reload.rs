@@ -10,7 +10,7 @@ use slr::config::Config;
 use slr::control::compile::{Compiler, Configured};
 use slr::control::neighbours::Neighbours;
 use slr::control::slow_path::{ReloadError, SlowPath};
-use slr::units::{MacAddr, Weight};
+use slr::units::{MacAddr, VirtualHostId, Weight};
 
 /// Children 1 to 4, all behind port 1.
 fn configuration(members: &str, more: &str) -> Config {
@@ -145,7 +145,7 @@ fn a_drained_child_keeps_its_flows_and_gets_no_new_ones_until_it_is_undrained() 
 fn a_weight_counts_from_when_it_is_given_until_it_is_taken_back() {
     let mut running = Running::new(&configuration("children: [s1, s2]", ""));
     let shares = |running: &Running| -> Vec<usize> {
-        running.router.published.load().virtual_hosts[0].selector.shares().into_values().collect()
+        running.router.published.load().selections.of(VirtualHostId(0)).selector.shares().into_values().collect()
     };
     assert_eq!(shares(&running), [125, 126]);
     running.slow_path.weigh("s2", Weight::new(300), Instant::ZERO).expect("a child");

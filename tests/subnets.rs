@@ -16,6 +16,7 @@ use slr::control::compile::{Compiler, Configured, Latest};
 use slr::control::session::Happening;
 use slr::control::wire::{Message, State};
 use slr::forward::tables::ForwardTables;
+use slr::units::VirtualHostId;
 
 const SMALL: Scale = Scale {
     subnets: 200,
@@ -84,15 +85,12 @@ impl Small {
         let reachability = Configured { config, neighbours };
         Compiler::new(usize::MAX).compile(config, conditions, &reachability, self.now).expect("no limit").tables
     }
-
-    fn host(&self, subnet: usize) -> &Arc<slr::forward::tables::VirtualHost> {
-        &self.machines.tables.virtual_hosts[subnet]
-    }
 }
 
 /// All that may differ between two snapshots of the same configuration.
 fn shown(tables: &ForwardTables) -> String {
-    format!("{:?} {:?} {:?}", tables.virtual_hosts, tables.targets, tables.paths)
+    let selections: Vec<_> = tables.selections.iter().collect();
+    format!("{:?} {selections:?} {:?} {:?}", tables.virtual_hosts, tables.targets, tables.paths)
 }
 
 #[derive(Clone, Debug)]
@@ -216,13 +214,15 @@ fn what_a_child_says_changes_its_own_subnets_and_shares_all_others_with_the_snap
     assert!(small.update());
     let after = small.machines.tables.clone();
     for subnet in 0..SMALL.subnets {
-        let same = Arc::ptr_eq(&before.virtual_hosts[subnet], &after.virtual_hosts[subnet]);
+        let host = VirtualHostId(subnet as u32);
+        let same = std::ptr::eq(before.selections.of(host), after.selections.of(host));
         assert_eq!(same, !small.subnets[21].contains(&subnet), "{subnet}");
     }
-    assert!(Arc::ptr_eq(&before.targets, &after.targets) && Arc::ptr_eq(&before.paths, &after.paths));
+    assert!(Arc::ptr_eq(&before.virtual_hosts, &after.virtual_hosts) && Arc::ptr_eq(&before.targets, &after.targets));
     for &subnet in &small.subnets[21] {
-        let host = small.host(subnet);
-        assert_eq!(*host.members[host.selector.select(7).expect("a child")].child, *name(21));
+        let host = &after.virtual_hosts[subnet];
+        let member = after.selection(host).selector.select(7).expect("a child");
+        assert_eq!(*host.members[member].child, *name(21));
     }
     // It costs less still, which changes nothing.
     small.say(21, |_| (State::Serving, 0.125));

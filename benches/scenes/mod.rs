@@ -26,6 +26,7 @@ use slr::service::lookup::VirtualHosts;
 use slr::service::maglev::ClusterHash;
 use slr::service::mss::MssClamp;
 use slr::service::selection::{Candidate, Granularity, Policy, Selector, TableCache};
+use slr::service::selections::{Selection, Selections};
 use slr::tunnel::template::{Endpoints, Link, Template};
 use slr::units::{GueVariant, MacAddr, PathId, PortIndex, TargetId, VirtualHostId, Weight, WorkerId};
 
@@ -347,16 +348,15 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         child: name.into(),
         address: IpAddr::from([203, 0, 113, child as u8]),
         target: TargetId(child as u32),
-        takes_new: true,
     };
     let host = VirtualHost {
         name: "service".into(),
+        position: VirtualHostId(0),
         number: VirtualHostId(0),
         granularity: Granularity::FiveTuple,
         quic: None,
         on_unknown: None,
         mss_clamp: MssClamp::Off,
-        selector: Arc::new(selector),
         members: CHILDREN.into_iter().enumerate().map(member).collect(),
     };
     let target = |child: usize| Target {
@@ -386,7 +386,8 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         gue_port: 6080,
         tunnel_sources: Vec::new(),
         index: Arc::new(index),
-        virtual_hosts: [Arc::new(host)].into(),
+        virtual_hosts: [host].into(),
+        selections: Selections::new(vec![Selection { selector, takes_new: Box::new([true; CHILDREN.len()]) }]),
         targets: (0..CHILDREN.len()).map(target).collect(),
         paths: (0..CHILDREN.len()).map(|child| Path { port: PortIndex(0), template: template(child) }).collect(),
         routes: None,

@@ -1,13 +1,13 @@
 //! Configuration in, forwarding snapshot out.
 //!
 //! ```text
-//! Config, Conditions ──compile──► virtual hosts, selectors ┐
-//! neighbours ──────────────────► paths, targets ───────────┴─► ForwardTables
+//! Config, Conditions ──compile──► virtual hosts, selections ┐
+//! neighbours ──────────────────► paths, targets ────────────┴─► ForwardTables
 //! ```
 //!
 //! From one snapshot to the next a virtual host and its children keep their numbers, and a selector stays the same as
-//! long as nothing that it depends on has changed: so flows stay where they are. What children say changes the virtual hosts
-//! that it is about; all others are in the next snapshot as they are in the last one.
+//! long as nothing that it depends on has changed: so flows stay where they are. What children say changes the selections
+//! of the virtual hosts that it is about; all else is in the next snapshot as it is in the last one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -33,6 +33,7 @@ use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
 use crate::service::selection::{Candidate, Selector, TableCache};
+use crate::service::selections::{Selection, Selections};
 use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::{Endpoints, Link, Template};
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId, Weight};
@@ -114,7 +115,8 @@ pub struct Compiled {
 pub struct Compiler {
     numbers: Numbers,
     /// The virtual hosts of the last snapshot.
-    hosts: Arc<[Arc<VirtualHost>]>,
+    hosts: Arc<[VirtualHost]>,
+    selections: Selections,
     /// The child of each target, by its position in the configuration.
     children: Vec<Option<usize>>,
     /// What flows point at that go past a child.
@@ -143,6 +145,7 @@ impl Compiler {
         Compiler {
             numbers,
             hosts: Arc::new([]),
+            selections: Selections::new(Vec::new()),
             children: Vec::new(),
             past: HashMap::new(),
             past_of: HashMap::new(),
@@ -185,10 +188,11 @@ impl Compiler {
         if *self.tables.key() != config.cluster.key {
             self.tables = TableCache::new(config.cluster.key);
         }
-        let before = self.hosts.clone();
-        let before: HashMap<&str, &VirtualHost> = before.iter().map(|host| (&*host.name, &**host)).collect();
+        let (before, selected) = (self.hosts.clone(), self.selections.clone());
+        let before: HashMap<&str, &VirtualHost> = before.iter().map(|host| (&*host.name, host)).collect();
         let names: Vec<Arc<str>> = config.children.iter().map(|child| child.name.as_str().into()).collect();
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
+        let mut selections = Vec::with_capacity(config.virtual_hosts.len());
         numbers.begin(longest(&config.flows.timeouts));
         for (position, host) in config.virtual_hosts.iter().enumerate() {
             let number = numbers.virtual_host(&host.name);
@@ -196,31 +200,32 @@ impl Compiler {
             let members: Result<Vec<Member>, TooManyTargets> = host
                 .members
                 .iter()
-                .zip(&candidates)
-                .map(|(member, candidate)| {
+                .map(|member| {
                     let target = numbers.target(number, &names[member.child], now)?;
                     let (child, address) = (names[member.child].clone(), config.children[member.child].address);
-                    Ok(Member { child, address, target, takes_new: candidate.takes_flows() })
+                    Ok(Member { child, address, target })
                 })
                 .collect();
-            let selector = self.selector(host, &candidates, before.get(host.name.as_str()).copied());
+            let last = before.get(host.name.as_str()).map(|before| selected.of(before.position));
+            selections.push(self.selection(host, &candidates, last));
             let (name, granularity) = (host.name.as_str().into(), host.flow);
+            let position = VirtualHostId(position as u32);
             let (quic, mss_clamp) = (server_ids(host), host.mss_clamp);
             let on_unknown =
                 (config.asks_elsewhere() || host.on_unknown != OnUnknown::Select).then_some(host.on_unknown);
             let members = members?;
-            virtual_hosts.push(Arc::new(VirtualHost {
+            virtual_hosts.push(VirtualHost {
                 name,
+                position,
                 number,
                 granularity,
                 quic,
                 on_unknown,
                 mss_clamp,
-                selector,
                 members,
-            }));
+            });
         }
-        let virtual_hosts: Arc<[Arc<VirtualHost>]> = virtual_hosts.into();
+        let (virtual_hosts, selections): (Arc<[VirtualHost]>, _) = (virtual_hosts.into(), Selections::new(selections));
         let shortcuts = shortcuts(config, conditions, &virtual_hosts, &mut numbers, now);
         numbers.end(now);
         let renumbered = numbers.take_reused();
@@ -229,7 +234,7 @@ impl Compiler {
             host.addresses.iter().map(move |prefix| (*prefix, host.services.as_slice(), VirtualHostId(position)))
         });
         let index = Arc::new(VirtualHosts::new(prefixes));
-        let compiled = (&*virtual_hosts, &*shortcuts, numbers.given());
+        let compiled = (&*virtual_hosts, &selections, &*shortcuts, numbers.given());
         let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
         self.children = vec![None; numbers.given()];
         for (host, compiled) in config.virtual_hosts.iter().zip(virtual_hosts.iter()) {
@@ -238,7 +243,7 @@ impl Compiler {
             }
         }
         self.know(config, &shortcuts);
-        (self.numbers, self.hosts) = (numbers, virtual_hosts.clone());
+        (self.numbers, self.hosts, self.selections) = (numbers, virtual_hosts.clone(), selections.clone());
         self.tables.drop_unused();
         let tables = ForwardTables {
             own: own_addresses(config),
@@ -247,6 +252,7 @@ impl Compiler {
             gue_port: config.router.gue_port,
             index,
             virtual_hosts,
+            selections,
             targets,
             paths,
             routes,
@@ -265,17 +271,18 @@ impl Compiler {
     }
 
     /// Who gets the new flows of a virtual host, which was that before: the same selector as long as they are the same.
-    fn selector(
+    fn selection(
         &mut self,
         host: &config::VirtualHost,
         candidates: &[Candidate<'_>],
-        before: Option<&VirtualHost>,
-    ) -> Arc<Selector> {
+        before: Option<&Selection>,
+    ) -> Selection {
         let selector = Selector::build(host.policy, candidates, host.table_size, &mut self.tables);
-        match before.filter(|before| before.selector.is_same(&selector)) {
+        let selector = match before.filter(|before| before.selector.is_same(&selector)) {
             Some(before) => before.selector.clone(),
-            None => Arc::new(selector),
-        }
+            None => selector,
+        };
+        Selection { selector, takes_new: candidates.iter().map(Candidate::takes_flows).collect() }
     }
 
     /// The last snapshot with what has changed since: the conditions of these virtual hosts' children, and (true) what is
@@ -293,36 +300,27 @@ impl Compiler {
         let mut moves = false;
         for &position in hosts {
             let pair = config.virtual_hosts.get(position).zip(tables.virtual_hosts.get(position));
-            let Some((host, before)) = pair else { continue };
+            let Some((host, compiled)) = pair else { continue };
             let candidates = candidates(config, (position, host), conditions);
-            let selector = self.selector(host, &candidates, Some(before));
-            let takers = before.members.iter().zip(&candidates);
-            let takes_as_before = takers.clone().all(|(member, candidate)| member.takes_new == candidate.takes_flows());
+            let before = tables.selection(compiled);
+            let selection = self.selection(host, &candidates, Some(before));
             moves |= host.on_failure == OnFailure::Reselect
-                && before.members.iter().enumerate().any(|(place, member)| {
-                    let moves = !selector.is_empty() && is_down(conditions, host, (position, place), &member.child);
+                && compiled.members.iter().enumerate().any(|(place, member)| {
+                    let able = !selection.selector.is_empty();
+                    let moves = able && is_down(conditions, host, (position, place), &member.child);
                     tables.targets[member.target.index()].moves != moves
                 });
-            if takes_as_before && Arc::ptr_eq(&selector, &before.selector) {
-                continue;
+            if !selection.is_same(before) {
+                changed.push((compiled.position, selection));
             }
-            let member = |(member, candidate): (&Member, &Candidate<'_>)| Member {
-                takes_new: candidate.takes_flows(),
-                ..member.clone()
-            };
-            let members = takers.map(member).collect();
-            changed.push((position, Arc::new(VirtualHost { selector, members, ..VirtualHost::clone(before) })));
         }
         if changed.is_empty() && !moves && !paths {
             return None;
         }
         let mut tables = tables.clone();
         if !changed.is_empty() {
-            let mut virtual_hosts: Arc<[Arc<VirtualHost>]> = tables.virtual_hosts.iter().cloned().collect();
-            let own = Arc::get_mut(&mut virtual_hosts).expect("nobody else has it yet");
-            changed.into_iter().for_each(|(position, host)| own[position] = host);
-            self.hosts = virtual_hosts.clone();
-            tables.virtual_hosts = virtual_hosts;
+            tables.selections = tables.selections.with(changed);
+            self.selections = tables.selections.clone();
             self.tables.drop_unused();
         }
         if moves || paths {
@@ -345,7 +343,7 @@ impl Compiler {
         let count = self.numbers.given().max(tables.targets.len());
         self.children.resize(count, None);
         self.know(config, &shortcuts);
-        let compiled = (&*tables.virtual_hosts, &*shortcuts, count);
+        let compiled = (&*tables.virtual_hosts, &tables.selections, &*shortcuts, count);
         let (paths, targets, routes) = ways(config, conditions, compiled, reachability);
         let shortcuts = shortcuts.into_iter().map(|tunnelled| tunnelled.shortcut).collect();
         let tables = ForwardTables { paths, targets, routes, shortcuts, ..tables.clone() };
@@ -376,7 +374,7 @@ struct Tunnelled {
 fn shortcuts(
     config: &Config,
     conditions: &Conditions,
-    virtual_hosts: &[Arc<VirtualHost>],
+    virtual_hosts: &[VirtualHost],
     numbers: &mut Numbers,
     now: Instant,
 ) -> Vec<Tunnelled> {
@@ -409,7 +407,7 @@ impl fmt::Display for Shares<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "new flows, by slots or turns")?;
         for host in self.0.virtual_hosts.iter() {
-            let shares = host.selector.shares();
+            let shares = self.0.selection(host).selector.shares();
             let all: usize = shares.values().sum();
             writeln!(f, "  {}", host.name)?;
             for (position, member) in host.members.iter().enumerate() {
@@ -430,7 +428,7 @@ type Ways = (Arc<[Path]>, Arc<[Target]>, Option<Arc<Routes>>);
 fn ways(
     config: &Config,
     conditions: &Conditions,
-    (virtual_hosts, shortcuts, count): (&[Arc<VirtualHost>], &[Tunnelled], usize),
+    (virtual_hosts, selections, shortcuts, count): (&[VirtualHost], &Selections, &[Tunnelled], usize),
     reachability: &impl Reachability,
 ) -> Ways {
     let mut paths = Vec::new();
@@ -444,15 +442,15 @@ fn ways(
         .collect();
     let unused = Target { path: None, host: VirtualHostId(0), moves: true, reads_quic: false, clamps_mss: false };
     let mut targets = vec![unused; count];
-    for ((host, compiled), position) in config.virtual_hosts.iter().zip(virtual_hosts).zip(0..) {
-        let at = position as usize;
+    for ((at, host), compiled) in config.virtual_hosts.iter().enumerate().zip(virtual_hosts) {
+        let position = compiled.position;
         let (reads_quic, clamps_mss) = (compiled.quic.is_some(), compiled.mss_clamp != MssClamp::Off);
         // Where nobody could take them, the flows of a child that is down stay: it may come back.
-        let may_move = host.on_failure == OnFailure::Reselect && !compiled.selector.is_empty();
+        let may_move = host.on_failure == OnFailure::Reselect && !selections.of(position).selector.is_empty();
         for (place, (member, Member { child, target, .. })) in host.members.iter().zip(&compiled.members).enumerate() {
             let moves = may_move && is_down(conditions, host, (at, place), child);
-            let (path, host) = (children[member.child], VirtualHostId(position));
-            targets[target.index()] = Target { path, host, moves, reads_quic, clamps_mss };
+            let path = children[member.child];
+            targets[target.index()] = Target { path, host: position, moves, reads_quic, clamps_mss };
         }
     }
     for Tunnelled { shortcut: Shortcut { host, member, address, target, .. }, tunnel, .. } in shortcuts {

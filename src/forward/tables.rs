@@ -1,8 +1,8 @@
 //! The forwarding snapshot: everything a worker needs to know about the world, immutable once it is published.
 //!
 //! ```text
-//! destination, protocol, port ─► VirtualHosts ─► VirtualHost ─► Selector ─► member ─► Target ─► Path ─► Template, port
-//!                                flow entry ───────────────────────────────────────────►┘
+//! destination, protocol, port ─► VirtualHosts ─► VirtualHost ─► Selection ─► member ─► Target ─► Path ─► Template, port
+//!                                flow entry ────────────────────────────────────────────►┘
 //! ```
 
 use std::net::IpAddr;
@@ -19,7 +19,8 @@ use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
-use crate::service::selection::{Granularity, Selector};
+use crate::service::selection::Granularity;
+use crate::service::selections::{Selection, Selections};
 use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::Template;
 use crate::units::{PathId, PortIndex, TargetId, VirtualHostId};
@@ -38,8 +39,10 @@ pub struct ForwardTables {
     pub tunnel_sources: Vec<IpNet>,
     /// Which virtual host a packet is for.
     pub index: Arc<VirtualHosts>,
-    /// The virtual hosts, by the position that `index` finds.
-    pub virtual_hosts: Arc<[Arc<VirtualHost>]>,
+    /// The virtual hosts, by the position that `index` finds: all snapshots of a configuration have the same.
+    pub virtual_hosts: Arc<[VirtualHost]>,
+    /// Who gets their new flows.
+    pub selections: Selections,
     /// The targets, by [`TargetId`].
     pub targets: Arc<[Target]>,
     /// The paths, by [`PathId`].
@@ -66,6 +69,14 @@ pub struct ForwardTables {
     pub capture: Option<Arc<Capture>>,
     /// Whose frames are taken on a port that gets others' too.
     pub stations: Option<Arc<Stations>>,
+}
+
+impl ForwardTables {
+    /// Who gets the new flows of one of its virtual hosts.
+    #[inline]
+    pub fn selection(&self, host: &VirtualHost) -> &Selection {
+        self.selections.of(host.position)
+    }
 }
 
 /// Our own addresses, few enough to compare with each.
@@ -152,6 +163,8 @@ impl FromIterator<IpNet> for Parents {
 pub struct VirtualHost {
     /// Its name in messages, reports and metrics.
     pub name: Arc<str>,
+    /// Its position among the virtual hosts of its configuration.
+    pub position: VirtualHostId,
     /// Its number in flow keys that are coarser than a 5-tuple; the same in every snapshot.
     pub number: VirtualHostId,
     /// What a flow is.
@@ -162,8 +175,6 @@ pub struct VirtualHost {
     pub on_unknown: Option<OnUnknown>,
     /// How large the segments are that clients ask for.
     pub mss_clamp: MssClamp,
-    /// Who gets a new flow: yields positions in `members`.
-    pub selector: Arc<Selector>,
     /// Its children.
     pub members: Vec<Member>,
 }
@@ -177,8 +188,6 @@ pub struct Member {
     pub address: IpAddr,
     /// What its flows point at.
     pub target: TargetId,
-    /// Whether a new flow may go to it: it is neither drained nor down.
-    pub takes_new: bool,
 }
 
 /// Where flows of a virtual host may go past the child that they were given to.

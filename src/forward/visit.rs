@@ -146,8 +146,8 @@ impl<'a> Visit<'a> {
                 self.counters.quic_steered.add(1);
                 Some(named.member())
             }
-            (None, Some(Ok(_))) => host.selector.select(cluster_hash),
-            (None, Some(Err(Full)) | None) => host.selector.select_again(cluster_hash),
+            (None, Some(Ok(_))) => self.tables.selection(host).selector.select(cluster_hash),
+            (None, Some(Err(Full)) | None) => self.tables.selection(host).selector.select_again(cluster_hash),
         };
         let target = host.members[member.ok_or(Refusal::NoChild)?].target;
         match vacancy {

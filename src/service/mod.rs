@@ -14,6 +14,7 @@
 //! - [`quic`]: which member a QUIC connection id names, before any of that.
 //! - [`mss`]: what size of segments a virtual host's clients ask for.
 //! - [`selection`]: which members take part (tiers, costs), and who of them gets a new flow.
+//! - [`selections`]: those of all virtual hosts, from one snapshot to the next.
 //! - [`unknown`]: what becomes of packets in the middle of connections that nobody knows.
 //!
 //! Everything is built by the slow path and then only read: workers look up without allocation, locks or clocks.
@@ -26,4 +27,5 @@ mod pattern;
 pub mod quic;
 mod ranges;
 pub mod selection;
+pub mod selections;
 pub mod unknown;

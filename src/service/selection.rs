@@ -69,8 +69,9 @@ impl Candidate<'_> {
     }
 }
 
-/// Gives new flows of a virtual host their member. Shared by workers; only the cursor of round robin ever changes.
-#[derive(Debug)]
+/// Gives new flows of a virtual host their member. Shared by workers; only the cursor of round robin ever changes, which
+/// copies have in common.
+#[derive(Clone, Debug)]
 pub struct Selector {
     table: Table,
     /// The candidates that take part, by name: what the table's entries are positions in.
@@ -88,11 +89,19 @@ pub struct Look {
     pub member: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Table {
     Hash(Maglev),
-    /// The members in turn, and whose turn it is, modulo the length.
-    Turn(Arc<[u16]>, AtomicU32),
+    /// The members in turn, and whose turn it is.
+    Turn(Arc<Turns>),
+}
+
+/// A cycle of turns.
+#[derive(Debug)]
+struct Turns {
+    cycle: Arc<[u16]>,
+    /// Modulo its length.
+    next: AtomicU32,
 }
 
 impl Selector {
@@ -119,7 +128,7 @@ impl Selector {
             }
             Policy::RoundRobin => {
                 let weights: Vec<u16> = children.map(|(_, weight)| weight.get()).collect();
-                Table::Turn(tables.turns(&weights), AtomicU32::new(0))
+                Table::Turn(Arc::new(Turns { cycle: tables.turns(&weights), next: AtomicU32::new(0) }))
             }
         };
         Selector { table, members: members.into() }
@@ -130,8 +139,8 @@ impl Selector {
     pub fn is_same(&self, other: &Selector) -> bool {
         let table = match (&self.table, &other.table) {
             (Table::Hash(one), Table::Hash(other)) => Arc::ptr_eq(one.slots(), other.slots()),
-            (Table::Turn(one, _), Table::Turn(other, _)) => Arc::ptr_eq(one, other),
-            (Table::Hash(_), Table::Turn(..)) | (Table::Turn(..), Table::Hash(_)) => false,
+            (Table::Turn(one), Table::Turn(other)) => Arc::ptr_eq(&one.cycle, &other.cycle),
+            (Table::Hash(_), Table::Turn(_)) | (Table::Turn(_), Table::Hash(_)) => false,
         };
         table && self.members == other.members
     }
@@ -146,9 +155,9 @@ impl Selector {
     pub fn select_again(&self, hash: u64) -> Option<usize> {
         match &self.table {
             Table::Hash(_) => self.select(hash),
-            Table::Turn(turns, _) => {
-                let turn = (u128::from(hash) * turns.len() as u128) >> 64;
-                turns.get(turn as usize).map(|&entry| self.members[usize::from(entry)] as usize)
+            Table::Turn(turns) => {
+                let turn = (u128::from(hash) * turns.cycle.len() as u128) >> 64;
+                turns.cycle.get(turn as usize).map(|&entry| self.members[usize::from(entry)] as usize)
             }
         }
     }
@@ -157,8 +166,9 @@ impl Selector {
     pub fn look(&self, hash: u64) -> Option<Look> {
         let (entries, place): (&[u16], usize) = match &self.table {
             Table::Hash(table) => (table.slots(), scale(hash, table.slots().len() as u32)),
-            Table::Turn(turns, cursor) => {
-                (turns, cursor.load(Ordering::Relaxed).checked_rem(turns.len() as u32)? as usize)
+            Table::Turn(turns) => {
+                let turn = turns.next.load(Ordering::Relaxed).checked_rem(turns.cycle.len() as u32)?;
+                (&turns.cycle, turn as usize)
             }
         };
         let member = self.members[usize::from(*entries.get(place)?)] as usize;
@@ -170,7 +180,7 @@ impl Selector {
     pub fn shares(&self) -> BTreeMap<usize, usize> {
         let entries: &[u16] = match &self.table {
             Table::Hash(table) => table.slots(),
-            Table::Turn(turns, _) => turns,
+            Table::Turn(turns) => &turns.cycle,
         };
         let mut shares = BTreeMap::new();
         for &entry in entries {
@@ -186,10 +196,10 @@ impl Selector {
     pub fn select(&self, hash: u64) -> Option<usize> {
         let entry = match &self.table {
             Table::Hash(table) => table.slot(hash)?,
-            Table::Turn(turns, cursor) => {
-                let length = turns.len() as u32;
-                let turn = cursor.fetch_add(1, Ordering::Relaxed).checked_rem(length)?;
-                usize::from(turns[turn as usize])
+            Table::Turn(turns) => {
+                let length = turns.cycle.len() as u32;
+                let turn = turns.next.fetch_add(1, Ordering::Relaxed).checked_rem(length)?;
+                usize::from(turns.cycle[turn as usize])
             }
         };
         self.members.get(entry).map(|&member| member as usize)

@@ -129,7 +129,7 @@ impl Router {
     }
 
     /// Takes note of which children take new flows; parents hear of those that do not any more.
-    pub(super) fn know_able(&mut self, now: Instant, able: Vec<bool>) {
+    pub(super) fn know_able(&mut self, now: Instant, able: Box<[bool]>) {
         for (child, able) in able.iter().enumerate() {
             if !able && self.able.get(child).is_none_or(|before| *before) && !self.config.sessions.parents.is_empty() {
                 self.hierarchy.shortcut(now, Input::Unable(end(self.children[child])));

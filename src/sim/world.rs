@@ -24,7 +24,9 @@ use crate::control::wire::{Load, Record, State};
 use crate::service::filter::Filter;
 use crate::service::maglev::ClusterHash;
 use crate::service::selection::Selector;
+use crate::service::selections;
 use crate::trust::Credentials;
+use crate::units::VirtualHostId;
 
 /// From one step to the next.
 pub const STEP: Duration = Duration::from_millis(10);
@@ -53,11 +55,11 @@ pub(super) struct Router {
     conditions: Conditions,
     pub hierarchy: Hierarchy,
     compiler: Compiler,
-    pub selector: Arc<Selector>,
+    pub selector: Selector,
     /// Children, in the order of the selector's candidates.
     pub children: Vec<NodeId>,
     /// Which of them take new flows.
-    pub able: Vec<bool>,
+    pub able: Box<[bool]>,
     pub entries: Entries,
 }
 
@@ -190,7 +192,8 @@ impl World {
         let mut hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, self.random.next());
         let conditions = Conditions { steering: hierarchy.steering(Instant::ZERO, &config), ..Conditions::default() };
         let mut compiler = Compiler::new(children.len());
-        let (selector, able) = select(&mut compiler, &config, &conditions, Instant::ZERO);
+        let selections::Selection { selector, takes_new: able } =
+            select(&mut compiler, &config, &conditions, Instant::ZERO);
         let (children, entries) = (Vec::new(), Entries::default());
         let router = Router { node, config, conditions, hierarchy, compiler, selector, children, able, entries };
         self.nodes.push(Node::Router(Box::new(router)));
@@ -429,16 +432,10 @@ impl World {
 }
 
 /// Who gets new flows, and which children take any.
-fn select(
-    compiler: &mut Compiler,
-    config: &Config,
-    conditions: &Conditions,
-    now: Instant,
-) -> (Arc<Selector>, Vec<bool>) {
+fn select(compiler: &mut Compiler, config: &Config, conditions: &Conditions, now: Instant) -> selections::Selection {
     let compiled = compiler.compile(config, conditions, &Unconnected, now);
     let tables = compiled.expect("as many targets as there are children").tables;
-    let host = &tables.virtual_hosts[0];
-    (host.selector.clone(), host.members.iter().map(|member| member.takes_new).collect())
+    tables.selections.of(VirtualHostId(0)).clone()
 }
 
 impl Router {
@@ -453,9 +450,9 @@ impl Router {
         let mut end = network.at(self.node);
         let outcome = self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions);
         if !outcome.steered.is_empty() {
-            let able;
-            (self.selector, able) = select(&mut self.compiler, &self.config, &self.conditions, now);
-            self.know_able(now, able);
+            let selection = select(&mut self.compiler, &self.config, &self.conditions, now);
+            self.selector = selection.selector;
+            self.know_able(now, selection.takes_new);
         }
         self.perform(now, outcome.orders);
     }

@@ -223,8 +223,9 @@ struct Known<'a> {
 
 /// Children that take new flows of some virtual host.
 fn live_children(tables: &ForwardTables) -> usize {
-    let members = tables.virtual_hosts.iter().flat_map(|host| &host.members);
-    members.filter(|member| member.takes_new).map(|member| &*member.child).collect::<HashSet<_>>().len()
+    let hosts = tables.virtual_hosts.iter().zip(tables.selections.iter());
+    let members = hosts.flat_map(|(host, selection)| host.members.iter().zip(&selection.takes_new));
+    members.filter(|(_, takes)| **takes).map(|(member, _)| &*member.child).collect::<HashSet<_>>().len()
 }
 
 impl SlowPath {

@@ -276,7 +276,8 @@ impl SlowPath {
                 self.count(Event::Selected);
                 packets.iter().for_each(|waiter| self.walk(waiter, Stray::Keep));
                 // Those that were not held have gone this way already.
-                let member = place.host.selector.select_again(place.cluster_hash).filter(|_| packets.is_empty());
+                let selector = &tables.selection(place.host).selector;
+                let member = selector.select_again(place.cluster_hash).filter(|_| packets.is_empty());
                 if let Some(member) = member {
                     let target = place.host.members[member].target;
                     let (key, state) = (place.key, FlowState::TcpEstablished);

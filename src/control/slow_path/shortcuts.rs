@@ -88,7 +88,8 @@ impl SlowPath {
         }
         let child = &self.config.children[child];
         let tells = hierarchy.tells_shortcuts(&child.name);
-        let able = || host.members.iter().any(|member| *member.child == *child.name && member.takes_new);
+        let takers = || host.members.iter().zip(&tables.selection(host).takes_new).filter(|(_, takes)| **takes);
+        let able = || takers().any(|(member, _)| *member.child == *child.name);
         let end = TunnelEnd::of(child.tunnel, child.address).filter(|_| !tells && able());
         if end.is_none() && !tells {
             return;
@@ -265,13 +266,15 @@ impl SlowPath {
     pub(super) fn revoke_unable(&mut self, now: Instant, before: &ForwardTables) {
         let after = self.published.load_full();
         let Some(hierarchy) = self.hierarchy.as_mut().filter(|_| after.tells_new_flows) else { return };
-        if Arc::ptr_eq(&after.virtual_hosts, &before.virtual_hosts) {
-            return;
-        }
         let both = after.virtual_hosts.iter().zip(before.virtual_hosts.iter());
-        for (host, former) in both.filter(|(host, former)| !Arc::ptr_eq(host, former) && host.name == former.name) {
-            for member in host.members.iter().filter(|member| !member.takes_new) {
-                let took = former.members.iter().any(|other| other.child == member.child && other.takes_new);
+        for (host, former) in both.filter(|(host, former)| host.name == former.name) {
+            let (selection, last) = (after.selection(host), before.selection(former));
+            if std::ptr::eq(selection, last) {
+                continue;
+            }
+            for (member, _) in host.members.iter().zip(&selection.takes_new).filter(|(_, takes)| !**takes) {
+                let mut others = former.members.iter().zip(&last.takes_new);
+                let took = others.any(|(other, took)| other.child == member.child && *took);
                 let child = self.config.children.iter().find(|child| *child.name == *member.child);
                 if let (true, Some(child)) = (took, child)
                     && let Some(end) = TunnelEnd::of(child.tunnel, child.address)
@@ -294,7 +297,7 @@ fn virtual_host(tables: &ForwardTables, flow: Key) -> Option<&VirtualHost> {
         Key::V6(KeyV6 { destination, ports, protocol, .. }) => (destination.into(), ports, protocol),
     };
     let position = tables.index.find(destination, protocol, u16::from_be_bytes([ports[2], ports[3]]))?;
-    tables.virtual_hosts.get(position.index()).map(Arc::as_ref)
+    tables.virtual_hosts.get(position.index())
 }
 
 /// How long a flow is kept without packets that has just begun, or goes on.

@@ -67,10 +67,10 @@ pub fn services(report: &Report, router: &SlowPath) -> Vec<ServiceRow> {
     let hosts = config.virtual_hosts.iter().zip(tables.virtual_hosts.iter()).zip(&report.virtual_hosts);
     let row = |(at, ((host, compiled), counted)): (
         usize,
-        ((&crate::config::VirtualHost, &Arc<crate::forward::tables::VirtualHost>), _),
+        ((&crate::config::VirtualHost, &crate::forward::tables::VirtualHost), _),
     )| {
         let counted: &crate::metrics::report::VirtualHostReport = counted;
-        let shares = compiled.selector.shares();
+        let shares = tables.selection(compiled).selector.shares();
         let all: usize = shares.values().sum();
         let members = host.members.iter().zip(&counted.children).enumerate();
         let members = members.map(|(position, (member, counted))| {

@@ -1,7 +1,6 @@
 //! Where a packet would go, step by step, by the same tables that the workers go by; nothing is sent or changed.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use zerocopy::IntoBytes;
@@ -285,7 +284,8 @@ impl Tracing {
         configured: Option<&config::VirtualHost>,
     ) -> Result<TargetId, &'static str> {
         let conditions = router.conditions();
-        let shares = host.selector.shares();
+        let selector = &tables.selection(host).selector;
+        let shares = selector.shares();
         let all: usize = shares.values().sum();
         for (position, member) in configured.iter().flat_map(|host| &host.members).enumerate() {
             let name = &router.config().children[member.child].name;
@@ -310,7 +310,7 @@ impl Tracing {
                 Key::V6(key) => tables.cluster.hash(key.as_bytes()),
             },
         });
-        let look = chosen_by.and_then(|hash| host.selector.look(hash));
+        let look = chosen_by.and_then(|hash| selector.look(hash));
         let Some(look) = look else {
             trace.step("selection", format!("{}: no child takes new flows", rows::policy(policy)));
             return Err(Refusal::NoChild.label());
@@ -428,7 +428,7 @@ impl Trace {
 
 fn virtual_host(tables: &ForwardTables, packet: Packet) -> Option<&VirtualHost> {
     let id = tables.index.find(packet.destination.ip(), packet.protocol, packet.ports().1)?;
-    tables.virtual_hosts.get(id.index()).map(Arc::as_ref)
+    tables.virtual_hosts.get(id.index())
 }
 
 /// The coarser key of a flow, where its virtual host goes by those.

@@ -53,7 +53,7 @@ impl Visit<'_> {
         let packet = self.head.get(..end).unwrap_or(self.head);
         let named = ids.read(packet.get(usize::from(self.parsed.l4_offset) + UdpHeader::LEN..)?)?;
         let member = &host.members[named.member()];
-        let takes = matches!(named, Named::Certain(_)) || member.takes_new;
+        let takes = matches!(named, Named::Certain(_)) || self.tables.selection(host).takes_new[named.member()];
         (takes && !self.tables.targets[member.target.index()].moves).then_some(named)
     }
 }
