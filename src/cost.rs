@@ -237,6 +237,17 @@ impl Expression {
         &self.source
     }
 
+    /// Whether it names any of these variables.
+    pub fn names(&self, variables: &[&str]) -> bool {
+        let references = self.program.references();
+        references.variables().iter().any(|name| variables.contains(name))
+    }
+
+    /// Whether its value changes with the time of day.
+    pub fn changes_with_time(&self) -> bool {
+        self.names(&["hour", "weekday"])
+    }
+
     /// `F` of a child.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What about the children differs from the configuration for the time being: said by the operator, or found out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::ops::Range;
 
 use super::wire::TunnelEnd;
 use crate::units::Weight;
@@ -96,31 +96,48 @@ pub enum Steer {
     Down,
 }
 
-/// For each virtual host of a configuration, by its position, its members in their order; empty, or a virtual host
-/// without any: as configured.
+/// For each virtual host of a configuration, by its position, its members in their order; without any virtual hosts: as
+/// configured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Steering(Vec<Option<Arc<[Steer]>>>);
+pub struct Steering {
+    /// Where in `members` those of each virtual host end.
+    ends: Vec<usize>,
+    members: Vec<Steer>,
+}
 
 impl Steering {
-    /// Nothing about `hosts` virtual hosts.
-    pub fn nothing(hosts: usize) -> Steering {
-        Steering(vec![None; hosts])
+    /// Nothing about virtual hosts with so many members each.
+    pub fn nothing(members: impl IntoIterator<Item = usize>) -> Steering {
+        let ends = members.into_iter().scan(0, |end, members| {
+            *end += members;
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        let members = vec![Steer::AsConfigured; ends.last().copied().unwrap_or(0)];
+        Steering { ends, members }
+    }
+
+    fn range(&self, host: usize) -> Option<Range<usize>> {
+        let end = *self.ends.get(host)?;
+        Some(host.checked_sub(1).map_or(0, |before| self.ends[before])..end)
     }
 
     /// About a member of a virtual host, by their positions.
     pub fn of(&self, host: usize, member: usize) -> Steer {
-        let members = self.0.get(host).and_then(Option::as_ref);
-        members.and_then(|members| members.get(member)).copied().unwrap_or_default()
+        self.all_of(host).get(member).copied().unwrap_or_default()
+    }
+
+    /// About all members of a virtual host.
+    pub fn all_of(&self, host: usize) -> &[Steer] {
+        self.range(host).map(|range| &self.members[range]).unwrap_or_default()
     }
 
     /// Puts what is known about a virtual host's members in the place of what was, and says whether that is new.
-    pub fn set(&mut self, host: usize, members: Vec<Steer>) -> bool {
-        let Some(place) = self.0.get_mut(host) else { return false };
-        let members = members.iter().any(|steer| *steer != Steer::AsConfigured).then_some(members);
-        let new = place.as_deref() != members.as_deref();
-        if new {
-            *place = members.map(Arc::from);
-        }
+    pub fn set(&mut self, host: usize, members: &[Steer]) -> bool {
+        let Some(range) = self.range(host).filter(|range| range.len() == members.len()) else { return false };
+        let before = &mut self.members[range];
+        let new = *before != *members;
+        before.copy_from_slice(members);
         new
     }
 }
@@ -132,6 +149,11 @@ impl Conditions {
             true => Weight::DRAIN,
             false => self.weights.get(child).copied().unwrap_or(configured),
         }
+    }
+
+    /// Whether nothing but what the children say themselves makes a difference to how new flows are given out.
+    pub fn are_plain(&self) -> bool {
+        self.drained.is_empty() && self.weights.is_empty() && self.down.0.is_empty()
     }
 
     /// Whether `virtual_host` does not work on `child`.

@@ -43,8 +43,8 @@ pub use recovery::NoSuchWorker;
 /// Frames that are taken from one worker in a pass at most, so that no storm keeps the slow path from its other work.
 const PUNTS_PER_PASS: usize = 1024;
 
-/// From one snapshot to the next, at least: in all, and for each virtual host, so that publishing takes no large part of the
-/// slow path's time.
+/// From one snapshot to the next, at least: in all, and for each virtual host where the targets were new in the last one,
+/// so that publishing takes no large part of the slow path's time.
 const PUBLISHING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_nanos(500));
 
 /// The slow path's end of one worker.
@@ -466,14 +466,17 @@ impl SlowPath {
         if self.outdated.is_nothing() || !(urgent || now >= self.publish_after) {
             return;
         }
-        let hosts = u32::try_from(self.config.virtual_hosts.len()).unwrap_or(u32::MAX);
-        self.publish_after = now + PUBLISHING.0.max(PUBLISHING.1.saturating_mul(hosts));
         let reachability = Configured { config: &self.config, neighbours: &self.neighbours };
         let reachability = Learned { reachability: &reachability, path_mtus: &self.path_mtus };
         let Outdated { paths, hosts } = std::mem::take(&mut self.outdated);
         let tables = self.published.load();
         let latest = Latest { config: &self.config, conditions: &self.conditions, tables: &tables };
-        if let Some(compiled) = self.compiler.update(latest, (&hosts, paths), &reachability, now) {
+        let compiled = self.compiler.update(latest, (&hosts, paths), &reachability, now);
+        let new_targets = |compiled: &Compiled| !Arc::ptr_eq(&compiled.tables.targets, &tables.targets);
+        let hosts = if compiled.as_ref().is_some_and(new_targets) { tables.virtual_hosts.len() } else { 0 };
+        let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+        self.publish_after = now + PUBLISHING.0.max(PUBLISHING.1.saturating_mul(hosts));
+        if let Some(compiled) = compiled {
             self.publish(compiled, now);
         }
     }

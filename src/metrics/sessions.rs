@@ -22,6 +22,7 @@ pub(super) fn families(view: &View) -> Vec<MetricFamily> {
     let (mut load, mut capacity, mut serving) = (Vec::new(), Vec::new(), Vec::new());
     for child in &view.children {
         for (host, serves) in child.said.iter().flat_map(|said| said.hosts.iter()) {
+            let Some(host) = view.hosts.get(*host as usize) else { continue };
             let labels = vec![("child", child.name.clone()), ("virtual_host", host.to_string())];
             if let Some(serves) = serves {
                 load.push((labels.clone(), serves.load.ratio()));

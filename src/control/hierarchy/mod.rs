@@ -36,12 +36,12 @@ use super::session::{Carrier, Happening};
 use super::shortcuts::{self, Shortcuts};
 use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
-use crate::config::{Config, Register, VirtualHost};
+use crate::config::{Config, Register, RouteCost, VirtualHost};
 pub use bypass::Order;
 use bypass::Outbox;
 use rota::Rota;
 use shares::Shares;
-use steering::Known;
+use steering::{Known, Speaker, makes_difference};
 pub use view::{Look, View};
 
 /// Sessions of children beyond one for each: those that are about to replace one.
@@ -72,25 +72,25 @@ struct Place {
     known: usize,
 }
 
-/// Virtual hosts by name, and what a child says of each.
-type SaidOf = Arc<[(Arc<str>, Option<Serves>)]>;
+/// Virtual hosts by their positions, and what a child says of each.
+type SaidOf = Arc<[(u32, Option<Serves>)]>;
 
 /// The sessions of one router, and what comes of them.
 pub struct Hierarchy {
     children: Option<ParentEnd>,
     parents: Parents<SocketAddr>,
-    /// Position of each child that may tell us how it is, and where it is a member, by its name.
-    places: HashMap<String, (usize, Vec<Place>)>,
+    /// The children that may tell us how they are, by name.
+    speakers: HashMap<String, Speaker>,
     /// Of the members of all virtual hosts, one after the other.
     known: Vec<Known>,
     /// Where in that the members of each virtual host start.
     starts: Vec<usize>,
     /// Names of the virtual hosts.
-    names: Vec<Arc<str>>,
-    /// What each child has said last of the virtual hosts that it is in, by its name.
-    said: HashMap<String, SaidOf>,
+    names: Arc<[Arc<str>]>,
     /// Children about which something is new.
     changed: BTreeSet<String>,
+    /// Virtual hosts that are to be steered in the next pass whatever is said, by their positions.
+    unsteered: Vec<usize>,
     /// What a new configuration wants done in the next pass.
     pending: Vec<parent::Output>,
     interval: Duration,
@@ -100,8 +100,12 @@ pub struct Hierarchy {
     wall: (Instant, WallClock),
     /// Virtual hosts whose costs or shares change with time, and when they do.
     priced: Rota,
+    /// Whether the costs in each virtual host change with time alone.
+    timed: Vec<bool>,
     /// By the position of their virtual host.
-    shares: HashMap<usize, Shares>,
+    shares: Vec<Shares>,
+    /// To work with.
+    steers: Vec<Steer>,
     /// Why a cost is not known; one is enough for the log.
     cost_error: Option<String>,
     shortcuts: Shortcuts,
@@ -133,19 +137,21 @@ impl Hierarchy {
         let mut hierarchy = Hierarchy {
             children,
             parents: parents.collect(),
-            places: HashMap::new(),
+            speakers: HashMap::new(),
             known: Vec::new(),
             starts: Vec::new(),
-            names: Vec::new(),
-            said: HashMap::new(),
+            names: Arc::new([]),
             changed: BTreeSet::new(),
+            unsteered: Vec::new(),
             pending: Vec::new(),
             interval: config.sessions.interval,
             look: Arc::new(ArcSwap::from_pointee(View::default())),
             view_after: now,
             wall: (now, wall),
             priced: Rota::new(Vec::new(), now + config.sessions.interval),
-            shares: HashMap::new(),
+            timed: Vec::new(),
+            shares: Vec::new(),
+            steers: Vec::new(),
             cost_error: None,
             shortcuts: Shortcuts::new(config.shortcuts),
             outbox: Outbox::default(),
@@ -195,15 +201,17 @@ impl Hierarchy {
     }
 
     fn index(&mut self, config: &Config) {
-        self.places.clear();
-        self.said.clear();
+        self.speakers.clear();
         // Positions have other meanings now.
-        self.shares.clear();
+        self.shares = vec![Shares::default(); config.virtual_hosts.len()];
+        self.timed = config.virtual_hosts.iter().map(|host| is_timed(config, host)).collect();
         let hosts = config.virtual_hosts.iter().enumerate();
-        self.priced.set(hosts.filter(|(_, host)| is_priced(host)).map(|(position, _)| position).collect());
+        let priced = hosts.filter(|(position, host)| host.shares || self.timed[*position]);
+        self.priced.set(priced.map(|(position, _)| position).collect());
         self.names = config.virtual_hosts.iter().map(|host| host.name.as_str().into()).collect();
         self.known.clear();
         self.starts.clear();
+        self.unsteered = (0..config.virtual_hosts.len()).collect();
         let mut places = vec![Vec::new(); config.children.len()];
         for (host, virtual_host) in config.virtual_hosts.iter().enumerate() {
             self.starts.push(self.known.len());
@@ -214,10 +222,10 @@ impl Hierarchy {
         }
         for ((position, child), places) in config.children.iter().enumerate().zip(places) {
             if child.register != Register::Off {
-                self.places.insert(child.name.clone(), (position, places));
+                self.speakers.insert(child.name.clone(), Speaker::new(position, places));
             }
         }
-        registering(config).iter().for_each(|child| self.learn(config, child));
+        registering(config).iter().for_each(|child| self.learn(config, child, &mut Vec::new()));
         self.changed.extend(registering(config));
     }
 
@@ -262,27 +270,28 @@ impl Hierarchy {
             self.parents.handle(now, &child::Input::Tick, carrier, &mut rest);
             self.upward(now, rest, &mut outcome);
         }
-        let mut hosts = Vec::new();
+        let mut hosts: Vec<(usize, bool)> = self.unsteered.drain(..).map(|host| (host, false)).collect();
         for child in std::mem::take(&mut self.changed) {
-            self.learn(config, &child);
-            let places = self.places.get(&child).into_iter().flat_map(|(_, places)| places);
-            hosts.extend(places.map(|place| (place.host, false)));
+            self.learn(config, &child, &mut hosts);
         }
         hosts.extend(self.priced.due(now, self.interval).into_iter().map(|host| (host, true)));
         // Of each the one that steps, if any does.
         hosts.sort_unstable_by(|one, other| other.cmp(one));
         hosts.dedup_by_key(|(host, _)| *host);
         let mut urgent = false;
+        let mut steers = std::mem::take(&mut self.steers);
         for (host, steps) in hosts {
-            let steers = self.steer(now, config, conditions, host, steps);
-            let able = |steer: Steer| matches!(steer, Steer::AsConfigured | Steer::Takes { .. });
-            let before = (0..steers.len()).any(|member| able(conditions.steering.of(host, member)));
+            self.steer(now, config, conditions, (host, steps), &mut steers);
+            let able = |steer: &Steer| matches!(steer, Steer::AsConfigured | Steer::Takes { .. });
+            let before = conditions.steering.all_of(host);
             // Another load can wait for the end of the interval: traffic is the same whatever happens.
-            urgent |= before != steers.iter().copied().any(able);
-            if conditions.steering.set(host, steers) {
+            urgent |= before.iter().any(able) != steers.iter().any(able);
+            let matters = !conditions.are_plain() || makes_difference(&config.virtual_hosts[host], before, &steers);
+            if conditions.steering.set(host, &steers) && matters {
                 outcome.steered.push(host);
             }
         }
+        self.steers = steers;
         outcome.told.extend(self.cost_error.take());
         let mut rest = Vec::new();
         if urgent {
@@ -368,9 +377,11 @@ impl Hierarchy {
 
     /// How all virtual hosts of `config` are to be steered now, whatever was before.
     pub fn steering(&mut self, now: Instant, config: &Config) -> Steering {
-        let mut steering = Steering::nothing(config.virtual_hosts.len());
+        let mut steering = Steering::nothing(config.virtual_hosts.iter().map(|host| host.members.len()));
+        let mut steers = Vec::new();
         for position in 0..config.virtual_hosts.len() {
-            steering.set(position, self.steer(now, config, &Conditions::default(), position, false));
+            self.steer(now, config, &Conditions::default(), (position, false), &mut steers);
+            steering.set(position, &steers);
         }
         steering
     }
@@ -382,9 +393,17 @@ fn offers(config: &Config) -> Vec<IpNet> {
     child::offers(identity, config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied())
 }
 
-/// Whether its costs or shares change with time.
-fn is_priced(host: &VirtualHost) -> bool {
-    host.shares || host.cost_function.is_some()
+/// Whether its costs change with time, and not only when a child says something new.
+fn is_timed(config: &Config, host: &VirtualHost) -> bool {
+    let by_round_trip = || {
+        let mut children = host.members.iter().map(|member| &config.children[member.child]);
+        children.any(|child| child.route_cost == RouteCost::RoundTrip)
+    };
+    host.cost_function.as_ref().is_some_and(|function| {
+        function.changes_with_time()
+            || function.names(&["rtt_ms"])
+            || function.names(&["route_cost"]) && by_round_trip()
+    })
 }
 
 /// Names of the children that may tell us how they are.

@@ -86,7 +86,7 @@ impl Shares {
             (now - before).abs() > NOTICEABLE * before.max(small) || (*now > 0.0) != (*before > 0.0)
         };
         if self.moving.iter().zip(&self.settled).any(moved) {
-            self.settled = self.moving.clone();
+            self.settled.clone_from(&self.moving);
         }
     }
 

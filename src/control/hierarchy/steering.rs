@@ -1,21 +1,46 @@
 //! Which of a virtual host's children take new flows, at which cost and in which shares.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Hierarchy, Place};
+use super::{Hierarchy, Place, SaidOf};
 use crate::clock::{Instant, WallClock};
-use crate::config::{Config, Member, Register, RouteCost};
+use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
 use crate::control::conditions::{Conditions, Steer};
 use crate::control::session::parent::News;
-use crate::control::session::report::Serves;
+use crate::control::session::report::{Report, Serves};
 use crate::control::wire::State;
 use crate::cost::{Child, Here};
+use crate::service::selection::Policy;
+use crate::units::Weight;
 
-/// What is known of a child in a virtual host.
+/// What a child's word means for new flows, without cost and share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stance {
+    AsConfigured,
+    Takes,
+    TakesNone,
+    Down,
+}
+
+impl Stance {
+    fn of(register: Register, news: Option<&News>, serves: Option<Serves>) -> Stance {
+        let Some(news) = news.filter(|_| register != Register::Off) else {
+            return if register == Register::Required { Stance::TakesNone } else { Stance::AsConfigured };
+        };
+        match serves {
+            None => Stance::TakesNone,
+            Some(serves) if serves.state == State::Down => Stance::Down,
+            Some(serves) if news.draining || serves.state == State::Draining => Stance::TakesNone,
+            Some(_) => Stance::Takes,
+        }
+    }
+}
+
+/// What is known of a child in a virtual host. Small: of all there are, a few of each virtual host are looked at in no order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
-    /// What that means for new flows, without cost and share.
-    steer: Steer,
+    stance: Stance,
     /// What it says.
     serves: Option<Serves>,
     /// What it costs; not a number as long as that is not worked out.
@@ -25,19 +50,7 @@ pub(super) struct Known {
 impl Known {
     /// Of a child that says nothing.
     pub fn nothing(register: Register) -> Known {
-        let steer = if register == Register::Required { Steer::TakesNone } else { Steer::AsConfigured };
-        Known { steer, serves: None, cost: f64::NAN }
-    }
-
-    fn of(register: Register, news: Option<&News>, serves: Option<Serves>) -> Known {
-        let Some(news) = news.filter(|_| register != Register::Off) else { return Known::nothing(register) };
-        let steer = match serves {
-            None => Steer::TakesNone,
-            Some(serves) if serves.state == State::Down => Steer::Down,
-            Some(serves) if news.draining || serves.state == State::Draining => Steer::TakesNone,
-            Some(_) => Steer::Takes { cost: None, weight: None },
-        };
-        Known { steer, serves, cost: f64::NAN }
+        Known { stance: Stance::of(register, None, None), serves: None, cost: f64::NAN }
     }
 
     /// How much it can do, in the unit of weights.
@@ -46,7 +59,62 @@ impl Known {
     }
 
     fn takes(&self) -> bool {
-        matches!(self.steer, Steer::AsConfigured | Steer::Takes { .. })
+        matches!(self.stance, Stance::AsConfigured | Stance::Takes)
+    }
+
+    fn steer(&self) -> Steer {
+        match self.stance {
+            Stance::AsConfigured => Steer::AsConfigured,
+            Stance::Takes => Steer::Takes { cost: None, weight: None },
+            Stance::TakesNone => Steer::TakesNone,
+            Stance::Down => Steer::Down,
+        }
+    }
+}
+
+/// Where a report says something of a virtual host.
+#[derive(Clone, Copy, Debug)]
+enum Line {
+    Nowhere,
+    /// In this place, and nowhere else.
+    At(u32),
+    /// In several places, one for each address and service.
+    Several,
+}
+
+impl Line {
+    fn of(report: &Report, host: &VirtualHost) -> Line {
+        match (&host.addresses[..], &host.services[..]) {
+            ([address], [service]) => report.nearest(*address, service).map_or(Line::Nowhere, Line::At),
+            _ => Line::Several,
+        }
+    }
+}
+
+/// A child that may tell us how it is.
+pub(super) struct Speaker {
+    /// Its position.
+    child: usize,
+    /// Where it is a member.
+    places: Vec<Place>,
+    /// Its last report, and where in that something is said of each of them: as long as reports are alike, that stays.
+    report: Arc<Report>,
+    lines: Vec<Line>,
+    /// What it has said last of the virtual hosts that it is in.
+    pub said: SaidOf,
+}
+
+impl Speaker {
+    pub fn new(child: usize, places: Vec<Place>) -> Speaker {
+        Speaker { child, places, report: Arc::default(), lines: Vec::new(), said: Arc::new([]) }
+    }
+
+    fn read(&mut self, config: &Config, report: &Arc<Report>) {
+        if self.lines.is_empty() || !report.is_alike(&self.report) {
+            let hosts = self.places.iter().map(|place| &config.virtual_hosts[place.host]);
+            self.lines = hosts.map(|host| Line::of(report, host)).collect();
+        }
+        self.report = report.clone();
     }
 }
 
@@ -58,29 +126,50 @@ impl Hierarchy {
         Here { level: config.router.level, wall: WallClock(wall.saturating_add(passed)) }
     }
 
-    /// Takes in what a child says of all virtual hosts that it is in.
-    pub(super) fn learn(&mut self, config: &Config, name: &str) {
-        let Some((child, places)) = self.places.get(name) else { return };
-        let register = config.children[*child].register;
+    /// Takes in what a child says of all virtual hosts that it is in, and adds those of which it says something new.
+    pub(super) fn learn(&mut self, config: &Config, name: &str, hosts: &mut Vec<(usize, bool)>) {
+        let Some(speaker) = self.speakers.get_mut(name) else { return };
+        let register = config.children[speaker.child].register;
         let news = self.children.as_ref().and_then(|children| children.news(name)).filter(|news| news.reported);
-        let mut said = Vec::with_capacity(places.len());
-        for &Place { host, known } in places {
-            let virtual_host = &config.virtual_hosts[host];
-            let serves = news.and_then(|news| news.report.of(&virtual_host.addresses, &virtual_host.services));
-            self.known[known] = Known::of(register, news, serves);
-            said.push((self.names[host].clone(), serves));
+        if let Some(news) = news {
+            speaker.read(config, &news.report);
         }
-        self.said.insert(name.to_owned(), said.into());
+        let serves = |host: usize, line: Option<&Line>| match *line? {
+            Line::Nowhere => None,
+            Line::At(place) => news?.report.at(place),
+            Line::Several => {
+                let VirtualHost { addresses, services, .. } = &config.virtual_hosts[host];
+                news?.report.of(addresses, services)
+            }
+        };
+        let mut said = Vec::with_capacity(speaker.places.len());
+        for (at, &Place { host, known }) in speaker.places.iter().enumerate() {
+            let serves = serves(host, speaker.lines.get(at));
+            let stance = Stance::of(register, news, serves);
+            let known = &mut self.known[known];
+            if (known.stance, known.serves) != (stance, serves) {
+                *known = Known { stance, serves, cost: f64::NAN };
+                hosts.push((host, false));
+            }
+            said.push((host as u32, serves));
+        }
+        speaker.said = said.into();
     }
 
     /// What an expression may know of a child in a virtual host, by its place there.
     pub(super) fn facts<'a>(&self, config: &'a Config, position: usize, place: usize) -> Child<'a> {
+        let child = &config.children[config.virtual_hosts[position].members[place].child];
+        let round_trip = self.news(&child.name).and_then(|news| news.round_trip);
+        self.facts_at(config, position, place, round_trip)
+    }
+
+    /// The same, where the time to the child and back is known.
+    fn facts_at<'a>(&self, config: &'a Config, position: usize, place: usize, away: Option<Duration>) -> Child<'a> {
         let member = &config.virtual_hosts[position].members[place];
         let child = &config.children[member.child];
         let known = &self.known[self.starts[position] + place];
         let weight = f64::from(member.weight.get());
-        let round_trip = self.news(&child.name).and_then(|news| news.round_trip);
-        let rtt_ms = round_trip.map_or(0.0, |time: Duration| time.as_secs_f64() * 1000.0);
+        let rtt_ms = away.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
         Child {
             name: &child.name,
             load: known.serves.map_or(0.0, |serves| serves.load.ratio()),
@@ -96,56 +185,47 @@ impl Hierarchy {
         }
     }
 
-    /// What a virtual host's children say, for its new flows. Where `steps` says that an interval is over, shares move on, and
-    /// all costs are worked out anew: else only those of children that have said something new.
+    /// What a virtual host's children say, for its new flows, in their order. Where `steps` says that an interval is over,
+    /// shares move on, and costs that change with time are worked out anew: else only those of children that have said
+    /// something new.
     pub(super) fn steer(
         &mut self,
         now: Instant,
         config: &Config,
         conditions: &Conditions,
-        position: usize,
-        steps: bool,
-    ) -> Vec<Steer> {
+        (position, steps): (usize, bool),
+        steers: &mut Vec<Steer>,
+    ) {
         let host = &config.virtual_hosts[position];
         let first = self.starts[position];
-        let known = &self.known[first..first + host.members.len()];
-        let mut steers: Vec<Steer> = known.iter().map(|known| known.steer).collect();
+        steers.clear();
+        steers.extend(self.known[first..first + host.members.len()].iter().map(Known::steer));
         if host.cost_function.is_none() && !host.shares {
-            return steers;
+            return;
         }
-        let here = self.here(now, config);
-        let mut costs = Vec::with_capacity(steers.len());
+        let timed = self.timed[position];
+        let mut costs = Vec::with_capacity(if host.shares { steers.len() } else { 0 });
         for (place, steer) in steers.iter_mut().enumerate() {
             let known = self.known[first + place];
-            if !known.takes() {
-                costs.push(None);
-                continue;
-            }
-            let mut cost = known.cost;
-            if steps || cost.is_nan() {
-                let facts = self.facts(config, position, place);
-                cost = match &host.cost_function {
-                    None => facts.cost,
-                    Some(function) => function.of_child(&facts, here).unwrap_or_else(|why| {
-                        let told = format!("the cost of {} for {} is unknown: {why}", facts.name, host.name);
-                        self.cost_error = Some(told);
-                        f64::INFINITY
-                    }),
+            let takes = known.takes();
+            if takes {
+                let mut cost = known.cost;
+                if steps && timed || cost.is_nan() {
+                    cost = self.cost(now, config, position, place);
+                    self.known[first + place].cost = cost;
                 }
-                .max(0.0);
-                self.known[first + place].cost = cost;
+                *steer = Steer::Takes { cost: Some(cost), weight: None };
             }
-            *steer = Steer::Takes { cost: Some(cost), weight: None };
             if host.shares {
                 let member = &host.members[place];
                 let name = &config.children[member.child].name;
                 // What the operator or a check says counts for shares too.
-                let able = !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
-                costs.push(able.then_some((cost, known.capacity(member))));
+                let able = takes && !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
+                costs.push(able.then(|| (self.known[first + place].cost, known.capacity(member))));
             }
         }
         if host.shares {
-            let shares = self.shares.entry(position).or_default();
+            let shares = &mut self.shares[position];
             if steps || costs.iter().enumerate().any(|(at, cost)| cost.is_some() != (shares.of(at) > 0.0)) {
                 shares.step(&costs, steps);
             }
@@ -155,6 +235,54 @@ impl Hierarchy {
                 }
             }
         }
-        steers
     }
+
+    /// What a child costs in a virtual host, by its place there.
+    fn cost(&mut self, now: Instant, config: &Config, position: usize, place: usize) -> f64 {
+        let host = &config.virtual_hosts[position];
+        let facts = match self.timed[position] {
+            true => self.facts(config, position, place),
+            // It does not ask for the time to the child.
+            false => self.facts_at(config, position, place, None),
+        };
+        let Some(function) = &host.cost_function else { return facts.cost };
+        let cost = function.of_child(&facts, self.here(now, config));
+        cost.map(|cost| cost.max(0.0)).unwrap_or_else(|why| {
+            let told = format!("the cost of {} for {} is unknown: {why}", facts.name, host.name);
+            self.cost_error = Some(told);
+            f64::INFINITY
+        })
+    }
+}
+
+/// Whether new flows are given out in another way when what is known of a virtual host's members is `after` instead of
+/// `before`, as far as it depends on nothing else. A cost alone does so only where it makes another member the cheapest.
+pub(super) fn makes_difference(host: &VirtualHost, before: &[Steer], after: &[Steer]) -> bool {
+    let differ = |(before, after): (&Steer, &Steer)| match (before, after) {
+        (Steer::Takes { weight: before, .. }, Steer::Takes { weight: after, .. }) => before != after,
+        (before, after) => before != after,
+    };
+    if before.len() != after.len() || before.iter().zip(after).any(differ) {
+        return true;
+    }
+    host.policy == Policy::LeastCost && {
+        let (one, other) = (cheapest(host, before), cheapest(host, after));
+        (0..after.len()).any(|place| one(place) != other(place))
+    }
+}
+
+/// Whether the member at a place is among the cheapest of the first tier that can take flows.
+fn cheapest<'a>(host: &'a VirtualHost, steers: &'a [Steer]) -> impl Fn(usize) -> bool + 'a {
+    let cost = move |place: usize| {
+        let member = &host.members[place];
+        let (cost, weight) = match steers[place] {
+            Steer::AsConfigured => (member.cost, member.weight),
+            Steer::Takes { cost, weight } => (cost.unwrap_or(member.cost), weight.unwrap_or(member.weight)),
+            Steer::TakesNone | Steer::Down => return None,
+        };
+        (weight != Weight::DRAIN).then_some((member.tier, cost))
+    };
+    let before = |one: (u8, f64), other: (u8, f64)| one.0 < other.0 || one.0 == other.0 && one.1 < other.1;
+    let least = (0..steers.len()).filter_map(cost).reduce(|least, one| if before(one, least) { one } else { least });
+    move |place| cost(place).is_some_and(|one| least.is_some_and(|least| !before(least, one)))
 }

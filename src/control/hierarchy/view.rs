@@ -23,6 +23,8 @@ pub type Look = Arc<ArcSwap<View>>;
 pub struct View {
     /// What is counted of children's sessions, where we listen for them.
     pub counters: Option<Arc<ParentCounters>>,
+    /// Names of the virtual hosts, by their positions.
+    pub hosts: Arc<[Arc<str>]>,
     /// Children that may tell us how they are.
     pub children: Vec<ChildView>,
     /// Parents that are told how we are.
@@ -55,8 +57,8 @@ pub struct Said {
     pub draining: bool,
     /// Virtual subnets in its last update, and those that were refused.
     pub records: (usize, u32),
-    /// Virtual hosts that it is a child of, by name, and what it says of each.
-    pub hosts: Arc<[(Arc<str>, Option<Serves>)]>,
+    /// Virtual hosts that it is a child of, by their positions, and what it says of each.
+    pub hosts: Arc<[(u32, Option<Serves>)]>,
     /// When its certificate ends.
     pub not_after: WallClock,
 }
@@ -103,13 +105,14 @@ impl Hierarchy {
                 round_trip: news.round_trip,
                 draining: news.draining,
                 records: (news.report.len(), news.refused),
-                hosts: self.said.get(&child.name).cloned().unwrap_or_default(),
+                hosts: self.speakers.get(&child.name).map(|speaker| speaker.said.clone()).unwrap_or_default(),
                 not_after: news.not_after,
             });
             ChildView { name: child.name.clone(), connected: news.is_some_and(|news| news.session.is_some()), said }
         });
         let parents = self.parents().map(|(end, address)| ParentView::of(end, address));
         View {
+            hosts: self.names.clone(),
             counters: self.children.as_ref().map(|children| children.counters().clone()),
             children: children.collect(),
             parents: parents.collect(),

@@ -65,11 +65,23 @@ impl Report {
         self.records.iter()
     }
 
+    /// Whether `other` is about the same things, each in the same place.
+    pub fn is_alike(&self, other: &Report) -> bool {
+        let about = |record: &Record| (record.prefix, record.service.clone());
+        self.records.iter().map(about).eq(other.records.iter().map(about))
+    }
+
+    /// What the record in a place says.
+    pub fn at(&self, place: u32) -> Option<Serves> {
+        let Record { state, load, capacity, .. } = *self.records.get(place as usize)?;
+        Some(Serves { state, load, capacity })
+    }
+
     /// What it says of the virtual host with these addresses and services; `None` where it does not cover all of them.
     pub fn of(&self, addresses: &[IpNet], services: &[Filter]) -> Option<Serves> {
         let mut all: Option<Serves> = None;
         for (address, service) in addresses.iter().flat_map(|address| services.iter().map(move |one| (address, one))) {
-            let Record { state, load, capacity, .. } = *self.nearest(*address, service)?;
+            let Serves { state, load, capacity } = self.at(self.nearest(*address, service)?)?;
             let seen = all.unwrap_or(Serves { state, load, capacity });
             let state = match (seen.state, state) {
                 (State::Down, _) | (_, State::Down) => State::Down,
@@ -81,15 +93,17 @@ impl Report {
         all
     }
 
-    /// The record with the longest prefix that holds `address` and whose service holds `service`.
-    fn nearest(&self, address: IpNet, service: &Filter) -> Option<&Record> {
+    /// The place of the record with the longest prefix that holds `address` and whose service holds `service`.
+    pub fn nearest(&self, address: IpNet, service: &Filter) -> Option<u32> {
         let lengths = self.lengths[usize::from(address.addr().is_ipv6())].iter().copied();
         lengths.filter(|length| *length <= address.prefix_len()).find_map(|length| {
             let around = IpNet::new(address.addr(), length).ok()?.trunc();
             let first = self.records.partition_point(|record| record.prefix < around);
-            let here = self.records[first..].iter().take_while(|record| record.prefix == around);
-            let covering = here.filter(|record| covers(&record.service, service));
-            covering.min_by_key(|record| (record.service.protocol.is_none(), record.service.ports.len()))
+            let here = (first as u32..).zip(&self.records[first..]).take_while(|(_, record)| record.prefix == around);
+            let covering = here.filter(|(_, record)| covers(&record.service, service));
+            let nearest =
+                covering.min_by_key(|(_, record)| (record.service.protocol.is_none(), record.service.ports.len()));
+            nearest.map(|(place, _)| place)
         })
     }
 }

@@ -125,6 +125,7 @@ pub fn children(report: &Report, router: &SlowPath, now: Now) -> Vec<ChildRow> {
     let view = router.hierarchy().map(|hierarchy| hierarchy.view(now.instant, router.config()));
     let views: HashMap<&str, &ChildView> =
         view.iter().flat_map(|view| &view.children).map(|child| (child.name.as_str(), child)).collect();
+    let names = view.as_ref().map_or(&[][..], |view| &view.hosts);
     let (config, conditions) = (router.config(), router.conditions());
     let mut traffic: HashMap<&str, Traffic> = HashMap::new();
     for child in report.virtual_hosts.iter().flat_map(|host| &host.children) {
@@ -153,7 +154,7 @@ pub fn children(report: &Report, router: &SlowPath, now: Now) -> Vec<ChildRow> {
             flows,
             packets,
             bytes,
-            tells: views.get(child.name.as_str()).map(|view| tells(view, now.wall)),
+            tells: views.get(child.name.as_str()).map(|view| tells(names, view, now.wall)),
         }
     };
     config.children.iter().map(row).collect()
@@ -164,10 +165,10 @@ fn seconds_until(wall: SystemTime, WallClock(end): WallClock) -> f64 {
     end as f64 / 1000.0 - now.as_secs_f64()
 }
 
-fn tells(view: &ChildView, wall: SystemTime) -> Tells {
+fn tells(names: &[Arc<str>], view: &ChildView, wall: SystemTime) -> Tells {
     let said = view.said.as_ref();
-    let of = |(name, serves): &(Arc<str>, Option<Serves>)| TellsOf {
-        name: name.to_string(),
+    let of = |(host, serves): &(u32, Option<Serves>)| TellsOf {
+        name: names.get(*host as usize).map(ToString::to_string).unwrap_or_default(),
         state: match serves.map(|serves| serves.state) {
             Some(State::Serving) => "serving",
             Some(State::Draining) => "draining",
