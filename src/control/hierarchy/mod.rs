@@ -100,8 +100,8 @@ pub struct Hierarchy {
     wall: (Instant, WallClock),
     /// Virtual hosts whose costs or shares change with time, and when they do.
     priced: Rota,
-    /// Whether the costs in each virtual host change with time alone.
-    timed: Vec<bool>,
+    /// Of each virtual host.
+    pricing: Vec<Pricing>,
     /// By the position of their virtual host.
     shares: Vec<Shares>,
     /// To work with.
@@ -149,7 +149,7 @@ impl Hierarchy {
             view_after: now,
             wall: (now, wall),
             priced: Rota::new(Vec::new(), now + config.sessions.interval),
-            timed: Vec::new(),
+            pricing: Vec::new(),
             shares: Vec::new(),
             steers: Vec::new(),
             cost_error: None,
@@ -204,9 +204,9 @@ impl Hierarchy {
         self.speakers.clear();
         // Positions have other meanings now.
         self.shares = vec![Shares::default(); config.virtual_hosts.len()];
-        self.timed = config.virtual_hosts.iter().map(|host| is_timed(config, host)).collect();
+        self.pricing = config.virtual_hosts.iter().map(|host| Pricing::of(config, host)).collect();
         let hosts = config.virtual_hosts.iter().enumerate();
-        let priced = hosts.filter(|(position, host)| host.shares || self.timed[*position]);
+        let priced = hosts.filter(|(position, host)| host.shares || self.pricing[*position].timed);
         self.priced.set(priced.map(|(position, _)| position).collect());
         self.names = config.virtual_hosts.iter().map(|host| host.name.as_str().into()).collect();
         self.known.clear();
@@ -393,17 +393,28 @@ fn offers(config: &Config) -> Vec<IpNet> {
     child::offers(identity, config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied())
 }
 
-/// Whether its costs change with time, and not only when a child says something new.
-fn is_timed(config: &Config, host: &VirtualHost) -> bool {
-    let by_round_trip = || {
-        let mut children = host.members.iter().map(|member| &config.children[member.child]);
-        children.any(|child| child.route_cost == RouteCost::RoundTrip)
-    };
-    host.cost_function.as_ref().is_some_and(|function| {
-        function.changes_with_time()
-            || function.names(&["rtt_ms"])
-            || function.names(&["route_cost"]) && by_round_trip()
-    })
+/// When the costs in a virtual host are worked out.
+#[derive(Clone, Copy, Debug)]
+struct Pricing {
+    /// Once in an interval whatever is said: they change with time, or with the time to a child and back.
+    timed: bool,
+    /// As soon as a child says something new.
+    at_once: bool,
+}
+
+impl Pricing {
+    fn of(config: &Config, host: &VirtualHost) -> Pricing {
+        let by_round_trip = || {
+            let mut children = host.members.iter().map(|member| &config.children[member.child]);
+            children.any(|child| child.route_cost == RouteCost::RoundTrip)
+        };
+        let timed = host.cost_function.as_ref().is_some_and(|function| {
+            function.changes_with_time()
+                || function.names(&["rtt_ms"])
+                || function.names(&["route_cost"]) && by_round_trip()
+        });
+        Pricing { timed, at_once: host.cost_function.is_some() && !host.shares }
+    }
 }
 
 /// Names of the children that may tell us how they are.

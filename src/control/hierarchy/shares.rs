@@ -95,15 +95,16 @@ impl Shares {
         self.settled.get(child).copied().unwrap_or(0.0)
     }
 
-    /// The same as a weight; 0 only for a share of 0.
-    pub fn weight(&self, child: usize) -> Weight {
+    /// All of them as weights; 0 only for a share of 0.
+    pub fn weights(&self) -> impl Iterator<Item = Weight> {
         let largest = self.settled.iter().copied().fold(0.0, f64::max);
-        let share = self.of(child);
-        if share <= 0.0 || largest <= 0.0 {
-            return Weight::DRAIN;
-        }
-        let weight = (share / largest * WEIGHT_MAX).round().max(1.0);
-        Weight::new(weight as u16).unwrap_or(Weight::DRAIN)
+        self.settled.iter().map(move |share| {
+            if *share <= 0.0 || largest <= 0.0 {
+                return Weight::DRAIN;
+            }
+            let weight = (share / largest * WEIGHT_MAX).round().max(1.0);
+            Weight::new(weight as u16).unwrap_or(Weight::DRAIN)
+        })
     }
 }
 
@@ -141,9 +142,8 @@ mod tests {
             before = shares.clone();
         }
         assert!((shares.of(0) - 0.9).abs() < 0.02, "{shares:?}");
-        assert_eq!(shares.weight(0).get(), 1000);
-        assert!((90..140).contains(&shares.weight(1).get()), "{:?}", shares.weight(1));
-        assert_eq!(shares.weight(2), Weight::DRAIN);
+        let weights: Vec<u16> = shares.weights().map(Weight::get).collect();
+        assert!(weights[0] == 1000 && (90..140).contains(&weights[1]) && weights[2] == 0, "{weights:?}");
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         assert!(steps > 3, "{steps}");
         // Nobody takes any, and then one does.
         shares.go(&[None, None]);
-        assert_eq!([shares.weight(0), shares.weight(1)], [Weight::DRAIN; 2]);
+        assert!(shares.weights().eq([Weight::DRAIN; 2]));
         shares.go(&[None, Some(1.0)]);
         assert_eq!([shares.of(0), shares.of(1)], [0.0, 1.0]);
     }

@@ -148,8 +148,11 @@ impl Hierarchy {
             let stance = Stance::of(register, news, serves);
             let known = &mut self.known[known];
             if (known.stance, known.serves) != (stance, serves) {
+                // Another load alone counts where it is a cost at once; for shares it does when the interval is over.
+                if known.stance != stance || self.pricing[host].at_once {
+                    hosts.push((host, false));
+                }
                 *known = Known { stance, serves, cost: f64::NAN };
-                hosts.push((host, false));
             }
             said.push((host as u32, serves));
         }
@@ -203,7 +206,7 @@ impl Hierarchy {
         if host.cost_function.is_none() && !host.shares {
             return;
         }
-        let timed = self.timed[position];
+        let timed = self.pricing[position].timed;
         let mut costs = Vec::with_capacity(if host.shares { steers.len() } else { 0 });
         for (place, steer) in steers.iter_mut().enumerate() {
             let known = self.known[first + place];
@@ -229,9 +232,9 @@ impl Hierarchy {
             if steps || costs.iter().enumerate().any(|(at, cost)| cost.is_some() != (shares.of(at) > 0.0)) {
                 shares.step(&costs, steps);
             }
-            for (at, steer) in steers.iter_mut().enumerate() {
+            for (steer, share) in steers.iter_mut().zip(shares.weights()) {
                 if let Steer::Takes { weight, .. } = steer {
-                    *weight = Some(shares.weight(at));
+                    *weight = Some(share);
                 }
             }
         }
@@ -240,7 +243,7 @@ impl Hierarchy {
     /// What a child costs in a virtual host, by its place there.
     fn cost(&mut self, now: Instant, config: &Config, position: usize, place: usize) -> f64 {
         let host = &config.virtual_hosts[position];
-        let facts = match self.timed[position] {
+        let facts = match self.pricing[position].timed {
             true => self.facts(config, position, place),
             // It does not ask for the time to the child.
             false => self.facts_at(config, position, place, None),
