@@ -36,8 +36,8 @@ use scene::{EACH, Given, Machines, Random, Scale, hello, identity, name, session
 
 const FULL: Scale = Scale { subnets: 100_000, children: 1000, keys: "", interval: Duration::from_secs(5) };
 
-/// Rounds that are measured, after the first ones in which everybody is heard for the first time.
-const ROUNDS: (u32, u32) = (2, 4);
+/// Rounds that are measured, after the first ones in which everybody is heard for the first time and shares go by capacity.
+const ROUNDS: (u32, u32) = (7, 4);
 
 /// A child says something that shows so often.
 const PROBING: Duration = Duration::from_millis(333);
@@ -196,7 +196,7 @@ fn run(keys: &'static str, shows: Shows, all: InForce) -> bool {
             if measured.is_some() {
                 longest = longest.max(before.elapsed());
             } else if start.elapsed() >= scale.interval * ROUNDS.0 {
-                let lost = counters.packets().received - counters.packets().forwarded;
+                let lost = elsewhere(&counters);
                 let number = thinking.publication().number;
                 measured = Some((Instant::now(), processor_time(), number, updates(&thinking), lost));
             }
@@ -222,7 +222,7 @@ fn run(keys: &'static str, shows: Shows, all: InForce) -> bool {
         println!("  in force after: {half:.1?} (median), {most:.1?} (longest of {})", times.len());
         println!("  memory: tables {tables} MiB, process {} MiB", resident_mib());
         let packets = counters.packets();
-        let lost = packets.received - packets.forwarded - lost;
+        let lost = elsewhere(&counters) - lost;
         println!("  packets: {} received, {lost} of them not forwarded since all children are known", packets.received);
         let mut holds = true;
         for (what, so) in [
@@ -236,6 +236,12 @@ fn run(keys: &'static str, shows: Shows, all: InForce) -> bool {
         }
         holds
     })
+}
+
+/// Packets that were not forwarded.
+fn elsewhere(counters: &WorkerCounters) -> u64 {
+    let packets = counters.packets();
+    packets.dropped + packets.punted
 }
 
 /// Updates of children that have been taken in.

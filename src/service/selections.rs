@@ -6,7 +6,7 @@
 //!
 //! The next snapshot has a copy of all places, of which those of what has changed point into chunks of their own; all other
 //! chunks it shares. So an update costs what it changes, and dropping a snapshot next to nothing. What no place points at
-//! any more stays in its chunk until it is a quarter of all: then everything is laid out anew.
+//! any more stays in its chunk until it is a third of all: then everything is laid out anew.
 
 use std::iter;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Selections {
         let all = self.places.len();
         let held = self.chunks.iter().map(|chunk| chunk.len()).sum::<usize>() + changed.len();
         let count = self.chunks.len() + changed.len().div_ceil(CHUNK);
-        if held > all + all / 4 || count > all / CHUNK + CHUNKS_SPARE {
+        if held > all + all / 2 || count > all / CHUNK + CHUNKS_SPARE {
             let mut anew: Vec<Selection> = self.iter().cloned().collect();
             changed.into_iter().for_each(|(host, selection)| anew[host.index()] = selection);
             return Selections::new(anew);
@@ -137,7 +137,7 @@ mod tests {
                     assert!(selection.takes_new.iter().enumerate().all(|(at, takes)| *takes == (at == *taker)));
                 }
                 let held: usize = selections.chunks.iter().map(|chunk| chunk.len()).sum();
-                assert!(held <= hosts + hosts / 4 && selections.chunks.len() <= hosts / CHUNK + CHUNKS_SPARE);
+                assert!(held <= hosts + hosts / 2 && selections.chunks.len() <= hosts / CHUNK + CHUNKS_SPARE);
             }
         }
     }

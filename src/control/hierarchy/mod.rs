@@ -37,11 +37,12 @@ use super::shortcuts::{self, Shortcuts};
 use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, RouteCost, VirtualHost};
+use crate::service::selection::Policy;
 pub use bypass::Order;
 use bypass::Outbox;
 use rota::Rota;
 use shares::Shares;
-use steering::{Known, Speaker, makes_difference};
+use steering::{Known, Speaker};
 pub use view::{Look, View};
 
 /// Sessions of children beyond one for each: those that are about to replace one.
@@ -217,7 +218,7 @@ impl Hierarchy {
             self.starts.push(self.known.len());
             for member in &virtual_host.members {
                 places[member.child].push(Place { host, known: self.known.len() });
-                self.known.push(Known::nothing(config.children[member.child].register));
+                self.known.push(Known::nothing(config.children[member.child].register, member));
             }
         }
         for ((position, child), places) in config.children.iter().enumerate().zip(places) {
@@ -286,7 +287,7 @@ impl Hierarchy {
             let before = conditions.steering.all_of(host);
             // Another load can wait for the end of the interval: traffic is the same whatever happens.
             urgent |= before.iter().any(able) != steers.iter().any(able);
-            let matters = !conditions.are_plain() || makes_difference(&config.virtual_hosts[host], before, &steers);
+            let matters = !conditions.are_plain() || self.makes_difference(host, before, &steers);
             if conditions.steering.set(host, &steers) && matters {
                 outcome.steered.push(host);
             }
@@ -400,6 +401,8 @@ struct Pricing {
     timed: bool,
     /// As soon as a child says something new.
     at_once: bool,
+    /// The cheapest get all new flows.
+    cheapest: bool,
 }
 
 impl Pricing {
@@ -413,7 +416,8 @@ impl Pricing {
                 || function.names(&["rtt_ms"])
                 || function.names(&["route_cost"]) && by_round_trip()
         });
-        Pricing { timed, at_once: host.cost_function.is_some() && !host.shares }
+        let at_once = host.cost_function.is_some() && !host.shares;
+        Pricing { timed, at_once, cheapest: at_once && host.policy == Policy::LeastCost }
     }
 }
 

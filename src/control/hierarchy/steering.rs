@@ -11,7 +11,6 @@ use crate::control::session::parent::News;
 use crate::control::session::report::{Report, Serves};
 use crate::control::wire::State;
 use crate::cost::{Child, Here};
-use crate::service::selection::Policy;
 use crate::units::Weight;
 
 /// What a child's word means for new flows, without cost and share.
@@ -45,12 +44,23 @@ pub(super) struct Known {
     serves: Option<Serves>,
     /// What it costs; not a number as long as that is not worked out.
     cost: f64,
+    /// Its tier; `None` where the configuration gives it no new flows.
+    tier: Option<u8>,
 }
 
 impl Known {
     /// Of a child that says nothing.
-    pub fn nothing(register: Register) -> Known {
-        Known { stance: Stance::of(register, None, None), serves: None, cost: f64::NAN }
+    pub fn nothing(register: Register, member: &Member) -> Known {
+        let tier = (member.weight != Weight::DRAIN).then_some(member.tier);
+        Known { stance: Stance::of(register, None, None), serves: None, cost: f64::NAN, tier }
+    }
+
+    /// Who is before others where the cheapest of the first tier gets new flows.
+    fn rank(&self, steer: &Steer) -> Option<(u8, f64)> {
+        match *steer {
+            Steer::Takes { cost: Some(cost), .. } => Some((self.tier?, cost)),
+            _ => None,
+        }
     }
 
     /// How much it can do, in the unit of weights.
@@ -152,7 +162,7 @@ impl Hierarchy {
                 if known.stance != stance || self.pricing[host].at_once {
                     hosts.push((host, false));
                 }
-                *known = Known { stance, serves, cost: f64::NAN };
+                *known = Known { stance, serves, cost: f64::NAN, ..*known };
             }
             said.push((host as u32, serves));
         }
@@ -256,36 +266,31 @@ impl Hierarchy {
             f64::INFINITY
         })
     }
-}
 
-/// Whether new flows are given out in another way when what is known of a virtual host's members is `after` instead of
-/// `before`, as far as it depends on nothing else. A cost alone does so only where it makes another member the cheapest.
-pub(super) fn makes_difference(host: &VirtualHost, before: &[Steer], after: &[Steer]) -> bool {
-    let differ = |(before, after): (&Steer, &Steer)| match (before, after) {
-        (Steer::Takes { weight: before, .. }, Steer::Takes { weight: after, .. }) => before != after,
-        (before, after) => before != after,
-    };
-    if before.len() != after.len() || before.iter().zip(after).any(differ) {
-        return true;
-    }
-    host.policy == Policy::LeastCost && {
-        let (one, other) = (cheapest(host, before), cheapest(host, after));
-        (0..after.len()).any(|place| one(place) != other(place))
-    }
-}
-
-/// Whether the member at a place is among the cheapest of the first tier that can take flows.
-fn cheapest<'a>(host: &'a VirtualHost, steers: &'a [Steer]) -> impl Fn(usize) -> bool + 'a {
-    let cost = move |place: usize| {
-        let member = &host.members[place];
-        let (cost, weight) = match steers[place] {
-            Steer::AsConfigured => (member.cost, member.weight),
-            Steer::Takes { cost, weight } => (cost.unwrap_or(member.cost), weight.unwrap_or(member.weight)),
-            Steer::TakesNone | Steer::Down => return None,
+    /// Whether new flows are given out in another way when what is known of a virtual host's members is `after` instead of
+    /// `before`, as far as it depends on nothing else. A cost alone does so only where it makes another member the cheapest.
+    pub(super) fn makes_difference(&self, position: usize, before: &[Steer], after: &[Steer]) -> bool {
+        let differ = |(before, after): (&Steer, &Steer)| match (before, after) {
+            (Steer::Takes { weight: before, .. }, Steer::Takes { weight: after, .. }) => before != after,
+            (before, after) => before != after,
         };
-        (weight != Weight::DRAIN).then_some((member.tier, cost))
-    };
-    let before = |one: (u8, f64), other: (u8, f64)| one.0 < other.0 || one.0 == other.0 && one.1 < other.1;
-    let least = (0..steers.len()).filter_map(cost).reduce(|least, one| if before(one, least) { one } else { least });
-    move |place| cost(place).is_some_and(|one| least.is_some_and(|least| !before(least, one)))
+        if before.len() != after.len() || before.iter().zip(after).any(differ) {
+            return true;
+        }
+        if !self.pricing[position].cheapest {
+            return false;
+        }
+        let first = self.starts[position];
+        let both = || self.known[first..].iter().zip(before.iter().zip(after));
+        let mut least = [(u8::MAX, f64::INFINITY); 2];
+        for (known, (before, after)) in both() {
+            for (least, one) in least.iter_mut().zip([known.rank(before), known.rank(after)]) {
+                *least = one.filter(|one| one < least).unwrap_or(*least);
+            }
+        }
+        // Whoever is among the cheapest shares with them.
+        both().any(|(known, (before, after))| {
+            (known.rank(before) == Some(least[0])) != (known.rank(after) == Some(least[1]))
+        })
+    }
 }

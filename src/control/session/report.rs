@@ -1,6 +1,6 @@
 //! What a child has said last, and what that means for a virtual host.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
 
 use ipnet::IpNet;
 
@@ -43,11 +43,15 @@ impl Report {
             }
             alike
         });
-        let mut lengths = [BTreeSet::new(), BTreeSet::new()];
+        let mut lengths = [Vec::new(), Vec::new()];
         for record in &records {
-            lengths[usize::from(record.prefix.addr().is_ipv6())].insert(record.prefix.prefix_len());
+            let (own, length) = (&mut lengths[usize::from(record.prefix.addr().is_ipv6())], record.prefix.prefix_len());
+            if !own.contains(&length) {
+                own.push(length);
+            }
         }
-        Report { records, lengths: lengths.map(|all| all.into_iter().rev().collect()) }
+        lengths.iter_mut().for_each(|own| own.sort_unstable_by_key(|length| Reverse(*length)));
+        Report { records, lengths }
     }
 
     /// Records, those about the same thing once.
