@@ -224,9 +224,12 @@ fn what_a_child_says_changes_its_own_subnets_and_shares_all_others_with_the_snap
         let member = after.selection(host).selector.select(7).expect("a child");
         assert_eq!(*host.members[member].child, *name(21));
     }
-    // It costs less still, which changes nothing.
+    // It costs less still, which changes nothing: nobody even looks at it again.
     small.say(21, |_| (State::Serving, 0.125));
-    assert!(!small.update());
+    assert!(small.changed.is_empty() && !small.update());
+    // Another one costs as little, and shares with it.
+    small.say(22, |_| (State::Serving, 0.125));
+    assert!(small.changed.iter().copied().eq(small.subnets[22].iter().copied()) && small.update());
 }
 
 #[test]

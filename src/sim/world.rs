@@ -26,7 +26,6 @@ use crate::service::maglev::ClusterHash;
 use crate::service::selection::Selector;
 use crate::service::selections;
 use crate::trust::Credentials;
-use crate::units::VirtualHostId;
 
 /// From one step to the next.
 pub const STEP: Duration = Duration::from_millis(10);
@@ -435,7 +434,7 @@ impl World {
 fn select(compiler: &mut Compiler, config: &Config, conditions: &Conditions, now: Instant) -> selections::Selection {
     let compiled = compiler.compile(config, conditions, &Unconnected, now);
     let tables = compiled.expect("as many targets as there are children").tables;
-    tables.selections.of(VirtualHostId(0)).clone()
+    tables.selection(&tables.virtual_hosts[0]).clone()
 }
 
 impl Router {
