@@ -33,7 +33,16 @@ pub trait Words: Copy + AsRef<[u64]> + FromZeros + Send + 'static {
 
     /// Whether all other words are equal.
     fn rest_equals(&self, other: &Self) -> bool;
+
+    /// Copies them to where there is room for any key.
+    fn save(&self, room: &mut [u64; WORDS_MAX]);
+
+    /// What was saved there.
+    fn of_saved(saved: &[u64; WORDS_MAX]) -> Self;
 }
+
+/// Words of the longest key.
+pub const WORDS_MAX: usize = 5;
 
 impl<const N: usize> Words for [u64; N]
 where
@@ -57,6 +66,16 @@ where
     #[inline(always)]
     fn rest_equals(&self, other: &Self) -> bool {
         (0..N - 1).fold(0, |differing, word| differing | self[word] ^ other[word]) == 0
+    }
+
+    #[inline(always)]
+    fn save(&self, room: &mut [u64; WORDS_MAX]) {
+        room[..N].copy_from_slice(self);
+    }
+
+    #[inline(always)]
+    fn of_saved(saved: &[u64; WORDS_MAX]) -> Self {
+        std::array::from_fn(|word| saved[word])
     }
 }
 

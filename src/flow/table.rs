@@ -190,6 +190,9 @@ impl<K> Entry<K> {
 pub struct FlowHash(u64);
 
 impl FlowHash {
+    /// Of no key.
+    pub const NONE: FlowHash = FlowHash(0);
+
     /// 64 evenly spread bits, for choices that need not agree with another router's.
     #[inline]
     pub fn bits(self) -> u64 {

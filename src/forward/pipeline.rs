@@ -17,6 +17,7 @@
 //! closure, 763 against 621; the full parser for every packet, 671 against 599; one way for known and new flows, and ports in
 //! host order in between, 501 against 440.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::counters::WorkerCounters;
@@ -29,7 +30,7 @@ use super::tables::{ForwardTables, Path, Target};
 use super::verdict::{DropReason, PuntReason, Refusal};
 use super::visit::{Visit, quick_target};
 use crate::clock::{Instant, Tick};
-use crate::flow::key::{FlowKey, KeyV4, KeyV6};
+use crate::flow::key::{FlowKey, KeyV4, KeyV6, WORDS_MAX, Words};
 use crate::flow::limit::InsertLimit;
 use crate::flow::memory::Memory;
 use crate::flow::table::{FlowHash, Hint, Table};
@@ -43,7 +44,6 @@ use crate::tunnel::decapsulate::{DecapsulateError, Decapsulated, decapsulate, is
 use crate::tunnel::template::{EncapsulateError, PerPacket, TTL};
 use crate::units::{PathId, PortIndex, TargetId, WorkerId};
 
-use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
 /// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861 section 4).
@@ -106,19 +106,40 @@ impl<R: Into<DropReason>> From<R> for End {
     }
 }
 
-const _: () = assert!(BURST <= u32::BITS as usize, "a bit for each packet of a burst");
-
-/// What the steps of a burst tell each other about a packet. Its key is not in here: reading it again from the packet is
-/// cheaper than storing and loading it.
+/// What the steps of a burst tell each other about a packet.
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) parsed: Parsed,
+    /// The key of its 5-tuple.
+    pub(super) key: [u64; WORDS_MAX],
     pub(super) hash: FlowHash,
     pub(super) hint: Hint,
     /// Of the outer header to come.
     pub(super) ttl: u8,
-    /// It is none of those that are forwarded by the million.
-    pub(super) is_rare: bool,
+    pub(super) what: What,
+}
+
+/// What a packet is to the last step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// One of those that are forwarded by the million.
+    Common,
+    /// It needs more than its flow's entry.
+    Rare,
+    /// None: it has ended.
+    Ended,
+}
+
+impl Work {
+    /// Of no packet.
+    const NONE: Work = Work {
+        parsed: Parsed::NOTHING,
+        key: [0; WORDS_MAX],
+        hash: FlowHash::NONE,
+        hint: Hint::NONE,
+        ttl: TTL,
+        what: What::Ended,
+    };
 }
 
 /// What the packets of a burst have in common.
@@ -141,6 +162,8 @@ pub struct Pipeline<I: PacketIo> {
     pub(super) punts: PuntRing,
     /// Leaving packets, by port.
     outgoing: Vec<Burst<I::Packet>>,
+    /// What is known of the packets of a burst, by their places in it; what is left of an earlier burst has no meaning.
+    works: Box<[Work]>,
     /// Outer identification of the next packet that may be fragmented, of which IPv4 takes the low half; each worker has
     /// its own.
     pub(super) identification: u32,
@@ -168,6 +191,7 @@ impl<I: PacketIo> Pipeline<I> {
             new_flows: NewFlows::discarding(),
             punts,
             outgoing: (0..ports).map(|_| Burst::new()).collect(),
+            works: vec![Work::NONE; BURST].into(),
             identification: worker.0.into(),
             // A power of two, so that workers stay out of each other's numbers after the wrap too.
             identification_step: u32::from(workers.max(1)).next_power_of_two(),
@@ -249,30 +273,21 @@ impl<I: PacketIo> Pipeline<I> {
     }
 
     fn walk(&mut self, io: &mut I, arrival: Arrival<'_>, burst: &mut Burst<I::Packet>) {
-        let mut works: ArrayVec<Work, BURST> = ArrayVec::new();
-        let mut ended = 0_u32;
-        for (place, packet) in burst.iter_mut().enumerate() {
-            if let Err(end) = self.admit(arrival.tables, packet, &mut works) {
-                self.end(arrival.port, packet, end);
-                ended |= 1 << place;
-            }
+        // Lent, so that all else can be used meanwhile; made once, so that it need not be cleared for each burst.
+        let mut works = mem::take(&mut self.works);
+        for (packet, work) in burst.iter_mut().zip(&mut works) {
+            self.admit(arrival, packet, work);
         }
-        if ended != 0 {
-            burst.retain(|_| {
-                let stays = ended & 1 == 0;
-                ended >>= 1;
-                stays
-            });
-        }
-        for work in &mut works {
+        for work in &mut works[..burst.len()] {
+            // Of a packet that has ended it is nothing, which harms as little.
             work.hint = match work.parsed.family {
                 Family::V4 => self.v4.flows.locate(work.hash, I::prefetch),
                 Family::V6 => self.v6.flows.locate(work.hash, I::prefetch),
             };
         }
         for (mut packet, work) in burst.drain(..).zip(&works) {
-            if work.is_rare {
-                self.carry_rare(io, arrival, packet, work);
+            if work.what != What::Common {
+                self.carry_otherwise(io, arrival, packet, work);
                 continue;
             }
             match self.carry(arrival, &mut packet, work) {
@@ -280,6 +295,7 @@ impl<I: PacketIo> Pipeline<I> {
                 Err(end) => self.turn_away(io, arrival, packet, work, end),
             }
         }
+        self.works = works;
     }
 
     /// Lets a packet leave with this burst.
@@ -326,33 +342,32 @@ impl<I: PacketIo> Pipeline<I> {
         inspector.answer(&mut self.v4.flows, &mut self.v6.flows, now.tick(), &tables.timeouts);
     }
 
-    /// Decides whether a packet is one to look up, and how: adds that to `works`.
+    /// Decides whether a packet is one to look up, and how: says so in `work`.
     #[inline(always)]
-    fn admit(
-        &self,
-        tables: &ForwardTables,
-        packet: &mut I::Packet,
-        works: &mut ArrayVec<Work, BURST>,
-    ) -> Result<(), End> {
+    fn admit(&self, arrival: Arrival<'_>, packet: &mut I::Packet, work: &mut Work) {
         let head = packet.head();
         match plain::read_frame(head, packet.frame_len()) {
-            Some(parsed) if !may_be_ours(tables, head, &parsed) => {
-                self.look_up(head, parsed, TTL, false, works);
-                Ok(())
+            Some(parsed) if !may_be_ours(arrival.tables, head, &parsed) => {
+                self.look_up(head, parsed, (TTL, What::Common), work);
             }
-            _ => self.admit_other(tables, packet, works),
+            _ => {
+                if let Err(end) = self.admit_other(arrival.tables, packet, work) {
+                    self.end(arrival.port, packet, end);
+                    work.what = What::Ended;
+                }
+            }
         }
     }
 
     /// The same for every other packet.
     #[inline(never)]
-    fn admit_other(
-        &self,
-        tables: &ForwardTables,
-        packet: &mut I::Packet,
-        works: &mut ArrayVec<Work, BURST>,
-    ) -> Result<(), End> {
-        let frame = parse(packet.head(), packet.frame_len());
+    fn admit_other(&self, tables: &ForwardTables, packet: &mut I::Packet, work: &mut Work) -> Result<(), End> {
+        let (head, len) = (packet.head(), packet.frame_len());
+        if let Some(parsed) = plain::read_tagged_frame(head, len).filter(|parsed| !may_be_ours(tables, head, parsed)) {
+            self.look_up(head, parsed, (TTL, What::Common), work);
+            return Ok(());
+        }
+        let frame = parse(head, len);
         let parsed = match &frame {
             Ok(Frame::Ip(parsed)) => parsed,
             Ok(Frame::Arp) => return Err(End::Punt(PuntReason::Arp.into())),
@@ -360,32 +375,33 @@ impl<I: PacketIo> Pipeline<I> {
         };
         if is_ours(tables, packet, parsed) {
             let (inner, ttl) = leave_tunnel(tables, packet, &field_by_field(parsed))?;
-            let is_rare = is_rare(&inner);
-            self.look_up(packet.head(), inner, ttl, is_rare, works);
+            let what = what_is(&inner);
+            self.look_up(packet.head(), inner, (ttl, what), work);
             return Ok(());
         }
         if parsed.protocol == ICMPV6 && is_neighbour_discovery(packet.head(), parsed) {
             return Err(End::Punt(PuntReason::NeighbourDiscovery.into()));
         }
-        self.look_up(packet.head(), field_by_field(parsed), TTL, is_rare(parsed), works);
+        self.look_up(packet.head(), field_by_field(parsed), (TTL, what_is(parsed)), work);
         Ok(())
     }
 
     #[inline(always)]
-    fn look_up(&self, head: &[u8], parsed: Parsed, ttl: u8, is_rare: bool, works: &mut ArrayVec<Work, BURST>) {
-        let hash = match parsed.family {
-            Family::V4 => {
-                let hash = self.v4.flows.hash_words(&KeyV4::words_of(head, &parsed));
-                self.v4.flows.prefetch_group(hash, I::prefetch);
-                hash
-            }
-            Family::V6 => {
-                let hash = self.v6.flows.hash_words(&KeyV6::words_of(head, &parsed));
-                self.v6.flows.prefetch_group(hash, I::prefetch);
-                hash
-            }
+    fn look_up(&self, head: &[u8], parsed: Parsed, (ttl, what): (u8, What), work: &mut Work) {
+        work.hash = match parsed.family {
+            Family::V4 => prepare::<_, I>(&self.v4.flows, KeyV4::words_of(head, &parsed), &mut work.key),
+            Family::V6 => prepare::<_, I>(&self.v6.flows, KeyV6::words_of(head, &parsed), &mut work.key),
         };
-        works.push(Work { parsed, hash, hint: Hint::NONE, ttl, is_rare });
+        (work.parsed, work.ttl, work.what) = (parsed, ttl, what);
+    }
+
+    /// Carries a packet that is none of the common ones.
+    #[cold]
+    #[inline(never)]
+    fn carry_otherwise(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
+        if work.what == What::Rare {
+            self.carry_rare(io, arrival, packet, work);
+        }
     }
 
     /// Finds a packet's target and puts the header of its path in front.
@@ -396,19 +412,26 @@ impl<I: PacketIo> Pipeline<I> {
         packet: &mut I::Packet,
         work: &Work,
     ) -> Result<PortIndex, End> {
-        let head = packet.head();
         let quick = match work.parsed.family {
-            Family::V4 => quick_target(arrival, &mut self.v4.flows, head, work),
-            Family::V6 => quick_target(arrival, &mut self.v6.flows, head, work),
+            Family::V4 => quick_target(arrival, &mut self.v4.flows, work),
+            Family::V6 => quick_target(arrival, &mut self.v6.flows, work),
         };
-        let (id, target) = match quick {
-            Some(known) => known,
-            None => {
-                let id = self.target(arrival, packet, work)?;
-                (id, &arrival.tables.targets[id.index()])
-            }
-        };
-        self.encapsulate(arrival.tables, packet, work, id, target)
+        match quick {
+            Some((id, target)) => self.put_header(arrival.tables, packet, work, id, target),
+            None => self.carry_visitor(arrival, packet, work),
+        }
+    }
+
+    /// The same for a packet whose flow's entry is not all that is needed.
+    #[inline(never)]
+    fn carry_visitor(
+        &mut self,
+        arrival: Arrival<'_>,
+        packet: &mut I::Packet,
+        work: &Work,
+    ) -> Result<PortIndex, End> {
+        let id = self.target(arrival, packet, work)?;
+        self.encapsulate(arrival.tables, packet, work, id, &arrival.tables.targets[id.index()])
     }
 
     /// Finds a packet's target, or chooses it.
@@ -421,8 +444,7 @@ impl<I: PacketIo> Pipeline<I> {
         })
     }
 
-    /// Puts the header of the path to a target in front of a packet.
-    #[inline(always)]
+    /// Puts the header of the path to a target in front of a packet, which may begin a connection.
     pub(super) fn encapsulate(
         &mut self,
         tables: &ForwardTables,
@@ -431,14 +453,26 @@ impl<I: PacketIo> Pipeline<I> {
         id: TargetId,
         target: &Target,
     ) -> Result<PortIndex, End> {
-        let Target { path, clamps_mss, .. } = target;
+        if let (true, Some(path)) = (target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0, target.path) {
+            self.clamp_mss(tables, id, &tables.paths[path.index()], packet, &work.parsed);
+        }
+        self.put_header(tables, packet, work, id, target)
+    }
+
+    /// The same for one that begins none.
+    #[inline(always)]
+    fn put_header(
+        &mut self,
+        tables: &ForwardTables,
+        packet: &mut I::Packet,
+        work: &Work,
+        id: TargetId,
+        target: &Target,
+    ) -> Result<PortIndex, End> {
         let unresolved =
             || Cause { target: Some(id), bare: work.parsed.l3_offset == 0, ..PuntReason::NoNeighbour.into() };
-        let path_id = path.ok_or_else(|| End::Punt(unresolved()))?;
+        let path_id = target.path.ok_or_else(|| End::Punt(unresolved()))?;
         let path = &tables.paths[path_id.index()];
-        if *clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0 {
-            self.clamp_mss(tables, id, path, packet, &work.parsed);
-        }
         let per = self.per_packet(work);
         path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
             EncapsulateError::TooBig => End::TooLong(path_id, Some(id)),
@@ -498,10 +532,22 @@ impl<I: PacketIo> Pipeline<I> {
     }
 }
 
-/// Whether a packet is none of those that are forwarded by the million.
+fn what_is(parsed: &Parsed) -> What {
+    let is_rare = parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6;
+    if is_rare { What::Rare } else { What::Common }
+}
+
+/// Keeps a key for the next steps, and asks for the group that its flow is in.
 #[inline(always)]
-fn is_rare(parsed: &Parsed) -> bool {
-    parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6
+fn prepare<K: FlowKey, I: PacketIo>(
+    flows: &Table<K, I::Memory>,
+    words: K::Words,
+    key: &mut [u64; WORDS_MAX],
+) -> FlowHash {
+    words.save(key);
+    let hash = flows.hash_words(&words);
+    flows.prefetch_group(hash, I::prefetch);
+    hash
 }
 
 /// A copy. Copied whole, the fields would be loaded two to four at a time right after they were stored one by one, which
@@ -517,6 +563,8 @@ fn field_by_field(parsed: &Parsed) -> Parsed {
         tcp_flags: parsed.tcp_flags,
         ports: parsed.ports,
         fragment: parsed.fragment,
+        traffic_class: parsed.traffic_class,
+        dont_fragment: parsed.dont_fragment,
     }
 }
 

@@ -9,7 +9,7 @@ use super::pipeline::{Arrival, Work};
 use super::tables::{ForwardTables, Target, VirtualHost};
 use super::verdict::Refusal;
 use crate::clock::Tick;
-use crate::flow::key::FlowKey;
+use crate::flow::key::{FlowKey, Words};
 use crate::flow::limit::InsertLimit;
 use crate::flow::memory::Memory;
 use crate::flow::state::FlowState;
@@ -24,10 +24,9 @@ use crate::units::{TargetId, VirtualHostId};
 pub(super) fn quick_target<'a, K: FlowKey, M: Memory>(
     arrival: Arrival<'a>,
     flows: &mut Table<K, M>,
-    head: &[u8],
     work: &Work,
 ) -> Option<(TargetId, &'a Target)> {
-    let record = flows.hinted(work.hint, &K::words_of(head, &work.parsed))?;
+    let record = flows.hinted(work.hint, &K::Words::of_saved(&work.key))?;
     let id = record.target();
     let target = &arrival.tables.targets[id.index()];
     if record.expired(arrival.now, &arrival.tables.timeouts) || !target.is_quiet() {

@@ -2,6 +2,8 @@
 //!
 //! Checksums are in host order: what `get()` of a header's checksum field gives.
 
+use zerocopy::transmute;
+
 /// A ones' complement sum in the making.
 ///
 /// It is kept in the machine's byte order and swapped once at the end (RFC 1071 section 2(B)). Every piece but the last
@@ -60,17 +62,12 @@ fn add_carry(a: u64, b: u64) -> u64 {
     sum + u64::from(carry)
 }
 
-/// Folds a sum: each half is added to the other with its carry, and the upper one then holds the result.
-#[inline]
-fn fold_u64(sum: u64) -> u16 {
+/// Folds a sum of words to that of their 16-bit halves (RFC 1071 section 2(B)): each half is added to the other with its
+/// carry, and the upper one then holds the result.
+#[inline(always)]
+pub fn fold_u64(sum: u64) -> u16 {
     let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
     (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
-}
-
-/// The sum of 32-bit words in host order, folded to that of their 16-bit halves (RFC 1071 section 2(B)).
-#[inline(always)]
-pub fn fold_words<const N: usize>(words: [u32; N]) -> u16 {
-    fold_u64(words.into_iter().fold(0, |sum, word| sum + u64::from(word)))
 }
 
 /// The checksum over `bytes` (RFC 1071 section 1); zero when they contain their own correct checksum.
@@ -82,12 +79,9 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 /// Whether the checksum of an IPv4 header without options is right (RFC 791 section 3.1): straight-line code.
 #[inline]
 pub(super) fn ipv4_is_valid(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    let mut sum = 0;
-    for word in words {
-        sum += u64::from(u32::from_ne_bytes(*word));
-    }
-    fold_u64(sum) == 0xffff
+    let [first, second, third, fourth, fifth]: [u32; 5] = transmute!(*header);
+    let sum = add_carry(u64::from(first) | u64::from(second) << 32, u64::from(third) | u64::from(fourth) << 32);
+    fold_u64(add_carry(sum, fifth.into())) == 0xffff
 }
 
 /// The sum over the pseudo-header of TCP and UDP over IPv4 (RFC 9293 section 3.1, RFC 768); `length` in bytes of

@@ -58,6 +58,12 @@ impl Ipv4Header {
         usize::from(self.version_ihl & 0x0f) * 4
     }
 
+    /// Whether no router may fragment the packet.
+    #[inline]
+    pub fn dont_fragment(&self) -> bool {
+        self.flags_fragment.get() & DONT_FRAGMENT != 0
+    }
+
     /// Bytes of the packet's payload before this one's.
     #[inline]
     pub fn fragment_offset(&self) -> usize {

@@ -86,9 +86,27 @@ pub struct Parsed {
     pub ports: [u8; 4],
     /// Which part of a fragmented packet this is.
     pub fragment: Fragment,
+    /// DSCP and ECN: IPv4's TOS, IPv6's traffic class.
+    pub traffic_class: u8,
+    /// Whether no router may fragment it: IPv4's DF; of IPv6 none may.
+    pub dont_fragment: bool,
 }
 
 impl Parsed {
+    /// Of no packet.
+    pub const NOTHING: Parsed = Parsed {
+        l3_offset: 0,
+        l4_offset: 0,
+        l3_len: 0,
+        family: Family::V4,
+        protocol: 0,
+        tcp_flags: 0,
+        ports: NO_PORTS,
+        fragment: Fragment::None,
+        traffic_class: 0,
+        dont_fragment: false,
+    };
+
     /// Source port, host order.
     #[inline]
     pub fn src_port(&self) -> u16 {
@@ -205,7 +223,7 @@ fn parse_ipv4<T>(head: &[u8], l3: usize, frame_len: usize, done: impl FnOnce(Par
     if header.flags_fragment.get() & (ipv4::MORE_FRAGMENTS | ipv4::FRAGMENT_OFFSET) != 0 {
         return ipv4_fragment(bytes, header, l3, header_len, done);
     }
-    let ip = Ip { bytes, len, family: Family::V4, fragment: Fragment::None };
+    let ip = Ip::v4(header, bytes, Fragment::None);
     transport(ip, l3, header_len, header.protocol, done)
 }
 
@@ -223,7 +241,7 @@ fn ipv4_fragment<T>(
     let more = header.flags_fragment.get() & ipv4::MORE_FRAGMENTS != 0;
     // RFC 791 section 3.1: header included, all of a packet has at most 65,535 bytes.
     let fragment = fragment_of(id, header.fragment_offset(), more, len - header_len, len, header.protocol)?;
-    transport(Ip { bytes, len, family: Family::V4, fragment }, l3, header_len, header.protocol, done)
+    transport(Ip::v4(header, bytes, fragment), l3, header_len, header.protocol, done)
 }
 
 /// Checks an IPv4 header that is not exactly 20 bytes of version 4; gives its length in bytes.
@@ -261,8 +279,7 @@ fn parse_ipv6<T>(head: &[u8], l3: usize, frame_len: usize, done: impl FnOnce(Par
     if is_extension(header.next_header) {
         return behind_extensions(bytes, header, l3, done);
     }
-    let ip = Ip { bytes, len, family: Family::V6, fragment: Fragment::None };
-    transport(ip, l3, Ipv6Header::LEN, header.next_header, done)
+    transport(Ip::v6(header, bytes), l3, Ipv6Header::LEN, header.next_header, done)
 }
 
 /// Goes on with an IPv6 packet that has extension headers; `bytes` as in [`Ip`].
@@ -273,8 +290,7 @@ fn behind_extensions<T>(
     l3: usize,
     done: impl FnOnce(Parsed) -> T,
 ) -> Result<T, ParseError> {
-    let len = Ipv6Header::LEN + usize::from(header.payload_length.get());
-    let mut ip = Ip { bytes, len, family: Family::V6, fragment: Fragment::None };
+    let mut ip = Ip::v6(header, bytes);
     let (l4, protocol) = walk_extensions(&mut ip, header.next_header)?;
     transport(ip, l3, l4, protocol, done)
 }
@@ -343,9 +359,26 @@ struct Ip<'a> {
     len: usize,
     family: Family,
     fragment: Fragment,
+    traffic_class: u8,
+    dont_fragment: bool,
 }
 
-impl Ip<'_> {
+impl<'a> Ip<'a> {
+    /// `bytes` as in the field.
+    #[inline(always)]
+    fn v4(header: &Ipv4Header, bytes: &'a [u8], fragment: Fragment) -> Ip<'a> {
+        let (len, traffic_class) = (usize::from(header.total_length.get()), header.dscp_ecn);
+        Ip { bytes, len, family: Family::V4, fragment, traffic_class, dont_fragment: header.dont_fragment() }
+    }
+
+    /// The same.
+    #[inline(always)]
+    fn v6(header: &Ipv6Header, bytes: &'a [u8]) -> Ip<'a> {
+        let len = Ipv6Header::LEN + usize::from(header.payload_length.get());
+        let (fragment, traffic_class) = (Fragment::None, header.dscp_ecn());
+        Ip { bytes, len, family: Family::V6, fragment, traffic_class, dont_fragment: true }
+    }
+
     /// Why a header that needs the packet's first `needed` bytes is not in the first segment; `error` unless it is
     /// because of the segment or the fragment.
     #[inline(always)]
@@ -430,6 +463,8 @@ fn transport<T>(ip: Ip, l3: usize, l4: usize, protocol: u8, done: impl FnOnce(Pa
         tcp_flags,
         ports,
         fragment: ip.fragment,
+        traffic_class: ip.traffic_class,
+        dont_fragment: ip.dont_fragment,
     }))
 }
 

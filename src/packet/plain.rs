@@ -18,18 +18,24 @@ use super::udp::UdpHeader;
 const UNTAGGED: usize = 14;
 const TAGGED: usize = 18;
 
-/// Reads an Ethernet frame with one VLAN tag or none; parameters as for [`parse`](super::parse::parse).
+/// Reads an Ethernet frame without a VLAN tag; parameters as for [`parse`](super::parse::parse).
 #[inline(always)]
 pub fn read_frame(head: &[u8], frame_len: usize) -> Option<Parsed> {
+    // The longer one is refused where it is read.
+    let start: &[u8; UNTAGGED + size_of::<Start<Ipv4Header>>()] = head.first_chunk()?;
+    match u16::from_be_bytes([start[12], start[13]]) {
+        ethernet::IPV4 => read_ipv4::<UNTAGGED>(head, frame_len),
+        ethernet::IPV6 => read_ipv6::<UNTAGGED>(head, frame_len),
+        _ => None,
+    }
+}
+
+/// The same for a frame with one tag.
+pub fn read_tagged_frame(head: &[u8], frame_len: usize) -> Option<Parsed> {
     let start: &[u8; TAGGED] = head.first_chunk()?;
-    let (ethertype, l3) = match u16::from_be_bytes([start[12], start[13]]) {
-        ethernet::CUSTOMER_TAG => (u16::from_be_bytes([start[16], start[17]]), TAGGED),
-        ethertype => (ethertype, UNTAGGED),
-    };
-    let (ip, available) = (&head[l3..], frame_len.checked_sub(l3)?);
-    match ethertype {
-        ethernet::IPV4 => read_ipv4(ip, available, l3),
-        ethernet::IPV6 => read_ipv6(ip, available, l3),
+    match (u16::from_be_bytes([start[12], start[13]]), u16::from_be_bytes([start[16], start[17]])) {
+        (ethernet::CUSTOMER_TAG, ethernet::IPV4) => read_ipv4::<TAGGED>(head, frame_len),
+        (ethernet::CUSTOMER_TAG, ethernet::IPV6) => read_ipv6::<TAGGED>(head, frame_len),
         _ => None,
     }
 }
@@ -38,8 +44,8 @@ pub fn read_frame(head: &[u8], frame_len: usize) -> Option<Parsed> {
 #[inline(always)]
 pub fn read_ip(head: &[u8], packet_len: usize) -> Option<Parsed> {
     match head.first()? >> 4 {
-        4 => read_ipv4(head, packet_len, 0),
-        6 => read_ipv6(head, packet_len, 0),
+        4 => read_ipv4::<0>(head, packet_len),
+        6 => read_ipv6::<0>(head, packet_len),
         _ => None,
     }
 }
@@ -53,63 +59,68 @@ struct Start<H> {
     udp: UdpHeader,
 }
 
+/// Reads the packet whose header is `L3` bytes into the frame; that this is known makes every place in it known.
 #[inline(always)]
-fn read_ipv4(ip: &[u8], available: usize, l3: usize) -> Option<Parsed> {
-    let (start, _) = Start::<Ipv4Header>::ref_from_prefix(ip).ok()?;
-    let header = &start.ip;
+fn read_ipv4<const L3: usize>(head: &[u8], frame_len: usize) -> Option<Parsed> {
+    let ip = head.get(L3..)?;
+    let (Start { ip: header, udp }, _) = Start::<Ipv4Header>::ref_from_prefix(ip).ok()?;
     let len = usize::from(header.total_length.get());
     let fragment = header.flags_fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
-    let sound = header.version_ihl == Ipv4Header::VERSION_IHL && len <= available && fragment == 0;
+    let sound = header.version_ihl == Ipv4Header::VERSION_IHL && L3 + len <= frame_len && fragment == 0;
     if !sound || !checksum::ipv4_is_valid(transmute_ref!(header)) {
         return None;
     }
-    read_transport(ip, &start.udp, Place { l3, l4: Ipv4Header::LEN, len }, Family::V4, header.protocol)
-}
-
-#[inline(always)]
-fn read_ipv6(ip: &[u8], available: usize, l3: usize) -> Option<Parsed> {
-    let (start, _) = Start::<Ipv6Header>::ref_from_prefix(ip).ok()?;
-    let header = &start.ip;
-    let len = Ipv6Header::LEN + usize::from(header.payload_length.get());
-    if header.version() != 6 || len > available {
-        return None;
-    }
-    read_transport(ip, &start.udp, Place { l3, l4: Ipv6Header::LEN, len }, Family::V6, header.next_header)
-}
-
-/// Where in a frame the IP header is, where in the packet the transport header, and how long the packet.
-struct Place {
-    l3: usize,
-    l4: usize,
-    len: usize,
-}
-
-#[inline(always)]
-fn read_transport(ip: &[u8], udp: &UdpHeader, place: Place, family: Family, protocol: u8) -> Option<Parsed> {
-    let Place { l3, l4, len } = place;
-    let (end, tcp_flags) = match protocol {
-        protocol::UDP => {
-            let udp_len = usize::from(udp.length.get());
-            (if udp_len < UdpHeader::LEN { usize::MAX } else { l4 + udp_len }, 0)
-        }
-        protocol::TCP => {
-            let (tcp, _) = TcpHeader::ref_from_prefix(ip.get(l4..)?).ok()?;
-            let end = l4 + tcp.header_len();
-            (if end > ip.len() || tcp.header_len() < TcpHeader::LEN { usize::MAX } else { end }, tcp.flags)
-        }
-        _ => return None,
-    };
-    if end > len {
-        return None;
-    }
-    Some(Parsed {
-        l3_offset: l3 as u16,
-        l4_offset: (l3 + l4) as u16,
+    let (end, tcp_flags) = transport_end::<{ Ipv4Header::LEN }>(ip, udp, header.protocol)?;
+    (end <= len).then_some(Parsed {
+        l3_offset: L3 as u16,
+        l4_offset: (L3 + Ipv4Header::LEN) as u16,
         l3_len: len as u32,
-        family,
-        protocol,
+        family: Family::V4,
+        protocol: header.protocol,
         tcp_flags,
         ports: both(udp.source_port, udp.destination_port),
         fragment: Fragment::None,
+        traffic_class: header.dscp_ecn,
+        dont_fragment: header.dont_fragment(),
     })
+}
+
+#[inline(always)]
+fn read_ipv6<const L3: usize>(head: &[u8], frame_len: usize) -> Option<Parsed> {
+    let ip = head.get(L3..)?;
+    let (Start { ip: header, udp }, _) = Start::<Ipv6Header>::ref_from_prefix(ip).ok()?;
+    let len = Ipv6Header::LEN + usize::from(header.payload_length.get());
+    if header.version() != 6 || L3 + len > frame_len {
+        return None;
+    }
+    let (end, tcp_flags) = transport_end::<{ Ipv6Header::LEN }>(ip, udp, header.next_header)?;
+    (end <= len).then_some(Parsed {
+        l3_offset: L3 as u16,
+        l4_offset: (L3 + Ipv6Header::LEN) as u16,
+        l3_len: len as u32,
+        family: Family::V6,
+        protocol: header.next_header,
+        tcp_flags,
+        ports: both(udp.source_port, udp.destination_port),
+        fragment: Fragment::None,
+        traffic_class: header.dscp_ecn(),
+        dont_fragment: true,
+    })
+}
+
+/// Where in the packet `ip` the transport header, which starts at `L4`, and what it vouches for end; and the flags of TCP.
+#[inline(always)]
+fn transport_end<const L4: usize>(ip: &[u8], udp: &UdpHeader, protocol: u8) -> Option<(usize, u8)> {
+    match protocol {
+        protocol::UDP => {
+            let len = usize::from(udp.length.get());
+            (len >= UdpHeader::LEN).then_some((L4 + len, 0))
+        }
+        protocol::TCP => {
+            let (tcp, _) = TcpHeader::ref_from_prefix(ip.get(L4..)?).ok()?;
+            let end = L4 + tcp.header_len();
+            (end <= ip.len() && tcp.header_len() >= TcpHeader::LEN).then_some((end, tcp.flags))
+        }
+        _ => None,
+    }
 }

@@ -48,6 +48,8 @@ pub fn read(family: Family, quote: &[u8]) -> Option<Parsed> {
         tcp_flags: 0,
         ports,
         fragment,
+        traffic_class: 0,
+        dont_fragment: false,
     })
 }
 

@@ -68,11 +68,15 @@ pub fn decapsulate<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<De
     };
     packet.trim_front(usize::from(outer.l4_offset) + offset);
     let (head, len) = (packet.head(), packet.frame_len());
-    let inner = plain::read_ip(head, len).map_or_else(|| parse_ip(head, len), Ok).map_err(DecapsulateError::Inner)?;
+    let mut inner = plain::read_ip(head, len).map_or_else(|| parse_ip(head, len), Ok).map_err(DecapsulateError::Inner)?;
     if (inner.family == Family::V6) != (carried == protocol::IPV6) {
         return Err(DecapsulateError::Inner(ParseError::IpVersion));
     }
-    mark(packet.head_mut(), inner.family, outer_class).ok_or(DecapsulateError::Ecn)?;
+    let marks = ecn::on_decapsulation(inner.traffic_class, outer_class).ok_or(DecapsulateError::Ecn)?;
+    if marks != inner.traffic_class & ecn::MASK {
+        mark(packet.head_mut(), inner.family, outer_class).ok_or(DecapsulateError::Ecn)?;
+        inner.traffic_class = inner.traffic_class & !ecn::MASK | marks;
+    }
     Ok(Decapsulated { inner, outer_ttl })
 }
 

@@ -42,6 +42,9 @@ const LABEL: usize = 4;
 /// The longest template.
 const LEN_MAX: usize = TAGGED + IPV6 + UDP + shim::GUE_LEN;
 
+/// The first word of an IPv4 header without options, its class and length still zero.
+const V4_START: u64 = 0x4500_0000;
+
 /// The IPv4 flags and fragment offset of a packet that must not be fragmented (RFC 791 section 3.1).
 const DONT_FRAGMENT: u32 = 0x4000;
 
@@ -127,33 +130,20 @@ enum Kind {
     Mac,
 }
 
-/// What the outer header takes over from the packet.
-#[derive(Clone, Copy)]
-struct Inner {
-    /// DSCP and ECN.
-    traffic_class: u8,
-    dont_fragment: bool,
-    family: Family,
-    /// Bytes of the packet.
-    len: u16,
+/// The IP protocol number of a packet within a packet.
+#[inline(always)]
+fn protocol_of(inner: &Parsed) -> u8 {
+    match inner.family {
+        Family::V4 => protocol::IPV4,
+        Family::V6 => protocol::IPV6,
+    }
 }
 
-impl Inner {
-    /// Its IP protocol number.
-    #[inline(always)]
-    fn protocol(self) -> u8 {
-        match self.family {
-            Family::V4 => protocol::IPV4,
-            Family::V6 => protocol::IPV6,
-        }
-    }
-
-    #[inline(always)]
-    fn ethertype(self) -> u16 {
-        match self.family {
-            Family::V4 => ethernet::IPV4,
-            Family::V6 => ethernet::IPV6,
-        }
+#[inline(always)]
+fn ethertype_of(inner: &Parsed) -> u16 {
+    match inner.family {
+        Family::V4 => ethernet::IPV4,
+        Family::V6 => ethernet::IPV6,
     }
 }
 
@@ -170,14 +160,16 @@ pub struct Template {
     family: Family,
     /// Bytes that the tunnel adds to the IP packet.
     overhead: u8,
-    /// The destination over IPv4.
-    destination: u32,
+    /// Over IPv4, the sum of the header's words that are the same for every packet.
+    sum: u64,
     /// The source, of IPv6 its low half; host bits that are taken from the hash are zero.
     source: u64,
     /// Those host bits.
     spread_mask: u64,
     /// Longest outer IP packet, in bytes.
     mtu: u16,
+    /// Longest packet that is carried whole, in bytes.
+    packet_max: u32,
 }
 
 impl Template {
@@ -232,13 +224,13 @@ impl Template {
                 (Family::V6, ethernet::IPV6, IPV6, network as u64, spread_bits)
             }
         };
-        let on_v4 = match endpoints {
-            Endpoints::V4 { destination, .. } => destination.to_bits(),
+        let sum = match endpoints {
+            Endpoints::V4 { destination, .. } => V4_START + source + u64::from(destination.to_bits()),
             Endpoints::V6 { .. } => 0,
         };
         let template = Template::on_link(kind, ethertype, &[&ip[..len], behind].concat(), link, mtu);
         let is_plain = kind == Kind::IpIp && family == Family::V4 && link.vlan.is_none();
-        Template { is_plain, family, destination: on_v4, source, spread_mask: host_mask(spread_bits), ..template }
+        Template { is_plain, family, sum, source, spread_mask: host_mask(spread_bits), ..template }
     }
 
     fn on_link(kind: Kind, ethertype: u16, behind: &[u8], link: Link, mtu: u16) -> Template {
@@ -251,8 +243,10 @@ impl Template {
         bytes[..header.len()].copy_from_slice(&header);
         bytes[header.len()..][..behind.len()].copy_from_slice(behind);
         let (l3_offset, overhead) = (header.len() as u8, behind.len() as u8);
-        let (is_plain, family, destination, source, spread_mask) = (false, Family::V4, 0, 0, 0);
-        Template { bytes, kind, is_plain, l3_offset, family, overhead, destination, source, spread_mask, mtu }
+        let (is_plain, family, sum, source, spread_mask, packet_max) = (false, Family::V4, 0, 0, 0, 0);
+        let template =
+            Template { bytes, kind, is_plain, l3_offset, family, overhead, sum, source, spread_mask, mtu, packet_max };
+        template.with_mtu(mtu)
     }
 
     /// Bytes that the tunnel adds to the IP packet.
@@ -262,7 +256,7 @@ impl Template {
 
     /// The longest IP packet that is carried whole, in bytes.
     pub fn packet_max(&self) -> u16 {
-        self.mtu.saturating_sub(self.overhead.into())
+        self.packet_max as u16
     }
 
     /// Longest IP packet that leaves, outer header included, in bytes.
@@ -272,7 +266,7 @@ impl Template {
 
     /// The same for a path with another MTU.
     pub fn with_mtu(&self, mtu: u16) -> Template {
-        Template { mtu, ..self.clone() }
+        Template { mtu, packet_max: mtu.saturating_sub(self.overhead.into()).into(), ..self.clone() }
     }
 
     /// Where the outermost IP header is in a frame that has this header in front, in bytes.
@@ -295,29 +289,21 @@ impl Template {
         inner: &Parsed,
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
-        if inner.l3_len as usize + self.overhead() > usize::from(self.mtu) {
+        if inner.l3_len > self.packet_max {
             return Err(EncapsulateError::TooBig);
         }
         let from = usize::from(inner.l3_offset);
-        let head = packet.head().get(from..).and_then(|ip| ip.first_chunk::<8>());
-        let (traffic_class, dont_fragment) = match (inner.family, head) {
-            (Family::V4, Some([_, tos, _, _, _, _, flags, _])) => (*tos, flags & 0x40 != 0),
-            // IPv6 packets are never fragmented on their way.
-            (Family::V6, Some([first, second, ..])) => (first << 4 | second >> 4, true),
-            _ => return Err(EncapsulateError::NoHeadroom),
-        };
         let end = from + inner.l3_len as usize;
         if packet.frame_len() > end {
             packet.truncate(end);
         }
-        let inner = Inner { traffic_class, dont_fragment, family: inner.family, len: inner.l3_len as u16 };
         // By far the most common one, in line.
         if self.is_plain {
             let (ip, _) = split::<IPV4, 0>(self.put(packet, from, ETHERNET + IPV4)?, ETHERNET)?;
-            self.fill_v4(ip, inner, 0, inner.protocol(), per);
+            self.fill_v4(ip, inner, 0, protocol_of(inner), per);
             return Ok(());
         }
-        self.encapsulate_otherwise(packet, from, inner, per)
+        self.encapsulate_otherwise(packet, inner, per)
     }
 
     /// Goes on with every other kind of template.
@@ -325,17 +311,16 @@ impl Template {
     fn encapsulate_otherwise<B: PacketBuffer>(
         &self,
         packet: &mut B,
-        from: usize,
-        inner: Inner,
+        inner: &Parsed,
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
         match self.kind {
-            Kind::IpIp => self.put_ip::<_, 0>(packet, from, inner, inner.protocol(), per).map(|_| ()),
-            Kind::Gue => self.put_udp::<_, { UDP + shim::GUE_LEN }>(packet, from, inner, per),
-            Kind::GueDirect => self.put_udp::<_, UDP>(packet, from, inner, per),
-            Kind::Gre => self.put_gre(packet, from, inner, per),
-            Kind::Mpls => self.put_label(packet, from, inner, per),
-            Kind::Mac => self.put_link(packet, from, inner),
+            Kind::IpIp => self.put_ip::<_, 0>(packet, inner, protocol_of(inner), per).map(|_| ()),
+            Kind::Gue => self.put_udp::<_, { UDP + shim::GUE_LEN }>(packet, inner, per),
+            Kind::GueDirect => self.put_udp::<_, UDP>(packet, inner, per),
+            Kind::Gre => self.put_gre(packet, inner, per),
+            Kind::Mpls => self.put_label(packet, inner, per),
+            Kind::Mac => self.put_link(packet, inner),
         }
     }
 
@@ -362,11 +347,11 @@ impl Template {
     fn put_ip<'p, B: PacketBuffer, const SHIM: usize>(
         &self,
         packet: &'p mut B,
-        from: usize,
-        inner: Inner,
+        inner: &Parsed,
         protocol: u8,
         per: PerPacket,
     ) -> Result<&'p mut [u8; SHIM], EncapsulateError> {
+        let from = usize::from(inner.l3_offset);
         // A tag or none, one family or the other: for each the compiler knows all lengths, and copies with wide stores.
         match (self.family, self.is_tagged()) {
             (Family::V4, false) => {
@@ -396,16 +381,15 @@ impl Template {
     fn put_udp<B: PacketBuffer, const SHIM: usize>(
         &self,
         packet: &mut B,
-        from: usize,
-        inner: Inner,
+        inner: &Parsed,
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
-        let shim: &mut [u8; SHIM] = self.put_ip(packet, from, inner, protocol::UDP, per)?;
+        let shim: &mut [u8; SHIM] = self.put_ip(packet, inner, protocol::UDP, per)?;
         if let [s0, s1, _, _, l0, l1, _, _, gue @ ..] = shim.as_mut_slice() {
             [*s0, *s1] = shim::source_port(per.flow_hash).to_be_bytes();
-            [*l0, *l1] = (inner.len + SHIM as u16).to_be_bytes();
+            [*l0, *l1] = (inner.l3_len as u16 + SHIM as u16).to_be_bytes();
             if let [_, protocol, ..] = gue {
-                *protocol = inner.protocol();
+                *protocol = protocol_of(inner);
             }
         }
         Ok(())
@@ -415,11 +399,10 @@ impl Template {
     fn put_gre<B: PacketBuffer>(
         &self,
         packet: &mut B,
-        from: usize,
-        inner: Inner,
+        inner: &Parsed,
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
-        *self.put_ip(packet, from, inner, protocol::GRE, per)? = shim::gre(inner.ethertype());
+        *self.put_ip(packet, inner, protocol::GRE, per)? = shim::gre(ethertype_of(inner));
         Ok(())
     }
 
@@ -427,12 +410,11 @@ impl Template {
     fn put_label<B: PacketBuffer>(
         &self,
         packet: &mut B,
-        from: usize,
-        inner: Inner,
+        inner: &Parsed,
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
         let len = if self.is_tagged() { TAGGED } else { ETHERNET } + LABEL;
-        if let Some([.., class_bottom, ttl]) = self.put(packet, from, len)?.last_chunk_mut::<LABEL>() {
+        if let Some([.., class_bottom, ttl]) = self.put(packet, inner.l3_offset.into(), len)?.last_chunk_mut::<LABEL>() {
             *class_bottom |= shim::label_class(inner.traffic_class);
             *ttl = per.ttl;
         }
@@ -440,36 +422,37 @@ impl Template {
     }
 
     #[inline(never)]
-    fn put_link<B: PacketBuffer>(&self, packet: &mut B, from: usize, inner: Inner) -> Result<(), EncapsulateError> {
+    fn put_link<B: PacketBuffer>(&self, packet: &mut B, inner: &Parsed) -> Result<(), EncapsulateError> {
         let len = if self.is_tagged() { TAGGED } else { ETHERNET };
-        if let Some(ethertype) = self.put(packet, from, len)?.last_chunk_mut() {
-            *ethertype = inner.ethertype().to_be_bytes();
+        if let Some(ethertype) = self.put(packet, inner.l3_offset.into(), len)?.last_chunk_mut() {
+            *ethertype = ethertype_of(inner).to_be_bytes();
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn fill_v4(&self, ip: &mut [u8; IPV4], inner: Inner, shim: usize, protocol: u8, per: PerPacket) {
-        let length = inner.len + (IPV4 + shim) as u16;
+    fn fill_v4(&self, ip: &mut [u8; IPV4], inner: &Parsed, shim: usize, protocol: u8, per: PerPacket) {
+        let length = inner.l3_len + (IPV4 + shim) as u32;
         // RFC 6864 section 4.1: the identification of an atomic datagram has no meaning.
         let identification = if inner.dont_fragment { DONT_FRAGMENT } else { u32::from(per.identification) << 16 };
-        // The words of the header that vary, in host order.
-        let first = 0x4500_0000 | u32::from(inner.traffic_class) << 16 | u32::from(length);
+        // What varies in the words of the header, in host order; where the template says otherwise it is zero.
+        let class_and_length = u32::from(inner.traffic_class) << 16 | length;
         let third = u32::from_be_bytes([per.ttl, protocol, 0, 0]);
-        // The template's host bits are zero.
-        let source = self.source as u32 | (per.flow_hash & self.spread_mask) as u32;
-        let sum = checksum::fold_words([first, identification, third, source, self.destination]);
-        let third = third | u32::from(!sum);
+        let spread = (per.flow_hash & self.spread_mask) as u32;
+        let sum = [class_and_length, identification, third, spread].into_iter().map(u64::from).sum::<u64>();
+        let third = third | u32::from(!checksum::fold_u64(self.sum + sum));
+        let first = V4_START as u32 | class_and_length;
+        let source = self.source as u32 | spread;
         for (field, word) in ip.as_chunks_mut().0.iter_mut().zip([first, identification, third, source]) {
             *field = word.to_be_bytes();
         }
     }
 
     #[inline]
-    fn fill_v6(&self, ip: &mut [u8; IPV6], inner: Inner, shim: usize, protocol: u8, per: PerPacket) {
+    fn fill_v6(&self, ip: &mut [u8; IPV6], inner: &Parsed, shim: usize, protocol: u8, per: PerPacket) {
         let label = (per.flow_hash >> 44) as u32;
         ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(inner.traffic_class) << 20 | label).to_be_bytes());
-        ip[4..6].copy_from_slice(&(inner.len + shim as u16).to_be_bytes());
+        ip[4..6].copy_from_slice(&(inner.l3_len as u16 + shim as u16).to_be_bytes());
         ip[6] = protocol;
         ip[7] = per.ttl;
         // Into the low half of the source.

@@ -175,9 +175,14 @@ fn is_stricter(error: ParseError) -> bool {
     )
 }
 
+/// The short way, with a tag or none.
+fn read_short(frame: &[u8], frame_len: usize) -> Option<Parsed> {
+    plain::read_frame(frame, frame_len).or_else(|| plain::read_tagged_frame(frame, frame_len))
+}
+
 /// What the short way reads, the long way reads alike.
 fn compare_short(frame: &[u8], frame_len: usize) -> Result<(), TestCaseError> {
-    if let Some(parsed) = plain::read_frame(frame, frame_len) {
+    if let Some(parsed) = read_short(frame, frame_len) {
         prop_assert_eq!(parse(frame, frame_len), Ok(Frame::Ip(parsed)));
         let (l3, ip) = (usize::from(parsed.l3_offset), &frame[usize::from(parsed.l3_offset)..]);
         let inner = plain::read_ip(ip, frame_len - l3);
@@ -221,6 +226,12 @@ fn compare(frame: &[u8]) -> Result<(), TestCaseError> {
         _ => unreachable!("it has an IP payload"),
     };
     prop_assert_eq!((parsed.source(frame), parsed.destination(frame)), (source, destination));
+    let taken_over = match &theirs.net {
+        Some(NetSlice::Ipv4(ip)) => (ip.header().slice()[1], ip.header().dont_fragment()),
+        Some(NetSlice::Ipv6(ip)) => (ip.header().traffic_class(), true),
+        _ => unreachable!("it has an IP payload"),
+    };
+    prop_assert_eq!((parsed.traffic_class, parsed.dont_fragment), taken_over);
     // It reads no transport header in fragments, and not those of SCTP, DCCP and UDP-Lite.
     if !parsed.is_fragment() && !matches!(parsed.protocol, protocol::SCTP | protocol::DCCP | protocol::UDP_LITE) {
         let (ports, flags) = match &theirs.transport {
@@ -268,7 +279,7 @@ proptest! {
         compare(&frame)?;
         let bare = if recipe.v6 { recipe.extensions == [false; 5] } else { recipe.options == 0 };
         if bare && recipe.fragment.is_none() && recipe.tags < 2 && matches!(recipe.protocol, 6 | 17) {
-            prop_assert_eq!(plain::read_frame(&frame, frame.len()), Some(parsed), "the short way is for these");
+            prop_assert_eq!(read_short(&frame, frame.len()), Some(parsed), "the short way is for these");
         }
     }
 

@@ -73,6 +73,8 @@ fn ip(family: Family, l4: u16, protocol: u8, ports: (u16, u16), fragment: Fragme
         tcp_flags: if protocol == protocol::TCP && ports != (0, 0) { 2 } else { 0 },
         ports: transmute!([ports.0, ports.1].map(U16::new)),
         fragment,
+        traffic_class: 0,
+        dont_fragment: family == Family::V6,
     })
 }
 
