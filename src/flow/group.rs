@@ -109,7 +109,7 @@ impl Group {
 /// What stands for a tag; never [`FREE`].
 #[inline(always)]
 fn tag_of(tag: u16) -> u16 {
-    tag | u16::from(tag == FREE)
+    tag | 1
 }
 
 #[cfg(test)]

@@ -93,6 +93,23 @@ impl FlowState {
         self.transition(tcp_flags)
     }
 
+    /// Whether the state with this number stays as it is with a packet that has these TCP flags; if in doubt not.
+    #[inline(always)]
+    pub(super) fn stays(number: u8, tcp_flags: u8) -> bool {
+        /// A bit for each state that does without any of the flags that count.
+        const STAYING: u32 = {
+            let (mut bits, mut number) = (0, 0);
+            while number < FlowState::COUNT {
+                let state = FlowState::ALL[number];
+                let after = state.transition(0).expect("without a flag no connection is opened");
+                bits |= if after as u8 == state as u8 { 1 << number } else { 0 };
+                number += 1;
+            }
+            bits
+        };
+        tcp_flags & (flags::FIN | flags::SYN | flags::RST) == 0 && STAYING >> number & 1 != 0
+    }
+
     /// The same for the state with this number; `None` for SYN in every state of TCP.
     #[inline(always)]
     pub(super) fn quietly_after(number: u8, tcp_flags: u8) -> Option<FlowState> {

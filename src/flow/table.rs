@@ -96,11 +96,17 @@ impl<W: Words> Record<W> {
         FlowState::of(self.state_number())
     }
 
-    /// How far it will have come with a packet that has these TCP flags; `None` when that opens a connection, a new one or
-    /// the flow's own once more.
+    /// Counts one more packet of `bytes` bytes that has these TCP flags; false, and nothing counted, when that opens a
+    /// connection, a new one or the flow's own once more.
     #[inline(always)]
-    pub fn state_after(&self, tcp_flags: u8) -> Option<FlowState> {
-        FlowState::quietly_after(self.state_number(), tcp_flags)
+    pub fn follow(&mut self, now: Tick, tcp_flags: u8, bytes: u32) -> bool {
+        let number = self.state_number();
+        if !FlowState::stays(number, tcp_flags) {
+            let Some(state) = FlowState::quietly_after(number, tcp_flags) else { return false };
+            self.set_state(state);
+        }
+        self.count(now, bytes);
+        true
     }
 
     /// Sends its packets to another target from now on.
@@ -130,8 +136,13 @@ impl<W: Words> Record<W> {
     /// Counts one packet of `bytes` bytes that leaves the flow in `state`.
     #[inline(always)]
     pub fn touch(&mut self, now: Tick, state: FlowState, bytes: u32) {
-        self.last_seen = now.0;
         self.set_state(state);
+        self.count(now, bytes);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, now: Tick, bytes: u32) {
+        self.last_seen = now.0;
         self.volume += u64::from(bytes);
         let (low, carry) = self.packets_low.overflowing_add(1);
         self.packets_low = low;

@@ -26,7 +26,7 @@ use super::inspect::Inspector;
 use super::io::{BURST, Burst, PacketIo};
 use super::orders::NewFlows;
 use super::punt::{Again, Cause, Punt, PuntRing};
-use super::tables::{ForwardTables, Path, Target};
+use super::tables::{ForwardTables, Path};
 use super::verdict::{DropReason, PuntReason, Refusal};
 use super::visit::{Visit, quick_target};
 use crate::clock::{Instant, Tick};
@@ -117,7 +117,14 @@ pub(super) struct Work {
     /// Of the outer header to come.
     pub(super) ttl: u8,
     pub(super) what: What,
+    /// Where the flow goes that has an entry and needs nothing else.
+    pub(super) target: Option<TargetId>,
+    /// Where the packet leaves that has its header; [`NOWHERE`] until then.
+    pub(super) leaves_by: PortIndex,
 }
+
+/// No port has this number.
+const NOWHERE: PortIndex = PortIndex(u16::MAX);
 
 /// What a packet is to the last step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,6 +146,8 @@ impl Work {
         hint: Hint::NONE,
         ttl: TTL,
         what: What::Ended,
+        target: None,
+        leaves_by: NOWHERE,
     };
 }
 
@@ -265,37 +274,53 @@ impl<I: PacketIo> Pipeline<I> {
         let start = I::cycles();
         self.counters.received.add(burst.len() as u64);
         self.counters.bursts.add(1);
-        self.walk(io, Arrival { tables, port, now: now.tick() }, burst);
+        let leaves_whole_by = self.walk(io, Arrival { tables, port, now: now.tick() }, burst);
         self.counters.busy_cycles.add(I::cycles().wrapping_sub(start));
-        for port in (0..self.outgoing.len() as u16).map(PortIndex) {
-            self.flush(io, port);
+        match leaves_whole_by {
+            Some(port) => send(&self.counters, io, port, burst),
+            None => (0..self.outgoing.len() as u16).map(PortIndex).for_each(|port| self.flush(io, port)),
         }
     }
 
-    fn walk(&mut self, io: &mut I, arrival: Arrival<'_>, burst: &mut Burst<I::Packet>) {
+    /// Where the burst is to be sent that leaves as it is; all of another one is where it belongs then.
+    fn walk(&mut self, io: &mut I, arrival: Arrival<'_>, burst: &mut Burst<I::Packet>) -> Option<PortIndex> {
         // Lent, so that all else can be used meanwhile; made once, so that it need not be cleared for each burst.
-        let mut works = mem::take(&mut self.works);
-        for (packet, work) in burst.iter_mut().zip(&mut works) {
+        let mut lent = mem::take(&mut self.works);
+        let works = &mut lent[..burst.len()];
+        for (packet, work) in burst.iter_mut().zip(works.iter_mut()) {
             self.admit(arrival, packet, work);
         }
-        for work in &mut works[..burst.len()] {
+        for work in works.iter_mut() {
             // Of a packet that has ended it is nothing, which harms as little.
             work.hint = match work.parsed.family {
                 Family::V4 => self.v4.flows.locate(work.hash, I::prefetch),
                 Family::V6 => self.v6.flows.locate(work.hash, I::prefetch),
             };
         }
-        for (mut packet, work) in burst.drain(..).zip(&works) {
-            if work.what != What::Common {
-                self.carry_otherwise(io, arrival, packet, work);
-                continue;
-            }
-            match self.carry(arrival, &mut packet, work) {
-                Ok(port) => self.push(io, port, packet),
-                Err(end) => self.turn_away(io, arrival, packet, work, end),
+        for work in works.iter_mut() {
+            work.target = match work.parsed.family {
+                _ if work.what != What::Common => None,
+                Family::V4 => quick_target(arrival, &mut self.v4.flows, work),
+                Family::V6 => quick_target(arrival, &mut self.v6.flows, work),
+            };
+        }
+        let (mut all, mut any) = (NOWHERE.0, 0);
+        for (packet, work) in burst.iter_mut().zip(works.iter_mut()) {
+            let port = work.target.and_then(|target| self.put_header(arrival.tables, packet, work, target).ok());
+            work.leaves_by = port.unwrap_or(NOWHERE);
+            (all, any) = (all & work.leaves_by.0, any | work.leaves_by.0);
+        }
+        let whole = all == any && any != NOWHERE.0;
+        if !whole {
+            for (packet, work) in burst.drain(..).zip(works.iter()) {
+                match work.leaves_by {
+                    NOWHERE => self.carry_otherwise(io, arrival, packet, work),
+                    port => self.push(io, port, packet),
+                }
             }
         }
-        self.works = works;
+        self.works = lent;
+        whole.then_some(PortIndex(any))
     }
 
     /// Lets a packet leave with this burst.
@@ -313,10 +338,7 @@ impl<I: PacketIo> Pipeline<I> {
     pub(super) fn flush(&mut self, io: &mut I, port: PortIndex) {
         let packets = &mut self.outgoing[port.index()];
         if !packets.is_empty() {
-            let count = packets.len();
-            let unsent = io.tx_burst(port, packets);
-            self.counters.forwarded.add((count - unsent) as u64);
-            self.counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
+            send(&self.counters, io, port, packets);
         }
     }
 
@@ -395,48 +417,22 @@ impl<I: PacketIo> Pipeline<I> {
         (work.parsed, work.ttl, work.what) = (parsed, ttl, what);
     }
 
-    /// Carries a packet that is none of the common ones.
-    #[cold]
+    /// Carries a packet that needs more than its flow's entry, or whose header was refused.
     #[inline(never)]
     fn carry_otherwise(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
-        if work.what == What::Rare {
-            self.carry_rare(io, arrival, packet, work);
+        match work.what {
+            What::Common => {
+                let target = work.target.map_or_else(|| self.target(arrival, &packet, work), Ok);
+                self.carry_to(io, arrival, packet, work, target);
+            }
+            What::Rare => self.carry_rare(io, arrival, packet, work),
+            What::Ended => {}
         }
-    }
-
-    /// Finds a packet's target and puts the header of its path in front.
-    #[inline(always)]
-    pub(super) fn carry(
-        &mut self,
-        arrival: Arrival<'_>,
-        packet: &mut I::Packet,
-        work: &Work,
-    ) -> Result<PortIndex, End> {
-        let quick = match work.parsed.family {
-            Family::V4 => quick_target(arrival, &mut self.v4.flows, work),
-            Family::V6 => quick_target(arrival, &mut self.v6.flows, work),
-        };
-        match quick {
-            Some((id, target)) => self.put_header(arrival.tables, packet, work, id, target),
-            None => self.carry_visitor(arrival, packet, work),
-        }
-    }
-
-    /// The same for a packet whose flow's entry is not all that is needed.
-    #[inline(never)]
-    fn carry_visitor(
-        &mut self,
-        arrival: Arrival<'_>,
-        packet: &mut I::Packet,
-        work: &Work,
-    ) -> Result<PortIndex, End> {
-        let id = self.target(arrival, packet, work)?;
-        self.encapsulate(arrival.tables, packet, work, id, &arrival.tables.targets[id.index()])
     }
 
     /// Finds a packet's target, or chooses it.
     #[inline(never)]
-    fn target(&mut self, arrival: Arrival<'_>, packet: &I::Packet, work: &Work) -> Result<TargetId, End> {
+    pub(super) fn target(&mut self, arrival: Arrival<'_>, packet: &I::Packet, work: &Work) -> Result<TargetId, End> {
         let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, packet.head());
         Ok(match work.parsed.family {
             Family::V4 => visit.target(&mut self.v4.flows)?,
@@ -451,12 +447,12 @@ impl<I: PacketIo> Pipeline<I> {
         packet: &mut I::Packet,
         work: &Work,
         id: TargetId,
-        target: &Target,
     ) -> Result<PortIndex, End> {
+        let target = &tables.targets[id.index()];
         if let (true, Some(path)) = (target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0, target.path) {
             self.clamp_mss(tables, id, &tables.paths[path.index()], packet, &work.parsed);
         }
-        self.put_header(tables, packet, work, id, target)
+        self.put_header(tables, packet, work, id)
     }
 
     /// The same for one that begins none.
@@ -467,8 +463,8 @@ impl<I: PacketIo> Pipeline<I> {
         packet: &mut I::Packet,
         work: &Work,
         id: TargetId,
-        target: &Target,
     ) -> Result<PortIndex, End> {
+        let target = &tables.targets[id.index()];
         let unresolved =
             || Cause { target: Some(id), bare: work.parsed.l3_offset == 0, ..PuntReason::NoNeighbour.into() };
         let path_id = target.path.ok_or_else(|| End::Punt(unresolved()))?;
@@ -530,6 +526,14 @@ impl<I: PacketIo> Pipeline<I> {
             End::Punt(_) => self.counters.dropped(Refusal::PuntRingFull.into()).add(1),
         }
     }
+}
+
+/// Sends packets, and counts what became of them.
+fn send<I: PacketIo>(counters: &WorkerCounters, io: &mut I, port: PortIndex, packets: &mut Burst<I::Packet>) {
+    let count = packets.len();
+    let unsent = io.tx_burst(port, packets);
+    counters.forwarded.add((count - unsent) as u64);
+    counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
 }
 
 fn what_is(parsed: &Parsed) -> What {

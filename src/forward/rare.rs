@@ -31,7 +31,7 @@ impl<I: PacketIo> Pipeline<I> {
     /// Carries a packet that is a fragment or ICMP.
     #[cold]
     #[inline(never)]
-    pub(super) fn carry_rare(&mut self, io: &mut I, arrival: Arrival<'_>, mut packet: I::Packet, work: &Work) {
+    pub(super) fn carry_rare(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
         match work.parsed.fragment {
             Fragment::None if icmp_errors::error(packet.head(), &work.parsed).is_some() => {
                 let head = packet.head();
@@ -51,10 +51,10 @@ impl<I: PacketIo> Pipeline<I> {
                 let bare = work.parsed.l3_offset == 0;
                 self.end(arrival.port, &packet, End::Punt(Cause { bare, ..PuntReason::RecoveryEcho.into() }));
             }
-            Fragment::None => match self.carry(arrival, &mut packet, work) {
-                Ok(port) => self.push(io, port, packet),
-                Err(end) => self.turn_away(io, arrival, packet, work, end),
-            },
+            Fragment::None => {
+                let target = self.target(arrival, &packet, work);
+                self.carry_to(io, arrival, packet, work, target);
+            }
             Fragment::First { id } => self.carry_first(io, arrival, packet, work, id),
             Fragment::Later { id } => self.carry_later(io, arrival, packet, work, id),
         }
@@ -132,10 +132,7 @@ impl<I: PacketIo> Pipeline<I> {
         work: &Work,
         target: Result<TargetId, End>,
     ) {
-        let carried = target.and_then(|id| {
-            let target = &arrival.tables.targets[id.index()];
-            self.encapsulate(arrival.tables, &mut packet, work, id, target)
-        });
+        let carried = target.and_then(|id| self.encapsulate(arrival.tables, &mut packet, work, id));
         match carried {
             Ok(port) => self.push(io, port, packet),
             Err(end) => self.turn_away(io, arrival, packet, work, end),

@@ -6,7 +6,7 @@ use super::counters::WorkerCounters;
 use super::inspect::Key;
 use super::orders::{NewFlow, NewFlows};
 use super::pipeline::{Arrival, Work};
-use super::tables::{ForwardTables, Target, VirtualHost};
+use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::Refusal;
 use crate::clock::Tick;
 use crate::flow::key::{FlowKey, Words};
@@ -21,19 +21,17 @@ use crate::units::{TargetId, VirtualHostId};
 
 /// The target of a packet whose flow has an entry where it was expected, which needs nothing but to be counted.
 #[inline(always)]
-pub(super) fn quick_target<'a, K: FlowKey, M: Memory>(
-    arrival: Arrival<'a>,
+pub(super) fn quick_target<K: FlowKey, M: Memory>(
+    arrival: Arrival<'_>,
     flows: &mut Table<K, M>,
     work: &Work,
-) -> Option<(TargetId, &'a Target)> {
+) -> Option<TargetId> {
     let record = flows.hinted(work.hint, &K::Words::of_saved(&work.key))?;
     let id = record.target();
-    let target = &arrival.tables.targets[id.index()];
-    if record.expired(arrival.now, &arrival.tables.timeouts) || !target.is_quiet() {
+    if record.expired(arrival.now, &arrival.tables.timeouts) || !arrival.tables.targets[id.index()].is_quiet() {
         return None;
     }
-    record.touch(arrival.now, record.state_after(work.parsed.tcp_flags)?, work.parsed.l3_len);
-    Some((id, target))
+    record.follow(arrival.now, work.parsed.tcp_flags, work.parsed.l3_len).then_some(id)
 }
 
 /// One packet's visit to the flow table and, where that does not know it, to its virtual host.

@@ -298,12 +298,13 @@ impl Template {
             packet.truncate(end);
         }
         // By far the most common one, in line.
+        let PerPacket { flow_hash, ttl, identification } = per;
         if self.is_plain {
             let (ip, _) = split::<IPV4, 0>(self.put(packet, from, ETHERNET + IPV4)?, ETHERNET)?;
-            self.fill_v4(ip, inner, 0, protocol_of(inner), per);
+            self.fill_v4(ip, inner, 0, protocol_of(inner), PerPacket { flow_hash, ttl, identification });
             return Ok(());
         }
-        self.encapsulate_otherwise(packet, inner, per)
+        self.encapsulate_otherwise(packet, inner, PerPacket { flow_hash, ttl, identification })
     }
 
     /// Goes on with every other kind of template.
