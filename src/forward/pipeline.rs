@@ -28,7 +28,7 @@ use super::orders::NewFlows;
 use super::punt::{Again, Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path};
 use super::verdict::{DropReason, PuntReason, Refusal};
-use super::visit::{Visit, quick_target};
+use super::visit::{Visit, recognise};
 use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6, WORDS_MAX, Words};
 use crate::flow::limit::InsertLimit;
@@ -117,11 +117,16 @@ pub(super) struct Work {
     /// Of the outer header to come.
     pub(super) ttl: u8,
     pub(super) what: What,
-    /// Where the flow goes that has an entry and needs nothing else.
-    pub(super) target: Option<TargetId>,
+    /// Where the flow goes that has an entry and needs nothing else; without meaning where `path` is [`NO_PATH`].
+    pub(super) target: TargetId,
+    /// And how.
+    pub(super) path: PathId,
     /// Where the packet leaves that has its header; [`NOWHERE`] until then.
     pub(super) leaves_by: PortIndex,
 }
+
+/// No path has this number.
+pub(super) const NO_PATH: PathId = PathId(u32::MAX);
 
 /// No port has this number.
 const NOWHERE: PortIndex = PortIndex(u16::MAX);
@@ -129,8 +134,10 @@ const NOWHERE: PortIndex = PortIndex(u16::MAX);
 /// What a packet is to the last step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
-    /// One of those that are forwarded by the million.
-    Common,
+    /// One of those that are forwarded by the million, over IPv4.
+    V4,
+    /// The same over IPv6.
+    V6,
     /// It needs more than its flow's entry.
     Rare,
     /// None: it has ended.
@@ -146,7 +153,8 @@ impl Work {
         hint: Hint::NONE,
         ttl: TTL,
         what: What::Ended,
-        target: None,
+        target: TargetId(0),
+        path: NO_PATH,
         leaves_by: NOWHERE,
     };
 }
@@ -297,17 +305,10 @@ impl<I: PacketIo> Pipeline<I> {
                 Family::V6 => self.v6.flows.locate(work.hash, I::prefetch),
             };
         }
-        for work in works.iter_mut() {
-            work.target = match work.parsed.family {
-                _ if work.what != What::Common => None,
-                Family::V4 => quick_target(arrival, &mut self.v4.flows, work),
-                Family::V6 => quick_target(arrival, &mut self.v6.flows, work),
-            };
-        }
+        self.recognise(arrival, works);
         let (mut all, mut any) = (NOWHERE.0, 0);
         for (packet, work) in burst.iter_mut().zip(works.iter_mut()) {
-            let port = work.target.and_then(|target| self.put_header(arrival.tables, packet, work, target).ok());
-            work.leaves_by = port.unwrap_or(NOWHERE);
+            work.leaves_by = self.put_known_header(arrival.tables, packet, work);
             (all, any) = (all & work.leaves_by.0, any | work.leaves_by.0);
         }
         let whole = all == any && any != NOWHERE.0;
@@ -321,6 +322,29 @@ impl<I: PacketIo> Pipeline<I> {
         }
         self.works = lent;
         whole.then_some(PortIndex(any))
+    }
+
+    /// Finds the targets of the packets whose flows have entries and need nothing else.
+    #[inline(never)]
+    fn recognise(&mut self, arrival: Arrival<'_>, works: &mut [Work]) {
+        for work in works {
+            match work.what {
+                What::V4 => recognise(arrival, &mut self.v4.flows, work),
+                What::V6 => recognise(arrival, &mut self.v6.flows, work),
+                What::Rare | What::Ended => work.path = NO_PATH,
+            }
+        }
+    }
+
+    /// Puts the header of its path in front of a packet that has one, and counts it. Gives the port that it leaves by.
+    #[inline(always)]
+    fn put_known_header(&mut self, tables: &ForwardTables, packet: &mut I::Packet, work: &Work) -> PortIndex {
+        let Some(path) = tables.paths.get(work.path.index()) else { return NOWHERE };
+        if path.template.encapsulate(packet, &work.parsed, self.per_packet(work)).is_err() {
+            return NOWHERE;
+        }
+        self.count(Some(work.target), work);
+        path.port
     }
 
     /// Lets a packet leave with this burst.
@@ -370,7 +394,7 @@ impl<I: PacketIo> Pipeline<I> {
         let head = packet.head();
         match plain::read_frame(head, packet.frame_len()) {
             Some(parsed) if !may_be_ours(arrival.tables, head, &parsed) => {
-                self.look_up(head, parsed, (TTL, What::Common), work);
+                self.look_up(head, parsed, TTL, false, work);
             }
             _ => {
                 if let Err(end) = self.admit_other(arrival.tables, packet, work) {
@@ -386,7 +410,7 @@ impl<I: PacketIo> Pipeline<I> {
     fn admit_other(&self, tables: &ForwardTables, packet: &mut I::Packet, work: &mut Work) -> Result<(), End> {
         let (head, len) = (packet.head(), packet.frame_len());
         if let Some(parsed) = plain::read_tagged_frame(head, len).filter(|parsed| !may_be_ours(tables, head, parsed)) {
-            self.look_up(head, parsed, (TTL, What::Common), work);
+            self.look_up(head, parsed, TTL, false, work);
             return Ok(());
         }
         let frame = parse(head, len);
@@ -397,32 +421,34 @@ impl<I: PacketIo> Pipeline<I> {
         };
         if is_ours(tables, packet, parsed) {
             let (inner, ttl) = leave_tunnel(tables, packet, &field_by_field(parsed))?;
-            let what = what_is(&inner);
-            self.look_up(packet.head(), inner, (ttl, what), work);
+            let is_rare = is_rare(&inner);
+            self.look_up(packet.head(), inner, ttl, is_rare, work);
             return Ok(());
         }
         if parsed.protocol == ICMPV6 && is_neighbour_discovery(packet.head(), parsed) {
             return Err(End::Punt(PuntReason::NeighbourDiscovery.into()));
         }
-        self.look_up(packet.head(), field_by_field(parsed), (TTL, what_is(parsed)), work);
+        self.look_up(packet.head(), field_by_field(parsed), TTL, is_rare(parsed), work);
         Ok(())
     }
 
     #[inline(always)]
-    fn look_up(&self, head: &[u8], parsed: Parsed, (ttl, what): (u8, What), work: &mut Work) {
-        work.hash = match parsed.family {
-            Family::V4 => prepare::<_, I>(&self.v4.flows, KeyV4::words_of(head, &parsed), &mut work.key),
-            Family::V6 => prepare::<_, I>(&self.v6.flows, KeyV6::words_of(head, &parsed), &mut work.key),
+    fn look_up(&self, head: &[u8], parsed: Parsed, ttl: u8, is_rare: bool, work: &mut Work) {
+        let (hash, what) = match parsed.family {
+            Family::V4 => (prepare::<_, I>(&self.v4.flows, KeyV4::words_of(head, &parsed), &mut work.key), What::V4),
+            Family::V6 => (prepare::<_, I>(&self.v6.flows, KeyV6::words_of(head, &parsed), &mut work.key), What::V6),
         };
-        (work.parsed, work.ttl, work.what) = (parsed, ttl, what);
+        let what = if is_rare { What::Rare } else { what };
+        (work.parsed, work.hash, work.ttl, work.what) = (parsed, hash, ttl, what);
     }
 
     /// Carries a packet that needs more than its flow's entry, or whose header was refused.
     #[inline(never)]
     fn carry_otherwise(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
         match work.what {
-            What::Common => {
-                let target = work.target.map_or_else(|| self.target(arrival, &packet, work), Ok);
+            What::V4 | What::V6 => {
+                let is_known = work.path != NO_PATH;
+                let target = if is_known { Ok(work.target) } else { self.target(arrival, &packet, work) };
                 self.carry_to(io, arrival, packet, work, target);
             }
             What::Rare => self.carry_rare(io, arrival, packet, work),
@@ -452,19 +478,6 @@ impl<I: PacketIo> Pipeline<I> {
         if let (true, Some(path)) = (target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0, target.path) {
             self.clamp_mss(tables, id, &tables.paths[path.index()], packet, &work.parsed);
         }
-        self.put_header(tables, packet, work, id)
-    }
-
-    /// The same for one that begins none.
-    #[inline(always)]
-    fn put_header(
-        &mut self,
-        tables: &ForwardTables,
-        packet: &mut I::Packet,
-        work: &Work,
-        id: TargetId,
-    ) -> Result<PortIndex, End> {
-        let target = &tables.targets[id.index()];
         let unresolved =
             || Cause { target: Some(id), bare: work.parsed.l3_offset == 0, ..PuntReason::NoNeighbour.into() };
         let path_id = target.path.ok_or_else(|| End::Punt(unresolved()))?;
@@ -536,9 +549,10 @@ fn send<I: PacketIo>(counters: &WorkerCounters, io: &mut I, port: PortIndex, pac
     counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
 }
 
-fn what_is(parsed: &Parsed) -> What {
-    let is_rare = parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6;
-    if is_rare { What::Rare } else { What::Common }
+/// Whether a packet needs more than its flow's entry.
+#[inline(always)]
+fn is_rare(parsed: &Parsed) -> bool {
+    parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6
 }
 
 /// Keeps a key for the next steps, and asks for the group that its flow is in.

@@ -228,8 +228,9 @@ impl Target {
     }
 }
 
-/// The way to a child.
+/// The way to a child. It begins a cache line, and so does its header.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Path {
     /// Port to send by.
     pub port: PortIndex,

@@ -5,7 +5,7 @@ mod steer;
 use super::counters::WorkerCounters;
 use super::inspect::Key;
 use super::orders::{NewFlow, NewFlows};
-use super::pipeline::{Arrival, Work};
+use super::pipeline::{Arrival, NO_PATH, Work};
 use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::Refusal;
 use crate::clock::Tick;
@@ -19,19 +19,21 @@ use crate::packet::{protocol, tcp};
 use crate::service::selection::Granularity;
 use crate::units::{TargetId, VirtualHostId};
 
-/// The target of a packet whose flow has an entry where it was expected, which needs nothing but to be counted.
+/// Finds the target of a packet whose flow has an entry where it was expected, and needs nothing but to be counted.
 #[inline(always)]
-pub(super) fn quick_target<K: FlowKey, M: Memory>(
-    arrival: Arrival<'_>,
-    flows: &mut Table<K, M>,
-    work: &Work,
-) -> Option<TargetId> {
-    let record = flows.hinted(work.hint, &K::Words::of_saved(&work.key))?;
+pub(super) fn recognise<K: FlowKey, M: Memory>(arrival: Arrival<'_>, flows: &mut Table<K, M>, work: &mut Work) {
+    work.path = NO_PATH;
+    let Some(record) = flows.hinted(work.hint, &K::Words::of_saved(&work.key)) else { return };
     let id = record.target();
-    if record.expired(arrival.now, &arrival.tables.timeouts) || !arrival.tables.targets[id.index()].is_quiet() {
-        return None;
+    let target = &arrival.tables.targets[id.index()];
+    if record.expired(arrival.now, &arrival.tables.timeouts) || !target.is_quiet() {
+        return;
     }
-    record.follow(arrival.now, work.parsed.tcp_flags, work.parsed.l3_len).then_some(id)
+    if let Some(path) = target.path
+        && record.follow(arrival.now, work.parsed.tcp_flags, work.parsed.l3_len)
+    {
+        (work.target, work.path) = (id, path);
+    }
 }
 
 /// One packet's visit to the flow table and, where that does not know it, to its virtual host.

@@ -304,17 +304,21 @@ impl Template {
             self.fill_v4(ip, inner, 0, protocol_of(inner), PerPacket { flow_hash, ttl, identification });
             return Ok(());
         }
-        self.encapsulate_otherwise(packet, inner, PerPacket { flow_hash, ttl, identification })
+        self.encapsulate_otherwise(packet, inner, flow_hash, ttl, identification)
     }
 
-    /// Goes on with every other kind of template.
+    /// Goes on with every other kind of template. What it is told it is told one by one: else the common kind would store
+    /// it, too.
     #[inline(never)]
     fn encapsulate_otherwise<B: PacketBuffer>(
         &self,
         packet: &mut B,
         inner: &Parsed,
-        per: PerPacket,
+        flow_hash: u64,
+        ttl: u8,
+        identification: u16,
     ) -> Result<(), EncapsulateError> {
+        let per = PerPacket { flow_hash, ttl, identification };
         match self.kind {
             Kind::IpIp => self.put_ip::<_, 0>(packet, inner, protocol_of(inner), per).map(|_| ()),
             Kind::Gue => self.put_udp::<_, { UDP + shim::GUE_LEN }>(packet, inner, per),
