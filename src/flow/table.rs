@@ -230,9 +230,14 @@ impl Hint {
     pub const NONE: Hint = Hint(usize::MAX);
 }
 
-/// Room for an entry, until the next change of the table.
+/// Room for an entry, until the next change of the table: a group and a slot of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Vacancy(usize);
+pub struct Vacancy {
+    group: usize,
+    slot: usize,
+    /// The entry's first group is another one.
+    displaced: bool,
+}
 
 /// Why a flow has no entry: the table holds as many as it was made for, or both of its groups are full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -419,7 +424,18 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
     }
 
     /// Finds, or makes, room for the entry of a key with this hash.
+    #[inline]
     pub fn vacancy(&mut self, hash: FlowHash, now: Tick, timeouts: &Timeouts) -> Result<Vacancy, Full> {
+        let group = self.first_group(hash);
+        match self.groups[group].free().first() {
+            Some(slot) if self.len < self.capacity => Ok(Vacancy { group, slot, displaced: false }),
+            _ => self.other_vacancy(hash, now, timeouts),
+        }
+    }
+
+    /// The same where its first group is full, or the table.
+    #[inline(never)]
+    fn other_vacancy(&mut self, hash: FlowHash, now: Tick, timeouts: &Timeouts) -> Result<Vacancy, Full> {
         let (first, second) = (self.first_group(hash), self.second_group(hash));
         let has_room = self.len < self.capacity;
         let slot = self
@@ -429,13 +445,15 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
             .or_else(|| self.reclaim_some(first, hash, now, timeouts))
             .or_else(|| self.reclaim_some(second, hash, now, timeouts))
             .or_else(|| if has_room { self.make_room(first, second, hash) } else { None });
-        slot.map(Vacancy).ok_or(Full)
+        let slot = slot.ok_or(Full)?;
+        Ok(Vacancy { group: slot / GROUP, slot: slot % GROUP, displaced: slot / GROUP != first })
     }
 
     /// Puts an entry without packets for `key`, which must not be in the table, into the room that was made for it.
+    #[inline]
     pub fn fill(
         &mut self,
-        Vacancy(slot): Vacancy,
+        Vacancy { group, slot, displaced }: Vacancy,
         hash: FlowHash,
         key: K,
         target: TargetId,
@@ -445,8 +463,13 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         debug_assert!(self.find(hash, &key).is_none(), "the key is in the table already");
         debug_assert!(target.index() < TargetId::COUNT_MAX, "the target's number is too large");
         self.len += 1;
+        self.groups[group].set(slot, hash.tag());
+        if displaced {
+            let first = self.first_group(hash);
+            self.groups[first].displace();
+        }
+        let slot = group * GROUP + slot;
         self.created[slot] = now.0;
-        self.occupy(slot, hash);
         let mut words = key.words();
         words.set_last(words.last() | (state as u64) << KEY_BITS | u64::from(target.0) << TARGET_SHIFT);
         let record = &mut self.records[slot];

@@ -17,6 +17,7 @@
 //! closure, 763 against 621; the full parser for every packet, 671 against 599; one way for known and new flows, and ports in
 //! host order in between, 501 against 440.
 
+use std::cell::Cell;
 use std::mem;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use super::orders::NewFlows;
 use super::punt::{Again, Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path};
 use super::verdict::{DropReason, PuntReason, Refusal};
-use super::visit::{Visit, recognise};
+use super::visit::{LastHost, Visit, recognise};
 use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6, WORDS_MAX, Words};
 use crate::flow::limit::InsertLimit;
@@ -138,6 +139,10 @@ pub(super) enum What {
     V4,
     /// The same over IPv6.
     V6,
+    /// One of them for which `target` is known, whatever `path` is.
+    Known,
+    /// One of them that goes nowhere.
+    Refused(Refusal),
     /// It needs more than its flow's entry.
     Rare,
     /// None: it has ended.
@@ -298,14 +303,18 @@ impl<I: PacketIo> Pipeline<I> {
         for (packet, work) in burst.iter_mut().zip(works.iter_mut()) {
             self.admit(arrival, packet, work);
         }
-        for work in works.iter_mut() {
-            // Of a packet that has ended it is nothing, which harms as little.
-            work.hint = match work.parsed.family {
-                Family::V4 => self.v4.flows.locate(work.hash, I::prefetch),
-                Family::V6 => self.v6.flows.locate(work.hash, I::prefetch),
-            };
+        // One family after the other: like this what is in its tables stays in registers.
+        let has_v6 = locate::<_, I>(&self.v4.flows, Family::V4, works);
+        if has_v6 {
+            locate::<_, I>(&self.v6.flows, Family::V6, works);
         }
-        self.recognise(arrival, works);
+        let mut unknown = works.len() - recognise(arrival, &mut self.v4.flows, What::V4, works);
+        if has_v6 {
+            unknown -= recognise(arrival, &mut self.v6.flows, What::V6, works);
+        }
+        if unknown > 0 {
+            self.introduce(arrival, burst, works);
+        }
         let (mut all, mut any) = (NOWHERE.0, 0);
         for (packet, work) in burst.iter_mut().zip(works.iter_mut()) {
             work.leaves_by = self.put_known_header(arrival.tables, packet, work);
@@ -324,14 +333,23 @@ impl<I: PacketIo> Pipeline<I> {
         whole.then_some(PortIndex(any))
     }
 
-    /// Finds the targets of the packets whose flows have entries and need nothing else.
+    /// Finds or chooses the targets of the other common packets.
     #[inline(never)]
-    fn recognise(&mut self, arrival: Arrival<'_>, works: &mut [Work]) {
-        for work in works {
-            match work.what {
-                What::V4 => recognise(arrival, &mut self.v4.flows, work),
-                What::V6 => recognise(arrival, &mut self.v6.flows, work),
-                What::Rare | What::Ended => work.path = NO_PATH,
+    fn introduce(&mut self, arrival: Arrival<'_>, burst: &Burst<I::Packet>, works: &mut [Work]) {
+        let last = Cell::new(None);
+        let tables = arrival.tables;
+        for (packet, work) in burst.iter().zip(works).filter(|(_, work)| work.path == NO_PATH) {
+            if !matches!(work.what, What::V4 | What::V6) {
+                continue;
+            }
+            match self.target(arrival, packet, work, Some(&last)) {
+                Ok(id) => {
+                    let target = &tables.targets[id.index()];
+                    let is_clamped = target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0;
+                    (work.target, work.what) = (id, What::Known);
+                    work.path = target.path.filter(|_| !is_clamped).unwrap_or(NO_PATH);
+                }
+                Err(refusal) => work.what = What::Refused(refusal),
             }
         }
     }
@@ -399,7 +417,7 @@ impl<I: PacketIo> Pipeline<I> {
             _ => {
                 if let Err(end) = self.admit_other(arrival.tables, packet, work) {
                     self.end(arrival.port, packet, end);
-                    work.what = What::Ended;
+                    (work.what, work.path) = (What::Ended, NO_PATH);
                 }
             }
         }
@@ -439,18 +457,16 @@ impl<I: PacketIo> Pipeline<I> {
             Family::V6 => (prepare::<_, I>(&self.v6.flows, KeyV6::words_of(head, &parsed), &mut work.key), What::V6),
         };
         let what = if is_rare { What::Rare } else { what };
-        (work.parsed, work.hash, work.ttl, work.what) = (parsed, hash, ttl, what);
+        (work.parsed, work.hash, work.ttl, work.what, work.path) = (parsed, hash, ttl, what, NO_PATH);
     }
 
     /// Carries a packet that needs more than its flow's entry, or whose header was refused.
     #[inline(never)]
     fn carry_otherwise(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
         match work.what {
-            What::V4 | What::V6 => {
-                let is_known = work.path != NO_PATH;
-                let target = if is_known { Ok(work.target) } else { self.target(arrival, &packet, work) };
-                self.carry_to(io, arrival, packet, work, target);
-            }
+            // The short way to its header was not for it.
+            What::V4 | What::V6 | What::Known => self.carry_to(io, arrival, packet, work, Ok(work.target)),
+            What::Refused(refusal) => self.turn_away(io, arrival, packet, work, refusal.into()),
             What::Rare => self.carry_rare(io, arrival, packet, work),
             What::Ended => {}
         }
@@ -458,12 +474,19 @@ impl<I: PacketIo> Pipeline<I> {
 
     /// Finds a packet's target, or chooses it.
     #[inline(never)]
-    pub(super) fn target(&mut self, arrival: Arrival<'_>, packet: &I::Packet, work: &Work) -> Result<TargetId, End> {
-        let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, packet.head());
-        Ok(match work.parsed.family {
-            Family::V4 => visit.target(&mut self.v4.flows)?,
-            Family::V6 => visit.target(&mut self.v6.flows)?,
-        })
+    pub(super) fn target(
+        &mut self,
+        arrival: Arrival<'_>,
+        packet: &I::Packet,
+        work: &Work,
+        last: Option<&LastHost>,
+    ) -> Result<TargetId, Refusal> {
+        let mut visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, packet.head());
+        visit.last = last;
+        match work.parsed.family {
+            Family::V4 => visit.target(&mut self.v4.flows),
+            Family::V6 => visit.target(&mut self.v6.flows),
+        }
     }
 
     /// Puts the header of the path to a target in front of a packet, which may begin a connection.
@@ -553,6 +576,21 @@ fn send<I: PacketIo>(counters: &WorkerCounters, io: &mut I, port: PortIndex, pac
 #[inline(always)]
 fn is_rare(parsed: &Parsed) -> bool {
     parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6
+}
+
+/// Asks for the entries of the flows over one family; whether there are others. Of packets that have ended they are
+/// anybody's, which harms nobody.
+#[inline(never)]
+fn locate<K: FlowKey, I: PacketIo>(flows: &Table<K, I::Memory>, family: Family, works: &mut [Work]) -> bool {
+    let mut others = false;
+    for work in works {
+        if work.parsed.family == family {
+            work.hint = flows.locate(work.hash, I::prefetch);
+        } else {
+            others = true;
+        }
+    }
+    others
 }
 
 /// Keeps a key for the next steps, and asks for the group that its flow is in.

@@ -52,8 +52,8 @@ impl<I: PacketIo> Pipeline<I> {
                 self.end(arrival.port, &packet, End::Punt(Cause { bare, ..PuntReason::RecoveryEcho.into() }));
             }
             Fragment::None => {
-                let target = self.target(arrival, &packet, work);
-                self.carry_to(io, arrival, packet, work, target);
+                let target = self.target(arrival, &packet, work, None);
+                self.carry_to(io, arrival, packet, work, target.map_err(End::from));
             }
             Fragment::First { id } => self.carry_first(io, arrival, packet, work, id),
             Fragment::Later { id } => self.carry_later(io, arrival, packet, work, id),

@@ -2,10 +2,13 @@
 
 mod steer;
 
+use std::cell::Cell;
+use std::net::IpAddr;
+
 use super::counters::WorkerCounters;
 use super::inspect::Key;
 use super::orders::{NewFlow, NewFlows};
-use super::pipeline::{Arrival, NO_PATH, Work};
+use super::pipeline::{Arrival, What, Work};
 use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::Refusal;
 use crate::clock::Tick;
@@ -19,22 +22,34 @@ use crate::packet::{protocol, tcp};
 use crate::service::selection::Granularity;
 use crate::units::{TargetId, VirtualHostId};
 
-/// Finds the target of a packet whose flow has an entry where it was expected, and needs nothing but to be counted.
-#[inline(always)]
-pub(super) fn recognise<K: FlowKey, M: Memory>(arrival: Arrival<'_>, flows: &mut Table<K, M>, work: &mut Work) {
-    work.path = NO_PATH;
-    let Some(record) = flows.hinted(work.hint, &K::Words::of_saved(&work.key)) else { return };
-    let id = record.target();
-    let target = &arrival.tables.targets[id.index()];
-    if record.expired(arrival.now, &arrival.tables.timeouts) || !target.is_quiet() {
-        return;
+/// Finds the targets of packets over one family whose flows have an entry where it was expected, and need nothing but to
+/// be counted; of how many.
+#[inline(never)]
+pub(super) fn recognise<K: FlowKey, M: Memory>(
+    Arrival { tables, now, .. }: Arrival<'_>,
+    flows: &mut Table<K, M>,
+    what: What,
+    works: &mut [Work],
+) -> usize {
+    let mut found = 0;
+    for work in works.iter_mut().filter(|work| work.what == what) {
+        let Some(record) = flows.hinted(work.hint, &K::Words::of_saved(&work.key)) else { continue };
+        let target = &tables.targets[record.target().index()];
+        if record.expired(now, &tables.timeouts) || !target.is_quiet() {
+            continue;
+        }
+        if let Some(path) = target.path
+            && record.follow(now, work.parsed.tcp_flags, work.parsed.l3_len)
+        {
+            (work.target, work.path) = (record.target(), path);
+            found += 1;
+        }
     }
-    if let Some(path) = target.path
-        && record.follow(arrival.now, work.parsed.tcp_flags, work.parsed.l3_len)
-    {
-        (work.target, work.path) = (id, path);
-    }
+    found
 }
+
+/// The virtual host that was last looked for, and by what: in a flood of new flows most are for one.
+pub(super) type LastHost = Cell<Option<(IpAddr, u8, u16, VirtualHostId)>>;
 
 /// One packet's visit to the flow table and, where that does not know it, to its virtual host.
 pub(super) struct Visit<'a> {
@@ -47,6 +62,8 @@ pub(super) struct Visit<'a> {
     pub(super) parsed: &'a Parsed,
     /// The packet's first segment.
     pub(super) head: &'a [u8],
+    /// What the packets before it have found.
+    pub(super) last: Option<&'a LastHost>,
 }
 
 impl<'a> Visit<'a> {
@@ -58,7 +75,7 @@ impl<'a> Visit<'a> {
         head: &'a [u8],
     ) -> Visit<'a> {
         let Arrival { tables, now, .. } = arrival;
-        Visit { tables, counters, inserts, new_flows, now, work, parsed: &work.parsed, head }
+        Visit { tables, counters, inserts, new_flows, now, work, parsed: &work.parsed, head, last: None }
     }
 
     /// The target of the packet.
@@ -175,7 +192,14 @@ impl<'a> Visit<'a> {
     }
 
     pub(super) fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&'a VirtualHost> {
-        let id = self.tables.index.find(key.destination(), self.parsed.protocol, self.parsed.dst_port())?;
+        let (destination, protocol, port) = (key.destination(), self.parsed.protocol, self.parsed.dst_port());
+        let id = match self.last.and_then(Cell::get) {
+            Some((to, by, at, id)) if (to, by, at) == (destination, protocol, port) => id,
+            _ => self.tables.index.find(destination, protocol, port)?,
+        };
+        if let Some(last) = self.last {
+            last.set(Some((destination, protocol, port, id)));
+        }
         Some(&self.tables.virtual_hosts[id.index()])
     }
 }
