@@ -17,7 +17,6 @@
 //! closure, 763 against 621; the full parser for every packet, 671 against 599; one way for known and new flows, and ports in
 //! host order in between, 501 against 440.
 
-use std::cell::Cell;
 use std::mem;
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ use super::orders::NewFlows;
 use super::punt::{Again, Cause, Punt, PuntRing};
 use super::tables::{ForwardTables, Path};
 use super::verdict::{DropReason, PuntReason, Refusal};
-use super::visit::{LastHost, Visit, recognise};
+use super::visit::{Round, Visit, recognise};
 use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6, WORDS_MAX, Words};
 use crate::flow::limit::InsertLimit;
@@ -336,13 +335,13 @@ impl<I: PacketIo> Pipeline<I> {
     /// Finds or chooses the targets of the other common packets.
     #[inline(never)]
     fn introduce(&mut self, arrival: Arrival<'_>, burst: &Burst<I::Packet>, works: &mut [Work]) {
-        let last = Cell::new(None);
+        let round = Round::default();
         let tables = arrival.tables;
         for (packet, work) in burst.iter().zip(works).filter(|(_, work)| work.path == NO_PATH) {
             if !matches!(work.what, What::V4 | What::V6) {
                 continue;
             }
-            match self.target(arrival, packet, work, Some(&last)) {
+            match self.target(arrival, packet, work, Some(&round)) {
                 Ok(id) => {
                     let target = &tables.targets[id.index()];
                     let is_clamped = target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0;
@@ -479,10 +478,10 @@ impl<I: PacketIo> Pipeline<I> {
         arrival: Arrival<'_>,
         packet: &I::Packet,
         work: &Work,
-        last: Option<&LastHost>,
+        round: Option<&Round>,
     ) -> Result<TargetId, Refusal> {
         let mut visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, packet.head());
-        visit.last = last;
+        visit.round = round;
         match work.parsed.family {
             Family::V4 => visit.target(&mut self.v4.flows),
             Family::V6 => visit.target(&mut self.v6.flows),

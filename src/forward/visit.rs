@@ -48,8 +48,18 @@ pub(super) fn recognise<K: FlowKey, M: Memory>(
     found
 }
 
-/// The virtual host that was last looked for, and by what: in a flood of new flows most are for one.
-pub(super) type LastHost = Cell<Option<(IpAddr, u8, u16, VirtualHostId)>>;
+/// New flows of a burst for whose entries room is made where none is free: in a table as full as it may be every 200th
+/// needs that, so that only a flood of chosen keys needs it for more.
+const EFFORTS: u8 = 2;
+
+/// What the visits of one burst share.
+#[derive(Default)]
+pub(super) struct Round {
+    /// The virtual host that was last looked for, and by what: in a flood of new flows most are for one.
+    last_host: Cell<Option<(IpAddr, u8, u16, VirtualHostId)>>,
+    /// How often room was made.
+    efforts: Cell<u8>,
+}
 
 /// One packet's visit to the flow table and, where that does not know it, to its virtual host.
 pub(super) struct Visit<'a> {
@@ -62,8 +72,8 @@ pub(super) struct Visit<'a> {
     pub(super) parsed: &'a Parsed,
     /// The packet's first segment.
     pub(super) head: &'a [u8],
-    /// What the packets before it have found.
-    pub(super) last: Option<&'a LastHost>,
+    /// What it shares with others.
+    pub(super) round: Option<&'a Round>,
 }
 
 impl<'a> Visit<'a> {
@@ -75,7 +85,7 @@ impl<'a> Visit<'a> {
         head: &'a [u8],
     ) -> Visit<'a> {
         let Arrival { tables, now, .. } = arrival;
-        Visit { tables, counters, inserts, new_flows, now, work, parsed: &work.parsed, head, last: None }
+        Visit { tables, counters, inserts, new_flows, now, work, parsed: &work.parsed, head, round: None }
     }
 
     /// The target of the packet.
@@ -155,7 +165,11 @@ impl<'a> Visit<'a> {
             }
         };
         let within_limit = !passes && self.inserts.take(self.now, self.tables.inserts_per_second);
-        let vacancy = within_limit.then(|| flows.vacancy(hash, self.now, &self.tables.timeouts));
+        let vacancy = within_limit.then(|| match flows.free_vacancy(hash) {
+            Some(vacancy) => Ok(vacancy),
+            None if self.is_spent() => Err(Full),
+            None => flows.vacancy(hash, self.now, &self.tables.timeouts),
+        });
         let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
         let member = match (self.named(host), &vacancy) {
             (Some(named), _) => {
@@ -181,6 +195,14 @@ impl<'a> Visit<'a> {
         Ok(target)
     }
 
+    /// Whether this burst has had its share of made room; takes a part of that if not.
+    fn is_spent(&self) -> bool {
+        let Some(round) = self.round else { return false };
+        let efforts = round.efforts.get();
+        round.efforts.set(efforts.saturating_add(1));
+        efforts >= EFFORTS
+    }
+
     /// Tells the slow path where a flow goes that a parent has sent.
     fn tell<K: FlowKey + Into<Key>>(&self, key: K, target: TargetId) {
         if self.tables.tells_new_flows
@@ -193,12 +215,12 @@ impl<'a> Visit<'a> {
 
     pub(super) fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&'a VirtualHost> {
         let (destination, protocol, port) = (key.destination(), self.parsed.protocol, self.parsed.dst_port());
-        let id = match self.last.and_then(Cell::get) {
+        let id = match self.round.and_then(|round| round.last_host.get()) {
             Some((to, by, at, id)) if (to, by, at) == (destination, protocol, port) => id,
             _ => self.tables.index.find(destination, protocol, port)?,
         };
-        if let Some(last) = self.last {
-            last.set(Some((destination, protocol, port, id)));
+        if let Some(round) = self.round {
+            round.last_host.set(Some((destination, protocol, port, id)));
         }
         Some(&self.tables.virtual_hosts[id.index()])
     }

@@ -1,6 +1,6 @@
 //! What a flow is, how long it and a datagram's fragments are remembered, and what is counted of it.
 
-use slr::units::VirtualHostId;
+use slr::units::{PortIndex, VirtualHostId};
 
 use super::*;
 
@@ -162,4 +162,31 @@ fn more_new_flows_than_a_second_may_bring_are_forwarded_without_entries() {
     router.wait(Duration::from_millis(20));
     children(&mut router, packets(3_000..4_000, "S"));
     assert_eq!(router.moved()[2..], [("flows_inserted", 10), ("flows_over_limit", 990)]);
+}
+
+/// Half a million SYNs a second, each from another address, for a second; 200 clients go on meanwhile.
+#[test]
+fn a_flood_of_syns_costs_no_established_flow_its_entry() {
+    const TURNS: u32 = 100;
+    const SYNS_PER_TURN: u32 = 5_000;
+    let flows = "flows: { capacity_v4: 20000, inserts_per_second: 5000, timeouts: { tcp_syn: 5s } }\nchildren:\n";
+    let mut router = TestRouter::new(&ten("selection: round_robin").replace("children:\n", flows));
+    let established = |flags: &'static str| (0..200).map(move |port| tcp(FOUR, flags).with_port(port).frame());
+    let chosen = children(&mut router, established("S"));
+    let mut syn = tcp(FOUR, "S").frame();
+    for turn in 0..TURNS {
+        router.wait(Duration::from_secs(1) / TURNS);
+        for number in 0..SYNS_PER_TURN {
+            syn[26..30].copy_from_slice(&(0x0b00_0000 + turn * SYNS_PER_TURN + number).to_be_bytes());
+            fix_checksum(&mut syn[14..34]);
+            router.worker.io_mut().arrive(PortIndex(0), &syn);
+        }
+        assert_eq!(router.carry::<&[u8]>([]).len(), SYNS_PER_TURN as usize);
+        assert_eq!(children(&mut router, established("A")), chosen, "after {turn} turns");
+    }
+    // A tenth of a second's flows may come at once.
+    let (made, counters) = (router.counters.flows_inserted.get(), &router.counters);
+    assert!((5_000..=5_500).contains(&made), "{made} entries");
+    assert_eq!(made + counters.flows_over_limit.get(), 200 + u64::from(TURNS * SYNS_PER_TURN));
+    assert_eq!(counters.flows_refused.get(), 0);
 }
