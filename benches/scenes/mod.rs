@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slr::clock::Instant;
+use slr::flow::key::{FlowKey, KeyV4};
 use slr::flow::memory::Memory;
 use slr::flow::state::Timeouts;
+use slr::flow::table::Table;
 use slr::forward::counters::WorkerCounters;
 use slr::forward::io::{BURST, Burst, PacketIo};
 use slr::forward::pipeline::{FlowCapacity, Pipeline};
@@ -21,6 +23,7 @@ use slr::forward::routes::ByPrefix;
 use slr::forward::tables::{ForwardTables, Member, Path, Target, VirtualHost};
 use slr::packet::buffer::PacketBuffer;
 use slr::packet::checksum::checksum;
+use slr::packet::plain;
 use slr::service::filter::Filter;
 use slr::service::lookup::VirtualHosts;
 use slr::service::maglev::ClusterHash;
@@ -49,7 +52,28 @@ pub enum Kind {
     Decapsulate,
     /// The same as `V4`, each packet of a flow that is not known yet.
     New,
+    /// The same, timed burst by burst.
+    Flood,
+    /// The same, each packet one of [`CRAFTED`] keys that have the same few groups of slots, most of which are full.
+    Colliding,
 }
+
+impl Kind {
+    /// Whether its packets are of flows that are not known.
+    pub fn is_new(self) -> bool {
+        matches!(self, Kind::New | Kind::Flood | Kind::Colliding)
+    }
+
+    /// Whether each burst is timed, not each batch.
+    pub fn is_by_burst(self) -> bool {
+        matches!(self, Kind::Flood | Kind::Colliding)
+    }
+}
+
+/// Keys of a flood that collide. Their hashes are the same in [`CRAFTED_BITS`] bits of either half, which leads to 1/32 of
+/// the table's groups.
+const CRAFTED: usize = 1 << 16;
+const CRAFTED_BITS: u32 = 5;
 
 /// The tunnels to the children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +259,8 @@ pub struct Stage<P: PacketBuffer, X: Machine> {
     pub tables: ForwardTables,
     now: Instant,
     random: u64,
+    /// The flows of a flood that collide.
+    crafted: Vec<u32>,
 }
 
 impl<P: PacketBuffer, X: Machine> Stage<P, X> {
@@ -242,14 +268,14 @@ impl<P: PacketBuffer, X: Machine> Stage<P, X> {
     pub fn new(scene: Scene) -> Option<Stage<P, X>> {
         let tables = tables(scene.tunnel);
         let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let flows =
-            if scene.kind == Kind::New { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
+        let flows = if scene.kind.is_new() { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
         let (v4, v6) = if scene.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
-        let capacity = FlowCapacity { v4, v6, fragments: 0, seed: Some(7) };
+        let capacity = FlowCapacity { v4, v6, fragments: 0, seed: SEED };
         let pipeline = Pipeline::new((WorkerId(0), 1), 1, capacity, counters.clone(), PuntRing::new(1))?;
         let (frames, now) = (Frames::new(scene.kind), Instant::from_nanos(1_000_000_000));
         let random = 0x9e37_79b9_7f4a_7c15 ^ u64::from(scene.flows);
-        Some(Stage { scene, frames, counters, pipeline, tables, now, random })
+        let crafted = if scene.kind == Kind::Colliding { crafted(scene.flows) } else { Vec::new() };
+        Some(Stage { scene, frames, counters, pipeline, tables, now, random, crafted })
     }
 
     /// Carries `packets` packets, in whole batches, whose flows `next` names; `cycles` is told what each batch took.
@@ -262,9 +288,13 @@ impl<P: PacketBuffer, X: Machine> Stage<P, X> {
     ) {
         for _ in 0..packets.div_ceil(BATCH as u32) {
             let mut bursts = self.prepare(io, &mut next);
-            let start = X::cycles();
-            measured(&mut self.pipeline, &self.tables, io, self.now, &mut bursts);
-            cycles(X::cycles() - start);
+            let timed = if self.scene.kind.is_by_burst() { 1 } else { bursts.len() };
+            let share = (bursts.len() / timed) as u64;
+            for bursts in bursts.chunks_mut(timed) {
+                let start = X::cycles();
+                measured(&mut self.pipeline, &self.tables, io, self.now, bursts);
+                cycles((X::cycles() - start) * share);
+            }
             io.give_back(bursts);
         }
     }
@@ -303,10 +333,11 @@ impl<P: PacketBuffer, X: Machine> Stage<P, X> {
         }
     }
 
-    /// One round of about `packets` packets; `cycles` is told what each batch took.
+    /// One round of about `packets` packets; `cycles` is told what each batch took, or would have where it is timed burst by
+    /// burst.
     pub fn round(&mut self, io: &mut BenchIo<P, X>, packets: u32, cycles: &mut impl FnMut(u64)) {
         let flows = self.scene.flows;
-        if self.scene.kind != Kind::New {
+        if !self.scene.kind.is_new() {
             return self.pass(io, packets, cycles, |random| pick(random, flows));
         }
         // Everything that is known runs out, and the flows that shall be known come again.
@@ -314,11 +345,28 @@ impl<P: PacketBuffer, X: Machine> Stage<P, X> {
         self.pipeline.age(&self.tables, self.now, usize::MAX);
         self.fill(io);
         let mut flow = self.scene.flows;
-        self.pass(io, self.scene.flows / NEW_SHARE, cycles, |_| {
+        let crafted = mem::take(&mut self.crafted);
+        self.pass(io, self.scene.flows / NEW_SHARE, cycles, |random| {
             flow += 1;
-            flow - 1
+            if crafted.is_empty() { flow - 1 } else { crafted[pick(random, crafted.len() as u32) as usize] }
         });
+        self.crafted = crafted;
     }
+}
+
+/// Of the tables' hashes, so that what is measured repeats.
+const SEED: Option<u64> = Some(7);
+
+/// Flows from number `first` on whose keys collide in every table with the seed.
+fn crafted(first: u32) -> Vec<u32> {
+    let table = Table::<KeyV4>::new(1, SEED).expect("a little memory");
+    let mut frames = Frames::new(Kind::Colliding);
+    let collides = |flow: &u32| {
+        let frame = frames.of(*flow);
+        let hash = plain::read_frame(frame, frame.len()).map(|parsed| table.hash(&KeyV4::of(frame, &parsed)).bits());
+        hash.is_some_and(|hash| (hash as u32) >> (32 - CRAFTED_BITS) == 0 && hash >> (64 - CRAFTED_BITS) == 0)
+    };
+    (first..).filter(collides).take(CRAFTED).collect()
 }
 
 /// One of `flows` flows.

@@ -74,7 +74,8 @@ fn ip(family: Family, l4: u16, protocol: u8, ports: (u16, u16), fragment: Fragme
         ports: transmute!([ports.0, ports.1].map(U16::new)),
         fragment,
         traffic_class: 0,
-        dont_fragment: family == Family::V6,
+        // The packets that are whole say so.
+        dont_fragment: family == Family::V6 || fragment == Fragment::None,
     })
 }
 
