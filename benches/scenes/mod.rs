@@ -53,6 +53,7 @@ pub enum Kind {
     /// The same as `V4`, each packet of a flow that is not known yet.
     New,
     /// The same, timed burst by burst.
+    #[allow(dead_code)]
     Flood,
     /// The same, each packet one of [`CRAFTED`] keys that have the same few groups of slots, most of which are full.
     Colliding,
@@ -268,7 +269,8 @@ impl<P: PacketBuffer, X: Machine> Stage<P, X> {
     pub fn new(scene: Scene) -> Option<Stage<P, X>> {
         let tables = tables(scene.tunnel);
         let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let flows = if scene.kind.is_new() { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
+        let flows =
+            if scene.kind.is_new() { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
         let (v4, v6) = if scene.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
         let capacity = FlowCapacity { v4, v6, fragments: 0, seed: SEED };
         let pipeline = Pipeline::new((WorkerId(0), 1), 1, capacity, counters.clone(), PuntRing::new(1))?;

@@ -140,8 +140,9 @@ impl<W: Words> Record<W> {
         self.count(now, bytes);
     }
 
+    /// The same where the state stays as it is.
     #[inline(always)]
-    fn count(&mut self, now: Tick, bytes: u32) {
+    pub fn count(&mut self, now: Tick, bytes: u32) {
         self.last_seen = now.0;
         self.volume += u64::from(bytes);
         let (low, carry) = self.packets_low.overflowing_add(1);
@@ -230,14 +231,28 @@ impl Hint {
     pub const NONE: Hint = Hint(usize::MAX);
 }
 
-/// Room for an entry, until the next change of the table: a group and a slot of it.
+/// Room for an entry, until the next change of the table: a group and a slot of it in one number, as is soonest taken
+/// apart, and above them whether the entry's first group is another one.
 #[derive(Clone, Copy, Debug)]
-pub struct Vacancy {
-    group: usize,
-    slot: usize,
-    /// The entry's first group is another one.
-    displaced: bool,
+pub struct Vacancy(u64);
+
+impl Vacancy {
+    const DISPLACED: u64 = 1 << 63;
+
+    #[inline]
+    fn new(group: usize, slot: usize, displaced: bool) -> Vacancy {
+        Vacancy((group << 5 | slot) as u64 | if displaced { Vacancy::DISPLACED } else { 0 })
+    }
+
+    /// Its group, its slot there, and whether the entry is displaced.
+    #[inline]
+    fn parts(self) -> (usize, usize, bool) {
+        let place = (self.0 & !Vacancy::DISPLACED) as usize;
+        (place >> 5, place & 31, self.0 & Vacancy::DISPLACED != 0)
+    }
 }
+
+const _: () = assert!(GROUP <= 1 << 5);
 
 /// Why a flow has no entry: the table holds as many as it was made for, or both of its groups are full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -390,7 +405,19 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
 
     /// The entry of `key` that is not past its time at `now`. One that is gets removed and counted.
     pub fn find_live(&mut self, hash: FlowHash, key: &K, now: Tick, timeouts: &Timeouts) -> Option<Slot> {
-        let slot = self.find(hash, key)?;
+        self.find_live_words(hash, &key.words(), now, timeouts)
+    }
+
+    /// The same for a key in words.
+    #[inline]
+    pub fn find_live_words(
+        &mut self,
+        hash: FlowHash,
+        words: &K::Words,
+        now: Tick,
+        timeouts: &Timeouts,
+    ) -> Option<Slot> {
+        let slot = self.find_words(hash, words)?;
         if self.records[slot.0].expired(now, timeouts) {
             self.expire(slot);
             return None;
@@ -431,10 +458,10 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         }
         let group = self.first_group(hash);
         match self.groups[group].free().first() {
-            Some(slot) => Some(Vacancy { group, slot, displaced: false }),
+            Some(slot) => Some(Vacancy::new(group, slot, false)),
             None => {
                 let group = self.second_group(hash);
-                self.groups[group].free().first().map(|slot| Vacancy { group, slot, displaced: true })
+                self.groups[group].free().first().map(|slot| Vacancy::new(group, slot, true))
             }
         }
     }
@@ -457,22 +484,36 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
             .or_else(|| self.reclaim_some(second, hash, now, timeouts))
             .or_else(|| if has_room { self.make_room(first, second, hash) } else { None });
         let slot = slot.ok_or(Full)?;
-        Ok(Vacancy { group: slot / GROUP, slot: slot % GROUP, displaced: slot / GROUP != first })
+        Ok(Vacancy::new(slot / GROUP, slot % GROUP, slot / GROUP != first))
     }
 
     /// Puts an entry without packets for `key`, which must not be in the table, into the room that was made for it.
-    #[inline]
     pub fn fill(
         &mut self,
-        Vacancy { group, slot, displaced }: Vacancy,
+        vacancy: Vacancy,
         hash: FlowHash,
         key: K,
         target: TargetId,
         state: FlowState,
         now: Tick,
     ) -> &mut Record<K::Words> {
-        debug_assert!(self.find(hash, &key).is_none(), "the key is in the table already");
+        self.fill_words(vacancy, hash, key.words(), target, state, now)
+    }
+
+    /// The same for a key in words.
+    #[inline]
+    pub fn fill_words(
+        &mut self,
+        vacancy: Vacancy,
+        hash: FlowHash,
+        mut words: K::Words,
+        target: TargetId,
+        state: FlowState,
+        now: Tick,
+    ) -> &mut Record<K::Words> {
+        debug_assert!(self.find_words(hash, &words).is_none(), "the key is in the table already");
         debug_assert!(target.index() < TargetId::COUNT_MAX, "the target's number is too large");
+        let (group, slot, displaced) = vacancy.parts();
         self.len += 1;
         self.groups[group].set(slot, hash.tag());
         if displaced {
@@ -481,7 +522,6 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         }
         let slot = group * GROUP + slot;
         self.created[slot] = now.0;
-        let mut words = key.words();
         words.set_last(words.last() | (state as u64) << KEY_BITS | u64::from(target.0) << TARGET_SHIFT);
         let record = &mut self.records[slot];
         *record = Record { words, last_seen: now.0, packets_low: 0, volume: 0 };

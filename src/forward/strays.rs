@@ -122,7 +122,7 @@ impl Visit<'_> {
         let Granularity::Source { v4, v6 } = host.granularity else { return Err(Refusal::UnknownFlow) };
         let key = key.coarse(host.number, if self.parsed.family == Family::V4 { v4 } else { v6 });
         let hash = flows.hash(&key);
-        self.follow(flows, hash, &key).ok_or(Refusal::UnknownFlow)
+        self.follow::<K, M>(flows, hash, &key.words()).ok_or(Refusal::UnknownFlow)
     }
 
     /// What the virtual host of a packet does with those in the middle of flows that are not known.
@@ -137,6 +137,6 @@ impl Visit<'_> {
         stray: Stray,
     ) -> Result<TargetId, Refusal> {
         let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
-        self.choose(flows, key, host, stray == Stray::Pass)
+        self.choose(flows, key.words(), host, stray == Stray::Pass)
     }
 }

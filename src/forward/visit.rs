@@ -94,17 +94,19 @@ impl<'a> Visit<'a> {
         &self,
         flows: &mut Table<K, M>,
     ) -> Result<TargetId, Refusal> {
-        let key = K::of(self.head, self.parsed);
-        match self.follow(flows, self.work.hash, &key) {
-            Some(target) if self.tables.targets[target.index()].reads_quic => Ok(self.steer(flows, &key, target)),
+        let words = K::Words::of_saved(&self.work.key);
+        match self.follow::<K, M>(flows, self.work.hash, &words) {
+            Some(target) if self.tables.targets[target.index()].reads_quic => {
+                Ok(self.steer(flows, &K::from_words(&words), target))
+            }
             Some(target) => {
                 // A client that begins again, or a parent that has forgotten what it was told.
                 if self.parsed.tcp_flags & tcp::SYN != 0 {
-                    self.tell(key, target);
+                    self.tell::<K>(&words, target);
                 }
                 Ok(target)
             }
-            None => self.open(flows, key),
+            None => self.open(flows, words),
         }
     }
 
@@ -114,9 +116,9 @@ impl<'a> Visit<'a> {
         &self,
         table: &mut Table<K, M>,
         hash: FlowHash,
-        key: &K,
+        words: &K::Words,
     ) -> Option<TargetId> {
-        let slot = table.find_live(hash, key, self.now, &self.tables.timeouts)?;
+        let slot = table.find_live_words(hash, words, self.now, &self.tables.timeouts)?;
         let record = table.record_mut(slot);
         let state = record.state().after(self.parsed.tcp_flags);
         let Some(state) = state.filter(|_| !self.tables.targets[record.target().index()].moves) else {
@@ -128,40 +130,47 @@ impl<'a> Visit<'a> {
     }
 
     /// Gives a new flow to a child.
-    fn open<K: FlowKey + Into<Key>, M: Memory>(&self, flows: &mut Table<K, M>, key: K) -> Result<TargetId, Refusal> {
-        let host = self.virtual_host(&key).ok_or(Refusal::NoVirtualHost)?;
+    fn open<K: FlowKey + Into<Key>, M: Memory>(
+        &self,
+        flows: &mut Table<K, M>,
+        words: K::Words,
+    ) -> Result<TargetId, Refusal> {
+        let host = self.virtual_host(&K::from_words(&words)).ok_or(Refusal::NoVirtualHost)?;
         if host.on_unknown.is_some() && self.parsed.protocol == protocol::TCP && self.parsed.tcp_flags & tcp::SYN == 0 {
-            return self.stray(flows, key, host);
+            return self.stray(flows, K::from_words(&words), host);
         }
-        self.choose(flows, key, host, false)
+        self.choose(flows, words, host, false)
     }
 
     /// Gives a flow that has no entry to a child. Where there is no room for its entry, or too many have been made, or it
     /// only `passes`, its packets are forwarded all the same, each by hash, so that they stay together.
+    ///
+    /// Its key is in words all the way: keys as bytes are loaded wider than they were stored, which stalls.
     #[inline(always)]
     pub(super) fn choose<K: FlowKey + Into<Key>, M: Memory>(
         &self,
         flows: &mut Table<K, M>,
-        key: K,
+        five_tuple: K::Words,
         host: &VirtualHost,
         passes: bool,
     ) -> Result<TargetId, Refusal> {
-        let five_tuple = key;
-        let (key, chosen_by, hash, state) = match host.granularity {
+        let (words, chosen_by, hash, state) = match host.granularity {
             Granularity::FiveTuple => {
-                (key, key, self.work.hash, FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags))
+                let state = FlowState::of_first(self.parsed.protocol, self.parsed.tcp_flags);
+                (five_tuple, five_tuple, self.work.hash, state)
             }
             Granularity::Source { v4, v6 } => {
+                let key = K::from_words(&five_tuple);
                 let prefix = if self.parsed.family == Family::V4 { v4 } else { v6 };
                 // Numbers of virtual hosts are this router's own; all routers of the cluster are to choose alike.
-                let chosen_by = key.coarse(VirtualHostId(0), prefix);
-                let key = key.coarse(host.number, prefix);
-                let hash = flows.hash(&key);
-                if let Some(target) = self.follow(flows, hash, &key) {
+                let chosen_by = key.coarse(VirtualHostId(0), prefix).words();
+                let words = key.coarse(host.number, prefix).words();
+                let hash = flows.hash_words(&words);
+                if let Some(target) = self.follow::<K, M>(flows, hash, &words) {
                     // What else this client has stays where it is.
                     return Ok(self.certain(host, target));
                 }
-                (key, chosen_by, hash, FlowState::Other)
+                (words, chosen_by, hash, FlowState::Other)
             }
         };
         let within_limit = !passes && self.inserts.take(self.now, self.tables.inserts_per_second);
@@ -170,7 +179,7 @@ impl<'a> Visit<'a> {
             None if self.is_spent() => Err(Full),
             None => flows.vacancy(hash, self.now, &self.tables.timeouts),
         });
-        let cluster_hash = self.tables.cluster.hash(chosen_by.as_bytes());
+        let cluster_hash = self.tables.cluster.hash_words(chosen_by.as_ref(), size_of::<K>());
         let member = match (self.named(host), &vacancy) {
             (Some(named), _) => {
                 self.counters.quic_steered.add(1);
@@ -182,11 +191,10 @@ impl<'a> Visit<'a> {
         let target = host.members[member.ok_or(Refusal::NoChild)?].target;
         match vacancy {
             Some(Ok(vacancy)) => {
-                let record = flows.fill(vacancy, hash, key, target, state, self.now);
-                record.touch(self.now, state, self.parsed.l3_len);
+                flows.fill_words(vacancy, hash, words, target, state, self.now).count(self.now, self.parsed.l3_len);
                 self.counters.flows_inserted.add(1);
                 self.counters.target(target).flows.add(1);
-                self.tell(five_tuple, target);
+                self.tell::<K>(&five_tuple, target);
             }
             Some(Err(Full)) => self.counters.flows_refused.add(1),
             None if passes => self.counters.strays_passed.add(1),
@@ -204,10 +212,10 @@ impl<'a> Visit<'a> {
     }
 
     /// Tells the slow path where a flow goes that a parent has sent.
-    fn tell<K: FlowKey + Into<Key>>(&self, key: K, target: TargetId) {
+    fn tell<K: FlowKey + Into<Key>>(&self, words: &K::Words, target: TargetId) {
         if self.tables.tells_new_flows
             && self.parsed.l3_offset == 0
-            && !self.new_flows.push(NewFlow { key: key.into(), target })
+            && !self.new_flows.push(NewFlow { key: K::from_words(words).into(), target })
         {
             self.counters.flows_untold.add(1);
         }

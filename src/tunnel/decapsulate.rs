@@ -68,7 +68,8 @@ pub fn decapsulate<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<De
     };
     packet.trim_front(usize::from(outer.l4_offset) + offset);
     let (head, len) = (packet.head(), packet.frame_len());
-    let mut inner = plain::read_ip(head, len).map_or_else(|| parse_ip(head, len), Ok).map_err(DecapsulateError::Inner)?;
+    let mut inner =
+        plain::read_ip(head, len).map_or_else(|| parse_ip(head, len), Ok).map_err(DecapsulateError::Inner)?;
     if (inner.family == Family::V6) != (carried == protocol::IPV6) {
         return Err(DecapsulateError::Inner(ParseError::IpVersion));
     }

@@ -401,12 +401,7 @@ impl Template {
     }
 
     #[inline(never)]
-    fn put_gre<B: PacketBuffer>(
-        &self,
-        packet: &mut B,
-        inner: &Parsed,
-        per: PerPacket,
-    ) -> Result<(), EncapsulateError> {
+    fn put_gre<B: PacketBuffer>(&self, packet: &mut B, inner: &Parsed, per: PerPacket) -> Result<(), EncapsulateError> {
         *self.put_ip(packet, inner, protocol::GRE, per)? = shim::gre(ethertype_of(inner));
         Ok(())
     }
@@ -419,7 +414,8 @@ impl Template {
         per: PerPacket,
     ) -> Result<(), EncapsulateError> {
         let len = if self.is_tagged() { TAGGED } else { ETHERNET } + LABEL;
-        if let Some([.., class_bottom, ttl]) = self.put(packet, inner.l3_offset.into(), len)?.last_chunk_mut::<LABEL>() {
+        if let Some([.., class_bottom, ttl]) = self.put(packet, inner.l3_offset.into(), len)?.last_chunk_mut::<LABEL>()
+        {
             *class_bottom |= shim::label_class(inner.traffic_class);
             *ttl = per.ttl;
         }
