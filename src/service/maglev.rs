@@ -377,8 +377,8 @@ mod tests {
     fn the_hash_of_words_is_that_of_their_bytes() {
         for key in KEYS {
             let hash = ClusterHash::new(&key);
-            for len in [1, 5, 7, 8, 13, 15, 16, 37] {
-                let bytes: Vec<u8> = (0..len).map(|byte| byte * 37 + 11).collect();
+            for len in [1_u32, 5, 7, 8, 13, 15, 16, 37] {
+                let bytes: Vec<u8> = (0..len).map(|byte| (byte * 37 + 11) as u8).collect();
                 let words: Vec<u64> = (0..=bytes.len() / 8)
                     .map(|word| {
                         bytes.iter().skip(8 * word).take(8).rev().fold(0, |all, byte| all << 8 | u64::from(*byte))
