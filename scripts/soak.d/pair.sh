@@ -37,7 +37,7 @@ end_idle() { exec {IDLE}>&-; }
 
 # start_pings: a line for each answer, with its time. Before all others, as what fping sleeps through looks like a gap.
 start_pings() {
-    (run_on client chrt --fifo 2 fping -D -l -p 1 -t 1000 "$VIP" >"$WORK/pings" 2>&1) &
+    (run_on client chrt --fifo 2 fping -D -l -i 1 -p 1 -t 1000 "$VIP" >"$WORK/pings" 2>&1) &
     PINGS=$!
 }
 
