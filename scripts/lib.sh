@@ -7,6 +7,8 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps half of the tools, and a plain s
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck disable=SC2034  # used by the scripts that source this file
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+# What lets cargo build a second time more quickly makes the first time longer: for those who work here, not for those who try.
+if [[ ! -d $TARGET/debug/incremental ]]; then export CARGO_INCREMENTAL=0; fi
 
 # What each script needs. Small relatives are named where the usual package would also install a service:
 # dnsmasq-base has the program of dnsmasq.

@@ -79,6 +79,9 @@ fn frames() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Longer ones are many frames, of which each shall be changed, and not only the headers of the first.
+const ONE_FRAME: usize = 4096;
+
 /// Runs `body` over the seeds, over each cut short, and over each with one byte changed.
 fn run(target: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
     if let Some(folder) = std::env::var_os("SLR_FUZZ_CORPUS") {
@@ -90,7 +93,8 @@ fn run(target: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
     }
     for seed in seeds {
         body(seed);
-        for at in 0..seed.len().min(128) {
+        let step = if seed.len() > ONE_FRAME { seed.len() / 128 } else { 1 };
+        for at in (0..seed.len()).step_by(step).take(128) {
             body(&seed[..at]);
             let mut changed = seed.clone();
             for bits in [0x01, 0xff] {
@@ -131,7 +135,8 @@ fn tunnelled(frame: &[u8]) -> Vec<u8> {
 fn the_walk_of_a_packet_holds_its_promises_around_every_seed() {
     let frames = frames();
     let alone = frames.iter().flat_map(|frame| [pipeline::framed(frame), pipeline::framed(&tunnelled(frame))]);
-    let together = frames.chunks(100).map(|chunk| chunk.iter().flat_map(|frame| pipeline::framed(frame)).collect());
+    let chunks = frames.chunks(25).step_by(4);
+    let together = chunks.map(|chunk| chunk.iter().flat_map(|frame| pipeline::framed(frame)).collect());
     let seeds: Vec<Vec<u8>> = alone.step_by(50).chain(together).collect();
     run("pipeline", &seeds, pipeline::run);
 }

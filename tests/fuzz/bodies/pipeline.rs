@@ -1,10 +1,15 @@
 //! What must hold of the walk of a packet for any frames at all, in any order.
 
-use crate::common::router::TestRouter;
+use std::sync::LazyLock;
+
+use crate::common::router::{OneLink, TestRouter};
+use slr::config::Config;
 use slr::packet::parse::{Frame, parse};
 
+static CONFIG: LazyLock<Config> = LazyLock::new(|| Config::parse(YAML, "fuzz.yaml").expect("a configuration"));
+
 /// Everything is a service, and everybody a parent, so that no frame is turned away early.
-const CONFIG: &str = r#"
+const YAML: &str = r#"
 router:
   name: fuzz
   tunnel_addresses: [192.0.2.1, "2001:db8::1"]
@@ -41,7 +46,7 @@ pub fn run(mut data: &[u8]) {
         frames.push(frame);
         data = rest;
     }
-    for frame in TestRouter::new(CONFIG).carry(frames) {
+    for frame in TestRouter::of(&CONFIG, &OneLink { mtu: 1600, vlan: None }).carry(frames) {
         match parse(&frame, frame.len()) {
             Ok(Frame::Ip(parsed)) => {
                 assert_eq!(usize::from(parsed.l3_offset) + parsed.l3_len as usize, frame.len());
