@@ -8,9 +8,10 @@
 //! | `rtt_ms`     | round-trip time of its session in milliseconds, 0.0 while it is not known      |                                |
 //! | `weight`, `cost`, `tier` | as configured for the child in the virtual host                    |                                |
 //! | `child`      | its name                                                                       |                                |
+//! | `client_region` | name of the region that new flows come from, empty for clients in none       |                                |
 //! | `children`   |                                                                                | those that take flows, as maps of all of the above |
 //! | `level`      | level of this router                                                           | the same                       |
-//! | `hour`, `weekday` | by UTC; Monday is 1.0                                                     | the same                       |
+//! | `hour`, `minute`, `weekday` | in the router's time zone; Monday is 1.0                        | the same                       |
 //!
 //! Numbers are all floating-point, and CEL does not mix them with whole ones: write `2.0 * load`. Beside what CEL has there
 //! are `sum`, `mean`, `least` and `most` of a list of numbers. `F` gives a cost, `G` a load (1.0 is all that it can do).
@@ -22,8 +23,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use arithmetic::Number;
+use arithmetic::{Number, WORDS};
 use cel::{Context, ExecutionError, Program, Value};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::clock::WallClock;
 
@@ -35,6 +38,9 @@ const DEPTH_MAX: usize = 100;
 
 /// Bytes of the parser's stack: ten times what the deepest takes in a build without optimisation.
 const STACK: usize = 32 << 20;
+
+/// The variable that says where a client is.
+const REGION: &str = "client_region";
 
 /// What an expression tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +63,13 @@ impl Kind {
                 "cost",
                 "tier",
                 "child",
+                "client_region",
                 "level",
                 "hour",
+                "minute",
                 "weekday",
             ],
-            Kind::Upward => &["children", "level", "hour", "weekday"],
+            Kind::Upward => &["children", "level", "hour", "minute", "weekday"],
         }
     }
 }
@@ -82,6 +90,8 @@ const FUNCTIONS: [OfList; 4] = [
 pub struct Child<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Name of the region whose new flows it would get; empty: of clients in none.
+    pub client_region: &'a str,
     /// 1 where it does all that it can.
     pub load: f64,
     /// How much it can do, in the unit of weights.
@@ -105,26 +115,40 @@ impl Child<'_> {
     fn numbers(&self) -> [f64; 7] {
         [self.load, self.capacity, self.route_cost, self.rtt_ms, self.weight, self.cost, self.tier]
     }
+
+    /// In the order of their names.
+    fn words(&self) -> [&str; 2] {
+        [self.name, self.client_region]
+    }
 }
 
 /// What an expression may know beside children.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Here {
     /// Level of this router.
-    pub level: u8,
-    /// The calendar.
-    pub wall: WallClock,
+    level: u8,
+    /// From 0.
+    hour: i8,
+    /// From 0.
+    minute: i8,
+    /// Monday is 1.
+    weekday: i8,
 }
 
 impl Here {
-    const NUMBERS: [&'static str; 3] = ["level", "hour", "weekday"];
+    const NUMBERS: [&'static str; 4] = ["level", "hour", "minute", "weekday"];
 
-    /// In that order.
-    fn numbers(self) -> [f64; 3] {
-        let hours = self.wall.0 / 3_600_000;
-        // 1 January 1970 was a Thursday.
-        let weekday = (hours / 24 + 3) % 7 + 1;
-        [f64::from(self.level), (hours % 24) as f64, weekday as f64]
+    /// A router of this level, when the calendar is at `wall` and clocks beside it go by `zone`.
+    pub fn at(level: u8, WallClock(wall): WallClock, zone: &TimeZone) -> Here {
+        let time = i64::try_from(wall).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let local = zone.to_datetime(time.unwrap_or(Timestamp::MAX));
+        let weekday = local.weekday().to_monday_one_offset();
+        Here { level, hour: local.hour(), minute: local.minute(), weekday }
+    }
+
+    /// In the order of their names.
+    fn numbers(self) -> [f64; 4] {
+        [self.level.into(), self.hour.into(), self.minute.into(), self.weekday.into()]
     }
 }
 
@@ -212,6 +236,7 @@ impl Expression {
         let expression = Expression { source: source.to_owned(), program: Arc::new(program), arithmetic, kind };
         let busy = Child {
             name: "server1",
+            client_region: "",
             load: 0.5,
             capacity: 100.0,
             route_cost: 1.0,
@@ -221,7 +246,7 @@ impl Expression {
             tier: 0.0,
         };
         let idle = Child { load: 0.0, rtt_ms: 0.0, route_cost: 0.0, ..busy.clone() };
-        let here = Here { level: 1, wall: WallClock(0) };
+        let here = Here { level: 1, weekday: 1, ..Here::default() };
         let tried = match kind {
             Kind::Child => expression.of_child(&busy, here).and_then(|_| expression.of_child(&idle, here)),
             Kind::Upward => expression.upward(&[busy, idle], here),
@@ -243,9 +268,23 @@ impl Expression {
         references.variables().iter().any(|name| variables.contains(name))
     }
 
+    /// Whether it asks where clients are.
+    pub fn asks_for_region(&self) -> bool {
+        self.names(&[REGION])
+    }
+
+    /// The regions that it compares a client's with, as far as it can be worked out without the interpreter.
+    pub fn regions(&self) -> Vec<&str> {
+        let mut regions = Vec::new();
+        if let (Some(arithmetic), Some(word)) = (&self.arithmetic, WORDS.iter().position(|word| *word == REGION)) {
+            arithmetic.compared(word, &mut regions);
+        }
+        regions
+    }
+
     /// Whether its value changes with the time of day.
     pub fn changes_with_time(&self) -> bool {
-        self.names(&["hour", "weekday"])
+        self.names(&["hour", "minute", "weekday"])
     }
 
     /// `F` of a child.
@@ -255,10 +294,10 @@ impl Expression {
     pub fn of_child(&self, child: &Child<'_>, here: Here) -> Result<f64, String> {
         if let Some(arithmetic) = &self.arithmetic {
             let [load, capacity, route_cost, rtt_ms, weight, cost, tier] = child.numbers();
-            let [level, hour, weekday] = here.numbers();
-            let numbers = [load, capacity, route_cost, rtt_ms, weight, cost, tier, level, hour, weekday];
+            let [level, hour, minute, weekday] = here.numbers();
+            let numbers = [load, capacity, route_cost, rtt_ms, weight, cost, tier, level, hour, minute, weekday];
             // What is not a number has an error, which CEL tells.
-            if let Some(value) = arithmetic.value(&numbers, child.name).filter(|value| !value.is_nan()) {
+            if let Some(value) = arithmetic.value(&numbers, child.words()).filter(|value| !value.is_nan()) {
                 return Ok(value);
             }
         }
@@ -272,7 +311,7 @@ impl Expression {
         numbers.chain(Here::NUMBERS.into_iter().zip(here.numbers())).for_each(|(name, number)| {
             context.add_variable_from_value(name, number);
         });
-        context.add_variable_from_value("child", child.name);
+        WORDS.into_iter().zip(child.words()).for_each(|(name, word)| context.add_variable_from_value(name, word));
         self.number(&context)
     }
 
@@ -332,11 +371,12 @@ mod tests {
     use super::*;
 
     fn child(name: &str, load: f64, capacity: f64) -> Child<'_> {
-        Child { name, load, capacity, route_cost: 2.0, rtt_ms: 8.0, weight: 100.0, cost: 1.0, tier: 0.0 }
+        let (route_cost, rtt_ms, weight, cost, tier) = (2.0, 8.0, 100.0, 1.0, 0.0);
+        Child { name, client_region: "asia", load, capacity, route_cost, rtt_ms, weight, cost, tier }
     }
 
-    /// A Saturday, 13 o'clock.
-    const HERE: Here = Here { level: 2, wall: WallClock((2 * 24 + 13) * 3_600_000) };
+    /// A Saturday, a quarter past 13.
+    const HERE: Here = Here { level: 2, hour: 13, minute: 15, weekday: 6 };
 
     #[test]
     fn costs_are_what_the_expression_says() {
@@ -345,7 +385,9 @@ mod tests {
             ("load + 0.1 * route_cost", 0.45),
             ("child == 'far' ? 100.0 : rtt_ms", 100.0),
             ("hour >= 8.0 && hour < 18.0 && weekday <= 5.0 ? 1.0 : 7.0", 7.0),
-            ("hour + weekday * 100.0 + level * 1000.0", 2613.0),
+            ("hour + weekday * 100.0 + level * 1000.0 + minute * 10000.0", 152_613.0),
+            ("client_region == 'asia' ? 1.0 : 7.0", 1.0),
+            ("client_region in ['europe', ''] ? 1.0 : 7.0", 7.0),
             ("most([load, 0.5, capacity / weight])", 3.0),
             ("3", 3.0),
             ("1.0 / (load - 0.25)", f64::INFINITY),
@@ -367,10 +409,11 @@ mod tests {
             Just("2".to_owned()),
         ];
         number.prop_recursive(5, 40, 3, |inner| {
-            let truth = (inner.clone(), inner.clone(), 0..8usize).prop_map(|(a, b, which)| match which {
+            let truth = (inner.clone(), inner.clone(), 0..9usize).prop_map(|(a, b, which)| match which {
                 0 => "child == 'far'".to_owned(),
                 1 => "'near' != child".to_owned(),
-                which => format!("{a} {} {b}", ["<", "<=", ">", ">=", "==", "!="][which - 2]),
+                2 => "client_region == 'asia'".to_owned(),
+                which => format!("{a} {} {b}", ["<", "<=", ">", ">=", "==", "!="][which - 3]),
             });
             let truth = truth.prop_recursive(2, 6, 2, |inner| {
                 (inner.clone(), inner, 0..3usize).prop_map(|(a, b, which)| match which {
@@ -410,12 +453,40 @@ mod tests {
             ("child == 'far' ? 100.0 : rtt_ms", true),
             ("hour >= 8.0 && hour < 18.0 && weekday <= 5.0 ? 1.0 : 7.0", true),
             ("most([load, 0.5, capacity / weight])", true),
+            ("client_region == 'asia' && minute < 30.0 ? load : cost", true),
             ("child.startsWith('f') ? 1.0 : load", false),
             ("double(int(load))", false),
         ] {
             let expression = Expression::new(source, Kind::Child).unwrap_or_else(|error| panic!("{source}: {error}"));
             assert_eq!(expression.arithmetic.is_some(), without, "{source}");
         }
+    }
+
+    #[test]
+    fn the_regions_that_are_compared_are_known() {
+        let source = "load + (client_region == 'asia' || !('' != client_region) && child == 'x' ? 1.0 : 2.0)";
+        let expression = Expression::new(source, Kind::Child).unwrap();
+        assert!(expression.asks_for_region());
+        assert_eq!(expression.regions(), ["asia", ""]);
+        assert!(!Expression::new("load", Kind::Child).unwrap().asks_for_region());
+    }
+
+    #[test]
+    fn the_time_of_day_is_that_of_the_zone_in_summer_and_in_winter() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (time, zone, expected) in [
+            ("1970-01-01T00:00:00Z", &TimeZone::UTC, [1.0, 0.0, 0.0, 4.0]),
+            ("2026-11-22T23:59:59.999Z", &TimeZone::UTC, [1.0, 23.0, 59.0, 7.0]),
+            ("2026-11-22T23:59:59.999Z", &berlin, [1.0, 0.0, 59.0, 1.0]),
+            ("2026-03-29T00:59:00Z", &berlin, [1.0, 1.0, 59.0, 7.0]),
+            ("2026-03-29T01:00:00Z", &berlin, [1.0, 3.0, 0.0, 7.0]),
+            ("2026-10-25T01:30:00Z", &berlin, [1.0, 2.0, 30.0, 7.0]),
+        ] {
+            let wall = time.parse::<Timestamp>().unwrap().as_millisecond() as u64;
+            assert_eq!(Here::at(1, WallClock(wall), zone).numbers(), expected, "{time}");
+        }
+        // A calendar beyond all measure is no reason to fail.
+        assert_eq!(Here::at(1, WallClock(u64::MAX), &TimeZone::UTC).numbers()[1], 22.0);
     }
 
     #[test]

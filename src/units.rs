@@ -45,6 +45,15 @@ impl TargetId {
     pub const COUNT_MAX: usize = 1 << 21;
 }
 index!(
+    /// A region of clients: its position in the configuration, from 1.
+    RegionId(u8)
+);
+
+impl RegionId {
+    /// That of clients in no region.
+    pub const NONE: RegionId = RegionId(0);
+}
+index!(
     /// A path: a ready-made tunnel header to one child.
     PathId(u32)
 );

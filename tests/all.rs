@@ -25,6 +25,7 @@ mod packet_captures;
 mod pair;
 mod pair_routers;
 mod pipeline;
+mod regions;
 mod reload;
 mod replay;
 mod routing;

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use jiff::tz::TimeZone;
 use rustls::RootCertStore;
 
 use crate::cost::Expression;
 use crate::service::filter::Filter;
 use crate::service::mss::MssClamp;
 use crate::service::quic::Layout;
+use crate::service::regions::Regions;
 use crate::service::selection::{Granularity, Policy};
 pub use crate::service::unknown::OnUnknown;
 use crate::trust::Credentials;
@@ -45,6 +47,10 @@ pub struct Config {
     pub flows: Flows,
     /// What all routers of a cluster share so that they choose alike.
     pub cluster: Cluster,
+    /// Names of the regions of clients, by their numbers from 1.
+    pub client_regions: Vec<String>,
+    /// Which of them a client is in.
+    pub regions: Arc<Regions>,
     /// Next-level gateways and host servers.
     pub children: Vec<Child>,
     /// The services.
@@ -80,6 +86,8 @@ pub struct Router {
     pub gue_port: u16,
     /// Outer sources whose tunnel packets we take off.
     pub parents: Vec<IpNet>,
+    /// By which cost functions tell the time of day.
+    pub time_zone: TimeZone,
 }
 
 /// The DPDK environment.
@@ -260,6 +268,8 @@ pub struct VirtualHost {
     pub shares: bool,
     /// What a child costs; `None`: its configured cost.
     pub cost_function: Option<Expression>,
+    /// Whether that asks where clients are, so that each region has costs and shares of its own.
+    pub by_region: bool,
     /// What load parents are told; `None`: the mean of the children's, by capacity.
     pub aggregate_function: Option<Expression>,
     /// Where its servers' ids lie in their QUIC connection ids, if they do.

@@ -108,6 +108,12 @@ impl Config {
         others || self.recovery.whohas.as_ref().is_some_and(|whohas| !whohas.peers.is_empty())
     }
 
+    /// For how many kinds of clients a virtual host gives out new flows: those in no region, and those in each where it asks
+    /// for that.
+    pub fn kinds_of_clients(&self, host: &VirtualHost) -> usize {
+        if host.by_region { 1 + self.client_regions.len() } else { 1 }
+    }
+
     /// What was compiled, for people.
     pub fn summary(&self) -> Summary<'_> {
         Summary(self)

@@ -23,6 +23,8 @@ raw! {
         neighbours: Vec<Neighbour>,
         flows: Option<Flows>,
         cluster: Option<Cluster>,
+        geoip: Option<Text>,
+        client_regions: Vec<ClientRegion>,
         children: Spanned<Vec<Child>>,
         virtual_hosts: Spanned<Vec<VirtualHost>>,
         metrics: Option<Metrics>,
@@ -38,6 +40,7 @@ raw! {
         tunnel_source_prefixes: Vec<Text>,
         parents: Vec<Text>,
         gue_port: Option<Text>,
+        time_zone: Option<Text>,
     }
     Dpdk {
         hugepages: Option<Text>,
@@ -82,6 +85,13 @@ raw! {
     Cluster {
         key: Option<Text>,
         table_size: Option<Text>,
+    }
+    ClientRegion {
+        name: Text,
+        prefixes: Vec<Text>,
+        continents: Vec<Text>,
+        countries: Vec<Text>,
+        subdivisions: Vec<Text>,
     }
     Child {
         name: Text,

@@ -20,6 +20,7 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.router(f)?;
         self.ports(f)?;
+        self.regions(f)?;
         let children = self.0.children.iter();
         let rows = children.map(|child| {
             let tells = match child.register {
@@ -136,6 +137,15 @@ impl Summary<'_> {
         writeln!(f, "         requires links {links}; gateways {gateways}, {live_children} children, else {penalty}")
     }
 
+    fn regions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { client_regions, regions, .. } = self.0;
+        if client_regions.is_empty() {
+            return Ok(());
+        }
+        let names = list(client_regions.iter().cloned());
+        writeln!(f, "client regions  {names}, in {} ranges of addresses", regions.ranges())
+    }
+
     fn ports(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports = self.0.ports.iter().map(|port| {
             let vlan = port.vlan.map_or("-".into(), |vlan| vlan.to_string());
@@ -169,6 +179,14 @@ impl Summary<'_> {
         }
         if let Some(function) = &host.cost_function {
             writeln!(f, "    cost       {}", function.source())?;
+            if function.changes_with_time() {
+                let zone = &self.0.router.time_zone;
+                writeln!(
+                    f,
+                    "               by the time in {}",
+                    zone.iana_name().unwrap_or("the zone of this machine")
+                )?;
+            }
         }
         if let Some(function) = &host.aggregate_function {
             writeln!(f, "    upward     {}", function.source())?;

@@ -33,10 +33,10 @@ use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
 use crate::service::selection::{Candidate, Selector, TableCache};
-use crate::service::selections::{Selection, Selections};
+use crate::service::selections::{ByRegion, Selection, Selections};
 use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::{Endpoints, Link, Template};
-use crate::units::{PathId, PortIndex, TargetId, VirtualHostId, Weight};
+use crate::units::{PathId, PortIndex, RegionId, TargetId, VirtualHostId, Weight};
 
 /// How long the fragments of a datagram are waited for (RFC 8200 section 4.5 gives a reassembler 60 s; senders and the
 /// paths between are faster).
@@ -196,7 +196,6 @@ impl Compiler {
         numbers.begin(longest(&config.flows.timeouts));
         for (position, host) in config.virtual_hosts.iter().enumerate() {
             let number = numbers.virtual_host(&host.name);
-            let candidates = candidates(config, (position, host), conditions);
             let members: Result<Vec<Member>, TooManyTargets> = host
                 .members
                 .iter()
@@ -207,7 +206,7 @@ impl Compiler {
                 })
                 .collect();
             let last = before.get(host.name.as_str()).map(|before| selected.of(before.position));
-            selections.push(self.selection(host, &candidates, last));
+            selections.push(self.selection(config, (position, host), conditions, last));
             let (name, granularity) = (host.name.as_str().into(), host.flow);
             let position = VirtualHostId(position as u32);
             let (quic, mss_clamp) = (server_ids(host), host.mss_clamp);
@@ -257,6 +256,7 @@ impl Compiler {
             paths,
             routes,
             echo: Arc::new(echo(config)),
+            regions: config.regions.clone(),
             cluster: ClusterHash::new(&config.cluster.key),
             timeouts: timeouts(&config.flows.timeouts),
             inserts_per_second: config.flows.inserts_per_second,
@@ -273,16 +273,31 @@ impl Compiler {
     /// Who gets the new flows of a virtual host, which was that before: the same selector as long as they are the same.
     fn selection(
         &mut self,
-        host: &config::VirtualHost,
-        candidates: &[Candidate<'_>],
+        config: &Config,
+        (position, host): (usize, &config::VirtualHost),
+        conditions: &Conditions,
         before: Option<&Selection>,
     ) -> Selection {
-        let selector = Selector::build(host.policy, candidates, host.table_size, &mut self.tables);
+        let mut build = |region| {
+            let candidates = candidates(config, (position, host), region, conditions);
+            let selector = Selector::build(host.policy, &candidates, host.table_size, &mut self.tables);
+            (selector, candidates.iter().map(Candidate::takes_flows).collect::<Box<[bool]>>())
+        };
+        let (selector, mut takes_new) = build(RegionId::NONE);
+        let by_region = host.by_region.then(|| {
+            let selectors = (1..config.kinds_of_clients(host)).map(|region| {
+                let (selector, takes) = build(RegionId(region as u8));
+                // Somebody's new flows go there.
+                takes_new.iter_mut().zip(takes).for_each(|(any, takes)| *any |= takes);
+                selector
+            });
+            Arc::new(ByRegion(selectors.collect()))
+        });
         let selector = match before.filter(|before| before.selector.is_same(&selector)) {
             Some(before) => before.selector.clone(),
             None => selector,
         };
-        Selection { selector, takes_new: candidates.iter().map(Candidate::takes_flows).collect() }
+        Selection { selector, takes_new, by_region }
     }
 
     /// The last snapshot with what has changed since: the conditions of these virtual hosts' children, and (true) what is
@@ -301,9 +316,8 @@ impl Compiler {
         for &position in hosts {
             let pair = config.virtual_hosts.get(position).zip(tables.virtual_hosts.get(position));
             let Some((host, compiled)) = pair else { continue };
-            let candidates = candidates(config, (position, host), conditions);
             let before = tables.selection(compiled);
-            let selection = self.selection(host, &candidates, Some(before));
+            let selection = self.selection(config, (position, host), conditions, Some(before));
             moves |= host.on_failure == OnFailure::Reselect
                 && compiled.members.iter().enumerate().any(|(place, member)| {
                     let able = !selection.selector.is_empty();
@@ -568,15 +582,16 @@ fn server_ids(host: &config::VirtualHost) -> Option<Arc<ServerIds>> {
     host.quic.map(|layout| Arc::new(ServerIds::new(layout, ids)))
 }
 
-/// The children of a virtual host as they are under `conditions`.
-pub(super) fn candidates<'a>(
+/// The children of a virtual host as they are under `conditions` for the new flows of clients in a region.
+pub(crate) fn candidates<'a>(
     config: &'a Config,
     (position, host): (usize, &config::VirtualHost),
+    region: RegionId,
     conditions: &Conditions,
 ) -> Vec<Candidate<'a>> {
     let candidate = |(at, member): (usize, &config::Member)| {
         let name = &config.children[member.child].name;
-        let steer = conditions.steering.of(position, at);
+        let steer = conditions.steering.of(position, region.index() * host.members.len() + at);
         let (cost, share, takes) = match steer {
             Steer::AsConfigured => (None, None, true),
             Steer::Takes { cost, weight } => (cost, weight, true),

@@ -96,8 +96,8 @@ pub enum Steer {
     Down,
 }
 
-/// For each virtual host of a configuration, by its position, its members in their order; without any virtual hosts: as
-/// configured.
+/// For each virtual host of a configuration, by its position, its members in their order, for clients in no region and, where
+/// it asks where clients are, for those in each region again; without any virtual hosts: as configured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Steering {
     /// Where in `members` those of each virtual host end.
@@ -106,7 +106,7 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Nothing about virtual hosts with so many members each.
+    /// Nothing about virtual hosts with so many members each, counted for each kind of clients.
     pub fn nothing(members: impl IntoIterator<Item = usize>) -> Steering {
         let ends = members.into_iter().scan(0, |end, members| {
             *end += members;
@@ -122,7 +122,7 @@ impl Steering {
         Some(host.checked_sub(1).map_or(0, |before| self.ends[before])..end)
     }
 
-    /// About a member of a virtual host, by their positions.
+    /// About a member of a virtual host, by their positions, for clients in no region.
     pub fn of(&self, host: usize, member: usize) -> Steer {
         self.all_of(host).get(member).copied().unwrap_or_default()
     }

@@ -7,8 +7,8 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::FUNCTIONS;
 
-/// The name of a child, among variables that are numbers.
-const CHILD: &str = "child";
+/// Variables that are words, among those that are numbers.
+pub(super) const WORDS: [&str; 2] = ["child", "client_region"];
 
 /// An expression that gives a number.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub(super) enum Number {
 #[derive(Clone, Debug)]
 pub(super) enum Truth {
     Compared(fn(Ordering) -> bool, Box<[Number; 2]>),
-    /// The child has this name.
-    IsChild(String),
+    /// The word, by its position, is this one.
+    Is(usize, String),
     Not(Box<Truth>),
     And(Box<[Truth; 2]>),
     Or(Box<[Truth; 2]>),
@@ -66,20 +66,44 @@ impl Number {
     }
 
     /// Its value; `None` where CEL calls that an error.
-    pub fn value(&self, variables: &[f64], child: &str) -> Option<f64> {
-        let value = |one: &Number| one.value(variables, child);
+    pub fn value(&self, variables: &[f64], words: [&str; 2]) -> Option<f64> {
+        let value = |one: &Number| one.value(variables, words);
         match self {
             Number::Given(number) => Some(*number),
             Number::Variable(position) => variables.get(*position).copied(),
             Number::Negated(one) => Some(-value(one)?),
             Number::Pair(of, pair) => Some(of(value(&pair[0])?, value(&pair[1])?)),
             Number::Of(of, all) => Some(of(&all.iter().map(value).collect::<Option<Vec<f64>>>()?)),
-            Number::Choice(truth, ways) => value(&ways[usize::from(!truth.value(variables, child)?)]),
+            Number::Choice(truth, ways) => value(&ways[usize::from(!truth.value(variables, words)?)]),
+        }
+    }
+
+    /// The texts that a word, by its position, is compared with.
+    pub fn compared<'a>(&'a self, word: usize, texts: &mut Vec<&'a str>) {
+        match self {
+            Number::Given(_) | Number::Variable(_) => {}
+            Number::Negated(one) => one.compared(word, texts),
+            Number::Pair(_, pair) => pair.iter().for_each(|one| one.compared(word, texts)),
+            Number::Of(_, all) => all.iter().for_each(|one| one.compared(word, texts)),
+            Number::Choice(truth, ways) => {
+                truth.compared(word, texts);
+                ways.iter().for_each(|one| one.compared(word, texts));
+            }
         }
     }
 }
 
 impl Truth {
+    fn compared<'a>(&'a self, word: usize, texts: &mut Vec<&'a str>) {
+        match self {
+            Truth::Compared(_, pair) => pair.iter().for_each(|one| one.compared(word, texts)),
+            Truth::Is(at, text) if *at == word => texts.push(text),
+            Truth::Is(..) => {}
+            Truth::Not(one) => one.compared(word, texts),
+            Truth::And(both) | Truth::Or(both) => both.iter().for_each(|one| one.compared(word, texts)),
+        }
+    }
+
     fn of(expression: &IdedExpr, variables: &[&str]) -> Option<Truth> {
         let Expr::Call(CallExpr { func_name, target: None, args }) = &expression.expr else { return None };
         let both = || Some(Box::new(pair(args, |one| Truth::of(one, variables))?));
@@ -91,8 +115,8 @@ impl Truth {
                 [one] => Some(Truth::Not(Box::new(Truth::of(one, variables)?))),
                 _ => None,
             },
-            operators::EQUALS => is_child(args).or_else(|| compared(Ordering::is_eq)),
-            operators::NOT_EQUALS => match is_child(args) {
+            operators::EQUALS => is_word(args).or_else(|| compared(Ordering::is_eq)),
+            operators::NOT_EQUALS => match is_word(args) {
                 Some(is) => Some(Truth::Not(Box::new(is))),
                 None => compared(Ordering::is_ne),
             },
@@ -104,15 +128,15 @@ impl Truth {
         }
     }
 
-    fn value(&self, variables: &[f64], child: &str) -> Option<bool> {
-        let value = |one: &Truth| one.value(variables, child);
+    fn value(&self, variables: &[f64], words: [&str; 2]) -> Option<bool> {
+        let value = |one: &Truth| one.value(variables, words);
         match self {
             // What is not a number compares to nothing.
             Truth::Compared(of, pair) => {
-                let [one, other] = [pair[0].value(variables, child)?, pair[1].value(variables, child)?];
+                let [one, other] = [pair[0].value(variables, words)?, pair[1].value(variables, words)?];
                 Some(of(one.partial_cmp(&other)?))
             }
-            Truth::IsChild(name) => Some(name == child),
+            Truth::Is(word, text) => Some(words[*word] == text),
             Truth::Not(one) => Some(!value(one)?),
             Truth::And(both) => Some(value(&both[0])? && value(&both[1])?),
             Truth::Or(both) => Some(value(&both[0])? || value(&both[1])?),
@@ -125,12 +149,13 @@ fn pair<T>(arguments: &[IdedExpr], of: impl Fn(&IdedExpr) -> Option<T>) -> Optio
     Some([of(one)?, of(other)?])
 }
 
-/// A comparison of the child's name with a text.
-fn is_child(arguments: &[IdedExpr]) -> Option<Truth> {
+/// A comparison of a word with a text.
+fn is_word(arguments: &[IdedExpr]) -> Option<Truth> {
     let [one, other] = arguments else { return None };
     let texts = |name: &Expr, text: &Expr| match (name, text) {
-        (Expr::Ident(name), Expr::Literal(LiteralValue::String(text))) if name == CHILD => {
-            Some(Truth::IsChild(text.inner().to_owned()))
+        (Expr::Ident(name), Expr::Literal(LiteralValue::String(text))) => {
+            let word = WORDS.iter().position(|known| known == name)?;
+            Some(Truth::Is(word, text.inner().to_owned()))
         }
         _ => None,
     };

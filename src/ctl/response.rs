@@ -161,6 +161,18 @@ pub struct ServiceRow {
     pub selection: String,
     /// Who serves it.
     pub children: Vec<MemberRow>,
+    /// Who gets the new flows of clients in each region, where it asks where they are; `children` are those of the others.
+    #[serde(default)]
+    pub regions: Vec<RegionRow>,
+}
+
+/// A virtual host's new flows from one region of clients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegionRow {
+    /// Its name.
+    pub name: String,
+    /// Of each child its name, its cost for these clients, and the part of their new flows that it gets, from 0 to 1.
+    pub children: Vec<(String, f64, f64)>,
 }
 
 /// A child in a virtual host.

@@ -3,7 +3,8 @@
 use std::fmt::{Display, Write};
 
 use super::response::{
-    AgentStatus, ChildRow, FlowRow, NeighbourRow, Pair, ParentRow, PortRow, Recovery, ServiceRow, Status, Trace,
+    AgentStatus, ChildRow, FlowRow, NeighbourRow, Pair, ParentRow, PortRow, Recovery, RegionRow, ServiceRow, Status,
+    Trace,
 };
 use crate::metrics::report::PacketReport;
 
@@ -195,7 +196,7 @@ pub fn ports(ports: &[PortRow]) -> String {
 /// `slrctl services`.
 pub fn services(services: &[ServiceRow]) -> String {
     let one = |service: &ServiceRow| {
-        let ServiceRow { name, addresses, services, flow, selection, children } = service;
+        let ServiceRow { name, addresses, services, flow, selection, children, regions } = service;
         let (addresses, services) = (list(addresses), list(services));
         let mut table =
             Table::new(&["  child", ">weight", ">tier", ">cost", ">share", "state", ">flows", ">packets", ">bytes"]);
@@ -217,7 +218,13 @@ pub fn services(services: &[ServiceRow]) -> String {
                 child.bytes.to_string(),
             ]);
         }
-        format!("{name}: {addresses}; {services}; flow {flow}; {selection}\n{table}")
+        let mut text = format!("{name}: {addresses}; {services}; flow {flow}; {selection}\n{table}");
+        for RegionRow { name, children } in regions {
+            let takers = children.iter().filter(|(_, _, share)| *share > 0.0);
+            let takers = takers.map(|(child, cost, share)| format!("{child} {:.1} % at {cost}", share * 100.0));
+            let _ = writeln!(text, "  clients in {name}: {}", list(&takers.collect::<Vec<_>>()));
+        }
+        text
     };
     services.iter().map(one).collect::<Vec<_>>().join("\n")
 }

@@ -99,6 +99,9 @@ pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable +
     /// The key that is in `words`, whatever is above it.
     fn from_words(words: &Self::Words) -> Self;
 
+    /// Where the packet comes from; of a coarse key the first address of the client prefix.
+    fn source(&self) -> IpAddr;
+
     /// Where the packet is going.
     fn destination(&self) -> IpAddr;
 
@@ -167,6 +170,10 @@ macro_rules! key {
                     *word = u64::from_ne_bytes(*bytes);
                 }
                 words
+            }
+
+            fn source(&self) -> IpAddr {
+                self.source.into()
             }
 
             fn destination(&self) -> IpAddr {

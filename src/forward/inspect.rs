@@ -64,6 +64,14 @@ impl Key {
             _ => None,
         }
     }
+
+    /// The client's address; of a coarse key the first one of its prefix.
+    pub fn source(&self) -> IpAddr {
+        match self {
+            Key::V4(key) => key.source.into(),
+            Key::V6(key) => key.source.into(),
+        }
+    }
 }
 
 impl From<KeyV4> for Key {

@@ -19,7 +19,8 @@ use crate::service::lookup::VirtualHosts;
 use crate::service::maglev::ClusterHash;
 use crate::service::mss::MssClamp;
 use crate::service::quic::ServerIds;
-use crate::service::selection::Granularity;
+use crate::service::regions::Regions;
+use crate::service::selection::{Granularity, Selector};
 use crate::service::selections::{Selection, Selections};
 use crate::service::unknown::OnUnknown;
 use crate::tunnel::template::Template;
@@ -51,6 +52,8 @@ pub struct ForwardTables {
     pub routes: Option<Arc<Routes>>,
     /// For which addresses of virtual hosts we answer echo requests in the place of their children.
     pub echo: Arc<ByPrefix<bool>>,
+    /// Where clients are.
+    pub regions: Arc<Regions>,
     /// The hash by which all routers of the cluster choose children.
     pub cluster: ClusterHash,
     /// How long flows are kept.
@@ -76,6 +79,18 @@ impl ForwardTables {
     #[inline]
     pub fn selection(&self, host: &VirtualHost) -> &Selection {
         self.selections.of(host.position)
+    }
+
+    /// By whom a new flow of one of its virtual hosts is given to a child; `client` is asked for only where it counts.
+    #[inline]
+    pub fn selector(&self, host: &VirtualHost, client: impl FnOnce() -> IpAddr) -> &Selector {
+        let selection = self.selection(host);
+        if selection.by_region.is_none() { &selection.selector } else { self.regional(selection, client()) }
+    }
+
+    #[cold]
+    fn regional<'a>(&self, selection: &'a Selection, client: IpAddr) -> &'a Selector {
+        selection.selector(self.regions.find(client))
     }
 }
 

@@ -180,13 +180,15 @@ impl<'a> Visit<'a> {
             None => flows.vacancy(hash, self.now, &self.tables.timeouts),
         });
         let cluster_hash = self.tables.cluster.hash_words(chosen_by.as_ref(), size_of::<K>());
+        // All clients of a coarse flow are where the first of its prefix is.
+        let client = || K::from_words(&chosen_by).source();
         let member = match (self.named(host), &vacancy) {
             (Some(named), _) => {
                 self.counters.quic_steered.add(1);
                 Some(named.member())
             }
-            (None, Some(Ok(_))) => self.tables.selection(host).selector.select(cluster_hash),
-            (None, Some(Err(Full)) | None) => self.tables.selection(host).selector.select_again(cluster_hash),
+            (None, Some(Ok(_))) => self.tables.selector(host, client).select(cluster_hash),
+            (None, Some(Err(Full)) | None) => self.tables.selector(host, client).select_again(cluster_hash),
         };
         let target = host.members[member.ok_or(Refusal::NoChild)?].target;
         match vacancy {

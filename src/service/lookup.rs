@@ -87,8 +87,8 @@ impl VirtualHosts {
     }
 }
 
-/// What the index asks of an address as a number.
-trait Address: Copy + Ord {
+/// What an index asks of an address as a number.
+pub(super) trait Address: Copy + Ord {
     const MIN: Self;
     const MAX: Self;
 
@@ -199,7 +199,7 @@ impl<A: Address, const U: usize, const L: usize> Prefixes<A, U, L> {
 }
 
 /// Ends the open prefixes, the longest first, while their last address is `done`.
-fn close<A: Address>(open: &mut Vec<(u32, A)>, starts: &mut Starts<A>, done: impl Fn(A) -> bool) {
+pub(super) fn close<A: Address>(open: &mut Vec<(u32, A)>, starts: &mut Starts<A>, done: impl Fn(A) -> bool) {
     while let Some((_, last)) = open.pop_if(|&mut (_, last)| done(last)) {
         if let Some(start) = last.next() {
             starts.push(start, open.last().map_or(NONE, |&(prefix, _)| prefix));

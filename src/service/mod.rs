@@ -13,6 +13,7 @@
 //! - [`maglev`]: which member a hash belongs to, alike on all routers of a cluster.
 //! - [`quic`]: which member a QUIC connection id names, before any of that.
 //! - [`mss`]: what size of segments a virtual host's clients ask for.
+//! - [`regions`]: where a client is, for virtual hosts with costs by region.
 //! - [`selection`]: which members take part (tiers, costs), and who of them gets a new flow.
 //! - [`selections`]: those of all virtual hosts, from one snapshot to the next.
 //! - [`unknown`]: what becomes of packets in the middle of connections that nobody knows.
@@ -26,6 +27,7 @@ pub mod mss;
 mod pattern;
 pub mod quic;
 mod ranges;
+pub mod regions;
 pub mod selection;
 pub mod selections;
 pub mod unknown;

@@ -12,7 +12,7 @@ use std::iter;
 use std::sync::Arc;
 
 use super::selection::Selector;
-use crate::units::VirtualHostId;
+use crate::units::{RegionId, VirtualHostId};
 
 /// How new flows of one virtual host are given out.
 #[derive(Clone, Debug)]
@@ -21,12 +21,35 @@ pub struct Selection {
     pub selector: Selector,
     /// Whether a new flow may go to each member: it is neither drained nor down.
     pub takes_new: Box<[bool]>,
+    /// Who gets the new flow of a client in a region, in their order; `None` where regions do not count.
+    pub by_region: Option<Arc<ByRegion>>,
+}
+
+/// One selector for each region, beside that of clients in none.
+#[derive(Debug)]
+pub struct ByRegion(pub Box<[Selector]>);
+
+impl ByRegion {
+    fn is_same(&self, other: &ByRegion) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(one, other)| one.is_same(other))
+    }
 }
 
 impl Selection {
     /// Whether it gives all flows to the same members as `other`.
     pub fn is_same(&self, other: &Selection) -> bool {
-        self.takes_new == other.takes_new && self.selector.is_same(&other.selector)
+        let by_region = match (&self.by_region, &other.by_region) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        };
+        by_region && self.takes_new == other.takes_new && self.selector.is_same(&other.selector)
+    }
+
+    /// Who gets the new flow of a client in this region.
+    pub fn selector(&self, region: RegionId) -> &Selector {
+        let by_region = self.by_region.as_ref().zip(usize::from(region.0).checked_sub(1));
+        by_region.and_then(|(all, at)| all.0.get(at)).unwrap_or(&self.selector)
     }
 }
 
@@ -110,7 +133,8 @@ mod tests {
         let candidate = |(at, name)| Candidate { name, weight: weight(at), cost: 0.0, tier: 0, available: true };
         let candidates: Vec<Candidate<'_>> = names.iter().map(String::as_str).enumerate().map(candidate).collect();
         let selector = Selector::build(Policy::ConsistentHash, &candidates, 31, tables);
-        Selection { selector, takes_new: candidates.iter().map(Candidate::takes_flows).collect() }
+        let takes_new = candidates.iter().map(Candidate::takes_flows).collect();
+        Selection { selector, takes_new, by_region: None }
     }
 
     /// Against a plain list, through many updates of few and few updates of many.

@@ -161,8 +161,9 @@ impl World {
         let slots = (children.len() * self.topology.slots as usize).clamp(251, SLOTS_MAX);
         // A table's size must be a prime.
         let prime = (slots..).find(|n| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d))).unwrap_or(251);
-        let mut text =
-            format!("router: {{ name: {name}, level: {level}, tunnel_addresses: [10.255.255.1] }}\nchildren:\n");
+        let mut text = format!(
+            "router: {{ name: {name}, level: {level}, tunnel_addresses: [10.255.255.1], time_zone: UTC }}\nchildren:\n"
+        );
         for (number, child) in children.iter().enumerate() {
             let _ = writeln!(text, "  - {{ name: {child}, address: {} }}", address(number + 1).ip());
         }
@@ -191,7 +192,7 @@ impl World {
         let mut hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, self.random.next());
         let conditions = Conditions { steering: hierarchy.steering(Instant::ZERO, &config), ..Conditions::default() };
         let mut compiler = Compiler::new(children.len());
-        let selections::Selection { selector, takes_new: able } =
+        let selections::Selection { selector, takes_new: able, .. } =
             select(&mut compiler, &config, &conditions, Instant::ZERO);
         let (children, entries) = (Vec::new(), Entries::default());
         let router = Router { node, config, conditions, hierarchy, compiler, selector, children, able, entries };

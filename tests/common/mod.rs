@@ -2,5 +2,6 @@
 
 pub mod capture;
 pub mod lab;
+pub mod mmdb;
 pub mod router;
 pub mod tunnels;

@@ -8,7 +8,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "  name: edge1",
         "  name: edge1\n  colour: red",
-        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents, gue_port"#,
+        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents, gue_port, time_zone"#,
     ),
     ("weight: 10", "wieght: 10", r#"28:42: unknown key "wieght"; did you mean "weight"? (weight: 10)"#),
     ("source: { v4: 24 }", "source: { v5: 24 }", r#"27:23: unknown key "v5"; did you mean "v4"? (v4: 24)"#),
@@ -35,7 +35,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "metrics: {",
         "colour: {",
-        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, shortcuts, neighbours, flows, cluster, children, virtual_hosts, metrics, control, parents, recovery, pair"#,
+        r#"29:1: unknown key "colour"; the keys here are router, dpdk, workers, ports, routes, forwarding, shortcuts, neighbours, flows, cluster, geoip, client_regions, children, virtual_hosts, metrics, control, parents, recovery, pair"#,
     ),
     (
         "children:\n  - { name: server1, address: 10.0.1.11 }\n  - { name: server2, address: 10.0.1.12 }\n  - { name: server3, address: 10.9.9.13 }\n",

@@ -5,6 +5,7 @@ pub(super) mod links;
 mod overlap;
 mod pair;
 mod recovery;
+mod regions;
 pub(super) mod services;
 pub(super) mod sessions;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 
 use super::checked::SOCKET_DIRECTORY;
 use super::error::{Fault, quote};
@@ -55,6 +57,8 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         neighbours: Vec::new(),
         flows: flows(raw.flows.as_ref())?,
         cluster: cluster(raw.cluster.as_ref())?,
+        client_regions: Vec::new(),
+        regions: Default::default(),
         children: Vec::new(),
         virtual_hosts: Vec::new(),
         metrics: metrics(raw.metrics.as_ref(), METRICS_PORT)?,
@@ -65,6 +69,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
     };
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
+    (config.client_regions, config.regions) = regions::regions(raw)?;
     config.children = children(&raw.children.value, &config)?;
     sessions::fit(raw, &config)?;
     config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts.value, &config)?;
@@ -94,6 +99,7 @@ fn router(raw: &raw::Router) -> Result<Router, Fault> {
         tunnel_source_v6: None,
         gue_port: or(&raw.gue_port, GUE_PORT, |text| number("gue_port", text, 1..=u16::MAX))?,
         parents: Vec::new(),
+        time_zone: time_zone(raw.time_zone.as_ref())?,
     };
     for text in &raw.tunnel_addresses {
         let second = match host("tunnel address", text)? {
@@ -151,6 +157,16 @@ fn level(text: &Text) -> Result<u8, Fault> {
     } else {
         word("level", text, &names)
     }
+}
+
+/// The machine's where none is named.
+fn time_zone(text: Option<&Text>) -> Result<TimeZone, Fault> {
+    let Some(text) = text.filter(|text| text.value != "local") else { return Ok(TimeZone::system()) };
+    TimeZone::get(&text.value).map_err(|_| {
+        let wrong = quote(&text.value);
+        let what = "is not known on this machine; write a name of the IANA database (package tzdata), UTC, or local";
+        Fault::at(text, format!("time_zone {wrong} {what}: {}", example("time_zone")))
+    })
 }
 
 fn dpdk(raw: Option<&raw::Dpdk>) -> Result<Dpdk, Fault> {

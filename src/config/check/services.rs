@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::{health, or, sessions, table_size};
+use super::{health, or, regions, sessions, table_size};
 use crate::config::error::{Fault, nearest, quote};
 use crate::config::raw::{self, Text, WordOr};
 use crate::config::tree::Spanned;
@@ -81,6 +81,10 @@ fn virtual_host(
         let message = "cost_function has no meaning without costs; add selection: least_cost or selection: shares";
         return Err(Fault::at(text, message));
     }
+    let by_region = match (&raw.cost_function, &cost_function) {
+        (Some(text), Some(function)) => regions::asks(text, function, config)?,
+        _ => false,
+    };
     let table_size = or(&raw.table_size, config.cluster.table_size, table_size)?;
     let quic = quic(raw, &services)?;
     let mss_clamp = mss_clamp(raw, &services)?;
@@ -121,6 +125,7 @@ fn virtual_host(
         policy,
         shares,
         cost_function,
+        by_region,
         aggregate_function,
         quic,
         mss_clamp,

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use super::Hierarchy;
-use crate::clock::Instant;
 use crate::config::{Config, Router};
 use crate::control::compile::candidates;
 use crate::control::conditions::Conditions;
 use crate::control::wire::{Load, Record, State, TunnelEnd};
 use crate::cost::Child;
-use crate::units::Weight;
+use crate::units::{RegionId, Weight};
 
 /// Where tunnels to us end, of every kind that we take.
 pub(super) fn tunnel_ends(router: &Router) -> Vec<TunnelEnd> {
@@ -21,11 +20,11 @@ pub(super) fn tunnel_ends(router: &Router) -> Vec<TunnelEnd> {
 /// One record for each address and service of each virtual host. Where a virtual host has children that can take flows, it
 /// serves with the capacity of those of the first tier that can, and their mean load; a child that says nothing counts
 /// with its weight, and as idle. Where the virtual host has a function for it, that gives the load.
-pub(super) fn records(hierarchy: &Hierarchy, now: Instant, config: &Config, conditions: &Conditions) -> Vec<Record> {
-    let here = hierarchy.here(now, config);
+pub(super) fn records(hierarchy: &Hierarchy, config: &Config, conditions: &Conditions) -> Vec<Record> {
+    let here = hierarchy.here.0;
     let mut records = Vec::new();
     for (position, host) in config.virtual_hosts.iter().enumerate() {
-        let candidates = candidates(config, (position, host), conditions);
+        let candidates = candidates(config, (position, host), RegionId::NONE, conditions);
         let up = || candidates.iter().enumerate().filter(|(_, candidate)| candidate.available);
         let able = || up().filter(|(_, candidate)| candidate.weight != Weight::DRAIN);
         let tier = able().map(|(_, candidate)| candidate.tier).min();

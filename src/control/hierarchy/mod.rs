@@ -13,6 +13,7 @@ pub mod view;
 
 mod aggregate;
 mod bypass;
+mod regions;
 mod rota;
 mod steering;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use super::shortcuts::{self, Shortcuts};
 use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Register, RouteCost, VirtualHost};
+use crate::cost::Here;
 use crate::service::selection::Policy;
 pub use bypass::Order;
 use bypass::Outbox;
@@ -73,6 +75,9 @@ struct Place {
     known: usize,
 }
 
+/// A virtual host, by its position, that is to be steered, and whether an interval is over for it.
+type Turn = (usize, bool);
+
 /// Virtual hosts by their positions, and what a child says of each.
 type SaidOf = Arc<[(u32, Option<Serves>)]>;
 
@@ -105,6 +110,10 @@ pub struct Hierarchy {
     pricing: Vec<Pricing>,
     /// By the position of their virtual host.
     shares: Vec<Shares>,
+    /// The same for clients in each region, of virtual hosts that ask for that.
+    regional: HashMap<usize, Vec<Shares>>,
+    /// What expressions know of the calendar, and in which minute.
+    here: (Here, Option<u64>),
     /// To work with.
     steers: Vec<Steer>,
     /// Why a cost is not known; one is enough for the log.
@@ -152,6 +161,8 @@ impl Hierarchy {
             priced: Rota::new(Vec::new(), now + config.sessions.interval),
             pricing: Vec::new(),
             shares: Vec::new(),
+            regional: HashMap::new(),
+            here: (Here::default(), None),
             steers: Vec::new(),
             cost_error: None,
             shortcuts: Shortcuts::new(config.shortcuts),
@@ -205,6 +216,8 @@ impl Hierarchy {
         self.speakers.clear();
         // Positions have other meanings now.
         self.shares = vec![Shares::default(); config.virtual_hosts.len()];
+        self.regional.clear();
+        self.here.1 = None;
         self.pricing = config.virtual_hosts.iter().map(|host| Pricing::of(config, host)).collect();
         let hosts = config.virtual_hosts.iter().enumerate();
         let priced = hosts.filter(|(position, host)| host.shares || self.pricing[*position].timed);
@@ -248,6 +261,7 @@ impl Hierarchy {
     where
         C: Carrier<Address = SocketAddr>,
     {
+        self.look_at_calendar(now, config);
         let mut outcome = Outcome::default();
         let pending = std::mem::take(&mut self.pending);
         self.downward(now, pending, carrier, config, &mut outcome);
@@ -282,7 +296,7 @@ impl Hierarchy {
         let mut urgent = false;
         let mut steers = std::mem::take(&mut self.steers);
         for (host, steps) in hosts {
-            self.steer(now, config, conditions, (host, steps), &mut steers);
+            self.steer(config, conditions, (host, steps), &mut steers);
             let able = |steer: &Steer| matches!(steer, Steer::AsConfigured | Steer::Takes { .. });
             let before = conditions.steering.all_of(host);
             // Another load can wait for the end of the interval: traffic is the same whatever happens.
@@ -299,7 +313,7 @@ impl Hierarchy {
             self.parents.handle(now, &child::Input::Urgent, carrier, &mut rest);
         }
         if self.parents.iter().any(|(end, _)| end.wants_report()) {
-            let records = aggregate::records(self, now, config, conditions);
+            let records = aggregate::records(self, config, conditions);
             self.parents.report(now, || records.clone(), carrier, &mut rest);
         }
         self.upward(now, rest, &mut outcome);
@@ -378,10 +392,12 @@ impl Hierarchy {
 
     /// How all virtual hosts of `config` are to be steered now, whatever was before.
     pub fn steering(&mut self, now: Instant, config: &Config) -> Steering {
-        let mut steering = Steering::nothing(config.virtual_hosts.iter().map(|host| host.members.len()));
+        self.look_at_calendar(now, config);
+        let members = config.virtual_hosts.iter().map(|host| host.members.len() * config.kinds_of_clients(host));
+        let mut steering = Steering::nothing(members);
         let mut steers = Vec::new();
         for position in 0..config.virtual_hosts.len() {
-            self.steer(now, config, &Conditions::default(), (position, false), &mut steers);
+            self.steer(config, &Conditions::default(), (position, false), &mut steers);
             steering.set(position, &steers);
         }
         steering
@@ -401,8 +417,10 @@ struct Pricing {
     timed: bool,
     /// As soon as a child says something new.
     at_once: bool,
-    /// The cheapest get all new flows.
+    /// The cheapest get all new flows, wherever clients are.
     cheapest: bool,
+    /// Clients in each region are given out by costs of their own.
+    regional: bool,
 }
 
 impl Pricing {
@@ -417,7 +435,8 @@ impl Pricing {
                 || function.names(&["route_cost"]) && by_round_trip()
         });
         let at_once = host.cost_function.is_some() && !host.shares;
-        Pricing { timed, at_once, cheapest: at_once && host.policy == Policy::LeastCost }
+        let cheapest = at_once && host.policy == Policy::LeastCost && !host.by_region;
+        Pricing { timed, at_once, cheapest, regional: host.by_region }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Hierarchy, Place, SaidOf};
+use super::regions::share;
+use super::{Hierarchy, Place, SaidOf, Turn};
 use crate::clock::{Instant, WallClock};
 use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
 use crate::control::conditions::{Conditions, Steer};
@@ -129,11 +130,14 @@ impl Speaker {
 }
 
 impl Hierarchy {
-    /// What a virtual host's expressions may know beside its children.
-    pub(super) fn here(&self, now: Instant, config: &Config) -> Here {
+    /// Sees what a virtual host's expressions may know beside its children, once a minute.
+    pub(super) fn look_at_calendar(&mut self, now: Instant, config: &Config) {
         let (at, WallClock(wall)) = self.wall;
-        let passed = u64::try_from((now - at).as_millis()).unwrap_or(0);
-        Here { level: config.router.level, wall: WallClock(wall.saturating_add(passed)) }
+        let wall = wall.saturating_add(u64::try_from((now - at).as_millis()).unwrap_or(0));
+        let minute = Some(wall / 60_000);
+        if self.here.1 != minute {
+            self.here = (Here::at(config.router.level, WallClock(wall), &config.router.time_zone), minute);
+        }
     }
 
     /// Takes in what a child says of all virtual hosts that it is in, and adds those of which it says something new.
@@ -185,6 +189,7 @@ impl Hierarchy {
         let rtt_ms = away.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
         Child {
             name: &child.name,
+            client_region: "",
             load: known.serves.map_or(0.0, |serves| serves.load.ratio()),
             capacity: known.capacity(member),
             route_cost: match child.route_cost {
@@ -203,10 +208,9 @@ impl Hierarchy {
     /// something new.
     pub(super) fn steer(
         &mut self,
-        now: Instant,
         config: &Config,
         conditions: &Conditions,
-        (position, steps): (usize, bool),
+        (position, steps): Turn,
         steers: &mut Vec<Steer>,
     ) {
         let host = &config.virtual_hosts[position];
@@ -224,7 +228,7 @@ impl Hierarchy {
             if takes {
                 let mut cost = known.cost;
                 if steps && timed || cost.is_nan() {
-                    cost = self.cost(now, config, position, place);
+                    cost = self.cost(config, position, (place, ""));
                     self.known[first + place].cost = cost;
                 }
                 *steer = Steer::Takes { cost: Some(cost), weight: None };
@@ -238,28 +242,24 @@ impl Hierarchy {
             }
         }
         if host.shares {
-            let shares = &mut self.shares[position];
-            if steps || costs.iter().enumerate().any(|(at, cost)| cost.is_some() != (shares.of(at) > 0.0)) {
-                shares.step(&costs, steps);
-            }
-            for (steer, share) in steers.iter_mut().zip(shares.weights()) {
-                if let Steer::Takes { weight, .. } = steer {
-                    *weight = Some(share);
-                }
-            }
+            share(&mut self.shares[position], &costs, steps, steers);
+        }
+        if host.by_region {
+            self.steer_by_region(config, (position, steps), &costs, steers);
         }
     }
 
-    /// What a child costs in a virtual host, by its place there.
-    fn cost(&mut self, now: Instant, config: &Config, position: usize, place: usize) -> f64 {
+    /// What a child costs in a virtual host, by its place there, for clients in a region.
+    pub(super) fn cost(&mut self, config: &Config, position: usize, (place, region): (usize, &str)) -> f64 {
         let host = &config.virtual_hosts[position];
-        let facts = match self.pricing[position].timed {
+        let mut facts = match self.pricing[position].timed {
             true => self.facts(config, position, place),
             // It does not ask for the time to the child.
             false => self.facts_at(config, position, place, None),
         };
+        facts.client_region = region;
         let Some(function) = &host.cost_function else { return facts.cost };
-        let cost = function.of_child(&facts, self.here(now, config));
+        let cost = function.of_child(&facts, self.here.0);
         cost.map(|cost| cost.max(0.0)).unwrap_or_else(|why| {
             let told = format!("the cost of {} for {} is unknown: {why}", facts.name, host.name);
             self.cost_error = Some(told);
@@ -276,6 +276,9 @@ impl Hierarchy {
         };
         if before.len() != after.len() || before.iter().zip(after).any(differ) {
             return true;
+        }
+        if self.pricing[position].regional {
+            return before != after;
         }
         if !self.pricing[position].cheapest {
             return false;

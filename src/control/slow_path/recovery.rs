@@ -276,7 +276,7 @@ impl SlowPath {
                 self.count(Event::Selected);
                 packets.iter().for_each(|waiter| self.walk(waiter, Stray::Keep));
                 // Those that were not held have gone this way already.
-                let selector = &tables.selection(place.host).selector;
+                let selector = tables.selector(place.host, || place.key.source());
                 let member = selector.select_again(place.cluster_hash).filter(|_| packets.is_empty());
                 if let Some(member) = member {
                     let target = place.host.members[member].target;

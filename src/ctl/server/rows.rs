@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::clock::{Instant, WallClock};
 use crate::config::Config;
+use crate::control::compile::candidates;
 use crate::control::conditions::Steer;
 use crate::control::hierarchy::Hierarchy;
 use crate::control::hierarchy::view::{ChildView, ParentView};
@@ -15,15 +16,16 @@ use crate::control::wire::State;
 use crate::ctl::request::protocol_name;
 use crate::ctl::response::{
     ChildRow, MemberRow, NeighbourRow, Pair, PairHeard, PairMirror, ParentRow, PortRow, Recovery, RecoveryEvent,
-    ServiceRow, Snapshot, Status, Tells, TellsOf,
+    RegionRow, ServiceRow, Snapshot, Status, Tells, TellsOf,
 };
 use crate::ha::election::{Heard, Other, Path};
 use crate::metrics::collector::ForwardCollector;
 use crate::metrics::report::{Report, Traffic};
 use crate::recovery::FlowId;
 use crate::recovery::events::Event;
-use crate::service::selection::{Granularity, Policy};
-use crate::units::{PortIndex, Weight};
+use crate::service::selection::{Candidate, Granularity, Policy};
+use crate::service::selections::Selection;
+use crate::units::{PortIndex, RegionId, Weight};
 
 use super::{Facts, Now};
 
@@ -101,9 +103,29 @@ pub fn services(report: &Report, router: &SlowPath) -> Vec<ServiceRow> {
             flow: granularity(host.flow),
             selection: if host.shares { "shares" } else { policy(host.policy) }.to_owned(),
             children: members.collect(),
+            regions: regions(router, at, tables.selection(compiled)),
         }
     };
     hosts.enumerate().map(row).collect()
+}
+
+/// The regions of a virtual host, by its position, that asks where clients are.
+fn regions(router: &SlowPath, position: usize, selection: &Selection) -> Vec<RegionRow> {
+    let (config, conditions) = (router.config(), router.conditions());
+    let host = &config.virtual_hosts[position];
+    let count = config.kinds_of_clients(host) - 1;
+    let row = |(name, region): (&String, u8)| {
+        let region = RegionId(region);
+        let shares = selection.selector(region).shares();
+        let all: usize = shares.values().sum();
+        let child = |(place, candidate): (usize, Candidate<'_>)| {
+            let share = shares.get(&place).copied().unwrap_or(0) as f64 / all.max(1) as f64;
+            (candidate.name.to_owned(), candidate.cost.min(f64::MAX), share)
+        };
+        let candidates = candidates(config, (position, host), region, conditions);
+        RegionRow { name: name.clone(), children: candidates.into_iter().enumerate().map(child).collect() }
+    };
+    config.client_regions.iter().take(count).zip(1..).map(row).collect()
 }
 
 pub fn granularity(flow: Granularity) -> String {

@@ -24,7 +24,7 @@ use crate::service::filter::Filter;
 use crate::service::selection::{Granularity, Policy};
 use crate::tunnel::decapsulate::is_tunnel;
 use crate::tunnel::template::{PerPacket, TTL};
-use crate::units::{PathId, TargetId, VirtualHostId};
+use crate::units::{PathId, RegionId, TargetId, VirtualHostId};
 
 /// How long a worker may take to look for a flow.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -284,7 +284,15 @@ impl Tracing {
         configured: Option<&config::VirtualHost>,
     ) -> Result<TargetId, &'static str> {
         let conditions = router.conditions();
-        let selector = &tables.selection(host).selector;
+        // All routers of a cluster choose alike, whatever numbers their virtual hosts have.
+        let chosen_by = self.keys.first().map(|key| coarse(host.granularity, *key, VirtualHostId(0)).unwrap_or(*key));
+        let region = chosen_by.map_or(RegionId::NONE, |key| tables.regions.find(key.source()));
+        let selection = tables.selection(host);
+        if selection.by_region.is_some() {
+            let name = usize::from(region.0).checked_sub(1).and_then(|at| router.config().client_regions.get(at));
+            trace.step("client region", name.map_or("none", String::as_str));
+        }
+        let selector = selection.selector(region);
         let shares = selector.shares();
         let all: usize = shares.values().sum();
         for (position, member) in configured.iter().flat_map(|host| &host.members).enumerate() {
@@ -301,16 +309,11 @@ impl Tracing {
             trace.step("candidate", format!("{name}: weight {weight}, tier {tier}, cost {cost}: {why}"));
         }
         let policy = configured.map_or(Policy::ConsistentHash, |host| host.policy);
-        // All routers of a cluster choose alike, whatever numbers their virtual hosts have.
-        let chosen_by = self.keys.first().map(|key| match coarse(host.granularity, *key, VirtualHostId(0)) {
-            Some(Key::V4(key)) => tables.cluster.hash(key.as_bytes()),
-            Some(Key::V6(key)) => tables.cluster.hash(key.as_bytes()),
-            None => match key {
-                Key::V4(key) => tables.cluster.hash(key.as_bytes()),
-                Key::V6(key) => tables.cluster.hash(key.as_bytes()),
-            },
+        let hash = chosen_by.map(|key| match key {
+            Key::V4(key) => tables.cluster.hash(key.as_bytes()),
+            Key::V6(key) => tables.cluster.hash(key.as_bytes()),
         });
-        let look = chosen_by.and_then(|hash| selector.look(hash));
+        let look = hash.and_then(|hash| selector.look(hash));
         let Some(look) = look else {
             trace.step("selection", format!("{}: no child takes new flows", rows::policy(policy)));
             return Err(Refusal::NoChild.label());
