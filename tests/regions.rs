@@ -365,7 +365,7 @@ fn regions_that_mean_nothing_are_refused() {
     let error = Config::parse(&zone, "r.yaml").expect_err("no zone").to_string();
     assert_eq!(
         error,
-        r#"r.yaml:1:75: time_zone "Europe/Nowhere" is not known on this machine; write a name of the IANA database (package tzdata), UTC, or local: time_zone: Europe/Berlin"#
+        r#"r.yaml:1:69: time_zone "Europe/Nowhere" is not known on this machine; write a name of the IANA database (package tzdata), UTC, or local: time_zone: Europe/Berlin"#
     );
     for zone in ["UTC", "local"] {
         parsed(&good.replace("[198.51.100.1] }", &format!("[198.51.100.1], time_zone: {zone} }}")));

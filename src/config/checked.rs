@@ -53,6 +53,8 @@ pub struct Config {
     pub regions: Arc<Regions>,
     /// Next-level gateways and host servers.
     pub children: Vec<Child>,
+    /// The site that they come from; `None`: the file.
+    pub site: Option<Site>,
     /// The services.
     pub virtual_hosts: Vec<VirtualHost>,
     /// Where metrics are served.
@@ -184,6 +186,25 @@ pub struct Cluster {
     pub key: [u8; 16],
     /// Slots of a consistent-hash table where the virtual host names no size of its own; a prime.
     pub table_size: u32,
+}
+
+/// A site that has the table of children.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where the table is, as it was written.
+    pub url: String,
+    /// Name or address of the site.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path and query.
+    pub target: String,
+    /// Who must have signed its certificate.
+    pub roots: Arc<RootCertStore>,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// Where the last good table is kept.
+    pub copy: PathBuf,
 }
 
 /// How packets are carried to a child.

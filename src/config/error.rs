@@ -61,17 +61,23 @@ impl fmt::Display for ConfigError {
 pub(super) struct Fault {
     pub place: Option<Place>,
     pub message: String,
+    /// Whether it is in the table of children that a site has.
+    pub of_site: bool,
 }
 
 impl Fault {
     /// Something wrong at the place of `value`.
     pub fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Fault {
-        Fault { place: Some(value.place), message: message.into() }
+        Fault::somewhere(value.place, message)
+    }
+
+    pub fn somewhere(place: Place, message: impl Into<String>) -> Fault {
+        Fault { place: Some(place), message: message.into(), of_site: false }
     }
 
     /// Something wrong with the file as a whole.
     pub fn whole(message: impl Into<String>) -> Fault {
-        Fault { place: None, message: message.into() }
+        Fault { place: None, message: message.into(), of_site: false }
     }
 
     pub fn in_file(self, file: &str) -> ConfigError {

@@ -9,6 +9,7 @@
 
 mod check;
 mod checked;
+pub mod draft;
 mod error;
 pub mod host;
 mod raw;
@@ -29,6 +30,7 @@ pub use error::{ConfigError, Place};
 pub use summary::Summary;
 pub(crate) use values::show;
 
+use draft::Draft;
 use error::Fault;
 
 /// Largest configuration that is read, in bytes.
@@ -52,27 +54,25 @@ fn read_file(path: &Path, sample: &str) -> Result<String, Fault> {
         let place = Place::after(&String::from_utf8_lossy(good));
         let byte = bad.first().copied().unwrap_or_default();
         let what = format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8 text");
-        Fault { place: Some(place), message: what }
+        Fault::somewhere(place, what)
     })
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file; where a site has the children, with the copy of them that is kept.
     ///
     /// # Errors
-    /// The file cannot be read, is not UTF-8 or larger than 256 MiB, or what [`Config::parse`] refuses.
+    /// The file cannot be read, is not UTF-8 or larger than 256 MiB, there is no such copy, or what [`Config::parse`] refuses.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let name = path.display().to_string();
-        let text = read_file(path, "dpdk-config/replay.yaml").map_err(|fault| fault.in_file(&name))?;
-        Config::parse(&text, &name)
+        Draft::load(path)?.finish_with_copy()
     }
 
-    /// Checks a configuration given as YAML text; `file_name` is what errors call it.
+    /// Checks a configuration given as YAML text, which has its children itself; `file_name` is what errors call it.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
-        raw::read(text, &raw::ROUTER).and_then(|raw| check::check(&raw)).map_err(|fault| fault.in_file(file_name))
+        Draft::parse(text, file_name)?.finish(None)
     }
 
     /// The port and neighbour by which an address is reached, by the longest prefix around it: directly where that is

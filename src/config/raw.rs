@@ -25,7 +25,7 @@ raw! {
         cluster: Option<Cluster>,
         geoip: Option<Text>,
         client_regions: Vec<ClientRegion>,
-        children: Spanned<Vec<Child>>,
+        children: Spanned<ListOr<Site>>,
         virtual_hosts: Spanned<Vec<VirtualHost>>,
         metrics: Option<Metrics>,
         control: Option<Control>,
@@ -86,6 +86,15 @@ raw! {
         key: Option<Text>,
         table_size: Option<Text>,
     }
+    Table {
+        children: Spanned<Vec<Child>>,
+    }
+    Site {
+        url: Text,
+        authority: Option<Text>,
+        interval: Option<Text>,
+        copy: Option<Text>,
+    }
     ClientRegion {
         name: Text,
         prefixes: Vec<Text>,
@@ -123,7 +132,7 @@ raw! {
         quic: Option<Spanned<Quic>>,
         mss_clamp: Option<Text>,
         table_size: Option<Text>,
-        children: Spanned<Vec<Spanned<WordOr<Member>>>>,
+        children: Spanned<Members>,
         health: Option<Spanned<WordOr<Health>>>,
         on_failure: Option<Text>,
         on_unknown: Option<Text>,
@@ -268,6 +277,36 @@ impl<T: Read> Read for WordOr<T> {
     }
 }
 
+/// The children themselves, or a map that says where they are.
+pub(super) enum ListOr<T> {
+    List(Vec<Child>),
+    Map(Box<T>),
+}
+
+impl<T: Read> Read for ListOr<T> {
+    fn read(node: Node) -> Result<ListOr<T>, Misfit> {
+        match node.value {
+            Value::Map(_) => T::read(node).map(|map| ListOr::Map(Box::new(map))),
+            _ => Vec::read(node).map(ListOr::List),
+        }
+    }
+}
+
+/// The children of a virtual host: all that there are, or those of a list.
+pub(super) enum Members {
+    All,
+    Listed(Vec<Spanned<WordOr<Member>>>),
+}
+
+impl Read for Members {
+    fn read(node: Node) -> Result<Members, Misfit> {
+        match node.value {
+            Value::Word(word) if word == "all" => Ok(Members::All),
+            _ => Vec::read(node).map(Members::Listed),
+        }
+    }
+}
+
 /// What differs in the errors of one program's configuration from another's.
 pub(super) struct Dialect {
     /// A file to compare with.
@@ -286,6 +325,13 @@ pub(super) const ROUTER: Dialect = Dialect {
         ("children", true, "children: [{ name: server1, address: 10.0.1.1 }]"),
         ("parents", true, "parents: [{ name: system1, address: 10.255.0.9:9478 }]"),
     ],
+};
+
+/// That of a site's table of children.
+pub(super) const TABLE: Dialect = Dialect {
+    sample: "children: [{ name: server1, address: 10.0.1.1 }]",
+    start: "children: [{ name: server1, address: 10.0.1.1 }]",
+    examples: &[("children", true, "children: [{ name: server1, address: 10.0.1.1 }]")],
 };
 
 impl Dialect {
@@ -323,15 +369,15 @@ pub(super) fn read<T: Read>(text: &str, dialect: &Dialect) -> Result<T, Fault> {
     };
     let node = parse(text, options).map_err(|error| {
         let place = error.location().map_or(Place { line: 1, column: 1 }, Place::from);
-        Fault { place: Some(place), message: explain(&error, dialect) }
+        Fault::somewhere(place, explain(&error, dialect))
     })?;
     if matches!(node.value, Value::Nothing) {
         let message = format!("the file holds no configuration; start from one of {}", dialect.start);
-        return Err(Fault { place: Some(node.place), message });
+        return Err(Fault::somewhere(node.place, message));
     }
-    T::read(node).map_err(|Misfit { place, what }| Fault {
-        place: Some(place),
-        message: say(what, &|otherwise| hint(text, place, dialect, otherwise), &|key| dialect.example_at(key, place)),
+    T::read(node).map_err(|Misfit { place, what }| {
+        let hint = |otherwise: &str| hint(text, place, dialect, otherwise);
+        Fault::somewhere(place, say(what, &hint, &|key| dialect.example_at(key, place)))
     })
 }
 

@@ -30,6 +30,10 @@ impl fmt::Display for Summary<'_> {
             };
             vec![child.name.clone(), child.address.to_string(), child.tunnel.to_string(), tells.to_owned()]
         });
+        if let Some(site) = &self.0.site {
+            let (url, interval, copy) = (&site.url, site.interval, site.copy.display());
+            writeln!(f, "children of {url}, asked every {interval:?}, with a copy at {copy}")?;
+        }
         table(f, "children", 0, &["name", "address", "tunnel", ""], rows.collect())?;
         writeln!(f, "virtual hosts: {}", self.0.virtual_hosts.len())?;
         self.0.virtual_hosts.iter().try_for_each(|host| self.virtual_host(f, host))

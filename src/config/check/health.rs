@@ -284,14 +284,15 @@ fn tls(server_name: &Option<Text>, ca: &Option<Text>) -> Result<Tls, Fault> {
             Err(Fault::at(text, message))
         }
     };
-    Ok(Tls { server_name: server_name.as_ref().map(name).transpose()?, roots: ca.as_ref().map(roots).transpose()? })
+    let roots = ca.as_ref().map(|text| roots("ca", text)).transpose()?;
+    Ok(Tls { server_name: server_name.as_ref().map(name).transpose()?, roots })
 }
 
 /// Reads the certificates of authorities.
-fn roots(text: &Text) -> Result<Arc<RootCertStore>, Fault> {
+pub(super) fn roots(key: &str, text: &Text) -> Result<Arc<RootCertStore>, Fault> {
     let wrong = |why: String| {
         let file = quote(&text.value);
-        Fault::at(text, format!("ca {file} {why}; write a file of certificates in PEM form: {}", example("ca")))
+        Fault::at(text, format!("{key} {file} {why}; write a file of certificates in PEM form: {}", example(key)))
     };
     let mut store = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(&text.value)

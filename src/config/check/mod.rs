@@ -8,6 +8,7 @@ mod recovery;
 mod regions;
 pub(super) mod services;
 pub(super) mod sessions;
+pub(super) mod site;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use jiff::tz::TimeZone;
 
 use super::checked::SOCKET_DIRECTORY;
 use super::error::{Fault, quote};
-use super::raw::{self, Text, WordOr};
+use super::raw::{self, ListOr, Text, WordOr};
 use super::tree::Spanned;
 use super::values::{Once, duration, example, host, mebibytes, name, number, prefix, word};
 use super::{
@@ -41,8 +42,15 @@ const BUFFER_SIZE_MIN: u64 = 2304;
 /// Longest path of the control socket, in bytes: a socket's address has 108, and it is bound under a longer name first.
 const SOCKET_PATH_MAX: usize = 100;
 
-/// Checks everything; the first fault ends it.
-pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
+/// Checks everything; the first fault ends it. `table` has the children where the configuration says only which site does.
+pub(super) fn check(raw: &raw::Config, table: Option<&raw::Table>) -> Result<Config, Fault> {
+    let site = site::site(raw)?;
+    let own = match (&raw.children.value, table) {
+        (ListOr::List(own), _) => own,
+        (ListOr::Map(_), Some(table)) => &table.children.value,
+        (ListOr::Map(_), None) => return Err(Fault::at(&raw.children, "the site's table of children is missing")),
+    };
+    let of_site = |fault: Fault| Fault { of_site: site.is_some(), ..fault };
     let router = router(&raw.router)?;
     let dpdk = dpdk(raw.dpdk.as_ref())?;
     let workers = workers(raw.workers.as_ref())?;
@@ -60,6 +68,7 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
         client_regions: Vec::new(),
         regions: Default::default(),
         children: Vec::new(),
+        site: site.clone(),
         virtual_hosts: Vec::new(),
         metrics: metrics(raw.metrics.as_ref(), METRICS_PORT)?,
         control: control(raw.control.as_ref(), SOCKET_DIRECTORY, &raw.router.name.value)?,
@@ -70,7 +79,8 @@ pub(super) fn check(raw: &raw::Config) -> Result<Config, Fault> {
     config.routes = links::routes(&raw.routes, &config.ports)?;
     config.neighbours = links::neighbours(&raw.neighbours, &config.ports)?;
     (config.client_regions, config.regions) = regions::regions(raw)?;
-    config.children = children(&raw.children.value, &config)?;
+    config.children = children(own, &config).map_err(of_site)?;
+    sessions::heard(own, &config).map_err(of_site)?;
     sessions::fit(raw, &config)?;
     config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts.value, &config)?;
     overlap::check(&raw.virtual_hosts.value, &config.virtual_hosts)?;

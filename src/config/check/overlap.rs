@@ -87,5 +87,5 @@ fn explain(raw: &[raw::VirtualHost], hosts: &[VirtualHost], earlier: Claim, late
         let (one, two) = (service(earlier), service(later));
         format!("services {one} and {two} of virtual host \"{name}\" overlap; write them as one: {whole}")
     };
-    Fault { place: Some(place), message }
+    Fault::somewhere(place, message)
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{health, or, regions, sessions, table_size};
 use crate::config::error::{Fault, nearest, quote};
-use crate::config::raw::{self, Text, WordOr};
+use crate::config::raw::{self, Members, Text, WordOr};
 use crate::config::tree::Spanned;
 use crate::config::values::{Once, example, name, number, prefix, show, word};
 use crate::config::{Config, Member, OnFailure, OnUnknown, Probe, VirtualHost};
@@ -298,12 +298,28 @@ fn members(
     children: &HashMap<&str, usize>,
     quic: Option<Layout>,
 ) -> Result<Vec<Member>, Fault> {
-    if raw.children.value.is_empty() {
+    let listed = match &raw.children.value {
+        Members::All if quic.is_some() => {
+            let message = format!("children of virtual host \"{host}\" have no server_id this way; list them");
+            return Err(Fault::at(&raw.children, format!("{message}: {}", example("children"))));
+        }
+        Members::All => {
+            let member = |child| Member { child, weight: WEIGHT_DEFAULT, cost: COST_DEFAULT, server_id: 0, tier: 0 };
+            let mut all: Vec<&usize> = children.values().collect();
+            all.sort_unstable();
+            if !all.is_empty() {
+                return Ok(all.into_iter().copied().map(member).collect());
+            }
+            &[]
+        }
+        Members::Listed(listed) => &listed[..],
+    };
+    if listed.is_empty() {
         let message = format!("virtual host \"{host}\" has no children; name at least one: children: [server1]");
         return Err(Fault::at(&raw.children, message));
     }
     let (mut members, mut once, mut ids) = (Vec::new(), Once::new("child"), Once::new("server_id"));
-    for item in &raw.children.value {
+    for item in listed {
         let (name, given) = match &item.value {
             WordOr::Word(name) => (name, None),
             WordOr::Map(member) => (&member.name.value, Some(member.as_ref())),

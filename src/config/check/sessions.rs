@@ -107,18 +107,6 @@ pub(in crate::config) fn own(
 pub(super) fn fit(raw: &raw::Config, config: &Config) -> Result<(), Fault> {
     let (router, sessions) = (&config.router, &config.sessions);
     own(sessions.credentials.as_ref(), raw.control.as_ref(), ("router", &router.name, router.level))?;
-    for (raw, child) in raw.children.value.iter().zip(&config.children) {
-        if let Some(text) = &raw.register
-            && child.register != Register::Off
-            && sessions.listen.is_none()
-        {
-            let message = format!(
-                "child \"{}\" can tell nothing, as we do not listen; add control: {{ listen: 10.255.0.1:9478, ... }}",
-                child.name
-            );
-            return Err(Fault::at(text, message));
-        }
-    }
     for (raw, parent) in raw.parents.iter().zip(&sessions.parents) {
         let who = match &parent.name {
             name if *name == router.name => "the router itself",
@@ -127,6 +115,23 @@ pub(super) fn fit(raw: &raw::Config, config: &Config) -> Result<(), Fault> {
         };
         let message = format!("parent \"{}\" is {who}; packets would go round in circles, remove one", parent.name);
         return Err(Fault::at(&raw.name, message));
+    }
+    Ok(())
+}
+
+/// Whether children that are to tell how they are can.
+pub(super) fn heard(children: &[raw::Child], config: &Config) -> Result<(), Fault> {
+    for (raw, child) in children.iter().zip(&config.children) {
+        if let Some(text) = &raw.register
+            && child.register != Register::Off
+            && config.sessions.listen.is_none()
+        {
+            let message = format!(
+                "child \"{}\" can tell nothing, as we do not listen; add control: {{ listen: 10.255.0.1:9478, ... }}",
+                child.name
+            );
+            return Err(Fault::at(text, message));
+        }
     }
     Ok(())
 }
