@@ -7,12 +7,13 @@
 
 mod datagrams;
 mod news;
+pub mod site;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use crate::commands::Commands;
@@ -54,6 +55,8 @@ use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 use datagrams::{Datagrams, Heard, Partner};
 use news::News;
+pub use site::read;
+use site::{Adopted, Children, Loaded, load_again};
 
 /// Bytes of a frame that one packet buffer holds; longer frames take several.
 pub const DATA_ROOM: u16 = 2048;
@@ -264,7 +267,9 @@ impl PacketIo for LiveIo {
 
 /// Runs the router until SIGTERM or SIGINT, and returns what it did. At SIGHUP it reads its configuration, which came
 /// from `file`, again.
-pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
+pub fn run(loaded: Loaded, file: &Path) -> Result<Report, StartError> {
+    let children_of = Children::new(&loaded);
+    let (config, made_of) = loaded.split();
     if config.ports.is_empty() {
         return Err(StartError::NoPorts);
     }
@@ -288,7 +293,8 @@ pub fn run(config: Config, file: &Path) -> Result<Report, StartError> {
     let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let report = forward(Arc::new(config), file, workers, Listeners { metrics, control, children, peers, pair })?;
+    let listeners = Listeners { metrics, control, children, peers, pair };
+    let report = forward(Arc::new(config), (file, children_of, made_of), workers, listeners)?;
     eal.cleanup()?;
     Ok(report)
 }
@@ -334,7 +340,12 @@ fn speak_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::c
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
-fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners) -> Result<Report, StartError> {
+fn forward(
+    config: Arc<Config>,
+    (file, mut children, made_of): (&Path, Children, Adopted),
+    workers: u16,
+    listeners: Listeners,
+) -> Result<Report, StartError> {
     let pool = Pool::new("packets", config.dpdk.buffers, DATA_ROOM)?;
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<(RxQueue, TxQueue)>> = (0..workers).map(|_| Vec::new()).collect();
@@ -427,7 +438,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     let collector = collector.with_checks(thinking.records()).with_sessions(look);
     let collector = collector.with_recovery(thinking.recovery_counters());
     let pair = thinking.pair().map(|pair| (pair.counters().clone(), pair.mirrored().cloned()));
-    let collector = Arc::new(collector.with_pair(pair));
+    let collector = Arc::new(collector.with_pair(pair).with_site(children.counters()));
     let facts = Facts {
         configuration: file.display().to_string(),
         started: clock.now(),
@@ -435,7 +446,7 @@ fn forward(config: Arc<Config>, file: &Path, workers: u16, listeners: Listeners)
     };
     let answering = Control::new(facts, collector.clone(), desks);
     let watched = Watched { workers: &handles, links };
-    let outcome = slow_path(thinking, answering, file, watched, clock, listeners, collector);
+    let outcome = slow_path(thinking, answering, (file, &mut children, made_of), watched, clock, listeners, collector);
 
     stop.store(true, Ordering::Relaxed);
     for handle in handles {
@@ -520,7 +531,7 @@ fn port_statistics(port: &Port) -> PortStatistics {
 fn slow_path(
     mut thinking: SlowPath,
     mut answering: Control,
-    file: &Path,
+    (file, table, made_of): (&Path, &mut Children, Adopted),
     mut watched: Watched<'_>,
     clock: TscClock,
     mut listeners: Listeners,
@@ -532,7 +543,10 @@ fn slow_path(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut loading = None;
+        // Whether that is because the site has another table.
+        let mut by_site = false;
         let mut reloading: Option<Outbox> = None;
+        table.adopt(&made_of);
         let now = || Now { instant: clock.now(), wall: SystemTime::now() };
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -603,11 +617,22 @@ fn slow_path(
                     sessions.add(credentials.and_then(|of| of.identity.expiry_warning(SystemTime::now().into())).into_iter());
                 }
                 // A large file takes its time to read, which the slow path has not.
-                _ = hangup.recv(), if loading.is_none() => loading = Some(load(file.to_owned())),
+                _ = hangup.recv(), if loading.is_none() => (loading, by_site) = (Some(load_again(file.to_owned(), table)), false),
+                Some(answer) = table.answer(), if loading.is_none() => (loading, by_site) = (table.take(answer), true),
                 loaded = finished(&mut loading) => {
                     loading = None;
-                    let outcome = reload(&mut thinking, &mut tls, loaded, clock)
-                        .map_err(|why| format!("not reloaded, all stays as it was: {why:#}"));
+                    let outcome = reload(&mut thinking, &mut tls, loaded, clock);
+                    if let Ok((_, made_of)) = &outcome {
+                        table.adopt(made_of);
+                    }
+                    let outcome = match outcome {
+                        Err(why) if by_site => {
+                            table.refuse(&format!("{why:#}"));
+                            continue;
+                        }
+                        Err(why) => Err(format!("not reloaded, all stays as it was: {why:#}")),
+                        Ok((said, _)) => Ok(said),
+                    };
                     let (Ok(said) | Err(said)) = &outcome;
                     eprintln!("slr: {said}");
                     if let Some(to) = reloading.take() {
@@ -616,7 +641,7 @@ fn slow_path(
                 }
                 Some(asked) = asked.recv() => match asked {
                     Asked { request: Request::Reload, to } if loading.is_none() => {
-                        (loading, reloading) = (Some(load(file.to_owned())), Some(to));
+                        (loading, by_site, reloading) = (Some(load_again(file.to_owned(), table)), false, Some(to));
                     }
                     asked => answering.ask(&mut thinking, now(), asked),
                 },
@@ -638,28 +663,24 @@ fn slow_path(
 }
 
 /// A configuration that is being read.
-type Loading = JoinHandle<Result<Config, ConfigError>>;
-
-fn load(file: PathBuf) -> Loading {
-    spawn_blocking(move || Config::load(&file))
-}
+type Loading = JoinHandle<Result<Loaded, ConfigError>>;
 
 /// What became of `loading`; never, while nothing is being read.
-async fn finished(loading: &mut Option<Loading>) -> Result<Result<Config, ConfigError>, JoinError> {
+async fn finished(loading: &mut Option<Loading>) -> Result<Result<Loaded, ConfigError>, JoinError> {
     match loading {
         Some(loading) => loading.await,
         None => std::future::pending().await,
     }
 }
 
-/// Goes over to what was read, and says what that is.
+/// Goes over to what was read, and says what that is, and what it was made of.
 fn reload(
     thinking: &mut SlowPath,
     tls: &mut Option<Tls>,
-    loaded: Result<Result<Config, ConfigError>, JoinError>,
+    loaded: Result<Result<Loaded, ConfigError>, JoinError>,
     clock: TscClock,
-) -> anyhow::Result<String> {
-    let config = loaded??;
+) -> anyhow::Result<(String, Adopted)> {
+    let (config, made_of) = loaded??.split();
     let renewal = config.sessions.credentials.as_ref().map(Renewal::new).transpose()?;
     thinking.reload(config, clock.now())?;
     if let (Some(tls), Some(renewal)) = (tls, renewal) {
@@ -667,5 +688,5 @@ fn reload(
     }
     let config = thinking.config();
     let (hosts, children) = (config.virtual_hosts.len(), config.children.len());
-    Ok(format!("reloaded: {hosts} virtual hosts, {children} children"))
+    Ok((format!("reloaded: {hosts} virtual hosts, {children} children"), made_of))
 }

@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "units",
         ],
     ),
-    ("transport", &["control", "trust"]),
+    ("transport", &["config", "control", "trust"]),
     ("sim", &["clock", "config", "control", "cost", "flow", "forward", "service", "trust"]),
     ("metrics", &["clock", "control", "forward", "ha", "recovery", "units"]),
     (

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use slr::config::Config;
 use slr::control::compile::{Shares, Unconnected, compile};
 use slr::daemon::{self, StartError};
 
@@ -26,19 +25,22 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(&arguments.config) {
-        Ok(config) => config,
+    let loaded = match daemon::read(&arguments.config) {
+        Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("slrd: {error}");
             return ExitCode::from(2);
         }
     };
     if arguments.check {
-        let tables = compile(&config, &Unconnected);
-        print!("{}{}", config.summary(), Shares(&tables));
+        if let Some(trouble) = loaded.trouble() {
+            eprintln!("slrd: {trouble}");
+        }
+        let tables = compile(&loaded.config, &Unconnected);
+        print!("{}{}", loaded.config.summary(), Shares(&tables));
         return ExitCode::SUCCESS;
     }
-    match daemon::run(config, &arguments.config) {
+    match daemon::run(loaded, &arguments.config) {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

@@ -13,6 +13,7 @@ pub(crate) mod random;
 pub use crate::clock::rate_limit;
 pub mod session;
 pub mod shortcuts;
+pub mod site;
 pub mod slow_path;
 pub mod waiting;
 pub mod wire;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::pair;
 use super::report::Report;
 use super::sessions;
+use super::site;
+use crate::control;
 use crate::control::health::CheckResult;
 use crate::control::hierarchy::Look;
 use crate::control::icmp::{Kind, Suppressed};
@@ -56,6 +58,7 @@ pub struct ForwardCollector {
     sessions: Look,
     recovery: Arc<Counters>,
     pair: Option<pair::Look>,
+    site: Arc<control::site::Counters>,
 }
 
 impl ForwardCollector {
@@ -68,8 +71,19 @@ impl ForwardCollector {
         slow_path: Arc<SlowPathCounters>,
     ) -> ForwardCollector {
         let (checks, sessions, recovery) = (Records::default(), Look::default(), Arc::default());
-        let pair = None;
-        ForwardCollector { workers, published, cycles_per_second, ports, slow_path, checks, sessions, recovery, pair }
+        let (pair, site) = (None, Arc::default());
+        ForwardCollector {
+            workers,
+            published,
+            cycles_per_second,
+            ports,
+            slow_path,
+            checks,
+            sessions,
+            recovery,
+            pair,
+            site,
+        }
     }
 
     /// The same, over the checks of children too.
@@ -90,6 +104,11 @@ impl ForwardCollector {
     /// The same, over the pair that the router is one of, too.
     pub fn with_pair(self, pair: Option<pair::Look>) -> ForwardCollector {
         ForwardCollector { pair, ..self }
+    }
+
+    /// The same, over the site that has the children, too.
+    pub fn with_site(self, site: Arc<control::site::Counters>) -> ForwardCollector {
+        ForwardCollector { site, ..self }
     }
 
     /// Whether each child of a virtual host is up, and how its checks have ended.
@@ -426,6 +445,7 @@ impl ForwardCollector {
             .map(|(name, help, kind, samples)| family(name, help, kind, samples))
             .chain(sessions::families(&self.sessions.load()))
             .chain(self.pair.iter().flat_map(pair::families))
+            .chain(site::families(&self.site))
             .collect()
     }
 }

@@ -5,3 +5,4 @@ mod pair;
 pub mod report;
 pub mod server;
 pub mod sessions;
+mod site;

@@ -2,4 +2,5 @@
 //!
 //! Needs no DPDK, so that routers and host servers use the same.
 
+pub mod site;
 pub mod tls;
