@@ -34,6 +34,7 @@ mod senders;
 mod sessions;
 mod shortcuts;
 mod sim;
+mod site;
 mod slrctl;
 mod slrd;
 mod strays;

@@ -138,10 +138,17 @@ impl Children {
             }
         }
         self.parts = parts.clone();
+        self.ask();
+    }
+
+    /// Asks the site from now on for any other table than ours.
+    fn ask(&mut self) {
         self.stop();
-        let (site, sender) = (site.clone(), self.sender.clone());
-        let etag = parts.table.as_ref().and_then(|table| table.etag.clone());
-        self.asking = Some(tokio::spawn(ask_on(site, etag, sender)).abort_handle());
+        let Parts { draft, table } = &self.parts;
+        if let Some(site) = draft.site().cloned() {
+            let etag = table.as_ref().and_then(|table| table.etag.clone());
+            self.asking = Some(tokio::spawn(ask_on(site, etag, self.sender.clone())).abort_handle());
+        }
     }
 
     fn stop(&mut self) {
@@ -160,17 +167,22 @@ impl Children {
     /// Takes in what the site says; another table is on its way to be a configuration.
     pub(super) fn take(&mut self, answer: Result<Answer, String>) -> Option<Loading> {
         let url = self.parts.draft.site()?.url.clone();
+        let same = format!("children of {url}: the site has the table that is in force again");
         match answer {
-            Ok(Answer::Table(table)) if Some(&table.text) != self.parts.table.as_ref().map(|ours| &ours.text) => {
+            Ok(Answer::Table(table)) if Some(&table.text) == self.parts.table.as_ref().map(|ours| &ours.text) => {
+                self.tell(Poll::Unchanged, &same);
+                // Its tag is another, or we know none.
+                self.parts.table = Some(table);
+                self.ask();
+            }
+            Ok(Answer::Table(table)) => {
                 let parts = Parts { table: Some(table), ..self.parts.clone() };
                 return Some(spawn_blocking(move || {
                     let text = parts.table.as_ref().map(|table| table.text.as_str());
                     Ok(Loaded { config: parts.draft.finish(text)?, parts, trouble: None })
                 }));
             }
-            Ok(_) => {
-                self.tell(Poll::Unchanged, &format!("children of {url}: the site answers again, nothing has changed"))
-            }
+            Ok(Answer::Unchanged) => self.tell(Poll::Unchanged, &same),
             Err(why) => self.tell(Poll::Failed, &format!("children of {url} stay as they are: {why}")),
         }
         None
@@ -212,14 +224,11 @@ pub(super) fn load_again(file: std::path::PathBuf, children: &Children) -> Loadi
 }
 
 /// Asks a site again and again.
-async fn ask_on(site: Site, mut etag: Option<String>, sender: Sender<Result<Answer, String>>) {
+async fn ask_on(site: Site, etag: Option<String>, sender: Sender<Result<Answer, String>>) {
     for question in 0_u64.. {
         let part = 100 - RandomState::new().hash_one(question) % SPREAD;
         tokio::time::sleep(site.interval.mul_f64(part as f64 / 100.0)).await;
         let answer = fetch(&site, etag.as_deref()).await;
-        if let Ok(Answer::Table(table)) = &answer {
-            etag.clone_from(&table.etag);
-        }
         if sender.send(answer).await.is_err() {
             return;
         }

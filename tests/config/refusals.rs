@@ -1006,7 +1006,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "services: [tcp/80]",
         "services: [tcp/80]\n    aggregate_function: load",
-        r#"23:25: aggregate_function "load" names load, which is not there; there are children, level, hour, weekday (at its character 1); an example: aggregate_function: "mean(children.map(c, c.load))""#,
+        r#"23:25: aggregate_function "load" names load, which is not there; there are children, level, hour, minute, weekday (at its character 1); an example: aggregate_function: "mean(children.map(c, c.load))""#,
     ),
     (
         "services: [tcp/80]",
