@@ -430,6 +430,7 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         }
     };
     let own = ["198.51.100.1", "2001:db8:1::1"].map(|address| address.parse::<IpAddr>().expect("an address"));
+    let takes_new = Box::new([true; CHILDREN.len()]);
     ForwardTables {
         own: own.into_iter().collect(),
         parents: ["198.51.100.254/32".parse().expect("a prefix")].into_iter().collect(),
@@ -437,11 +438,12 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         tunnel_sources: Vec::new(),
         index: Arc::new(index),
         virtual_hosts: [host].into(),
-        selections: Selections::new(vec![Selection { selector, takes_new: Box::new([true; CHILDREN.len()]) }]),
+        selections: Selections::new(vec![Selection { selector, takes_new, by_region: None }]),
         targets: (0..CHILDREN.len()).map(target).collect(),
         paths: (0..CHILDREN.len()).map(|child| Path { port: PortIndex(0), template: template(child) }).collect(),
         routes: None,
         echo: Arc::new(ByPrefix::default()),
+        regions: Arc::default(),
         cluster: ClusterHash::new(&key),
         timeouts: Timeouts::new(|_| 3_600_000),
         inserts_per_second: u32::MAX,
