@@ -4,8 +4,8 @@
 //! |--------------|--------------------------------------------------------------------------------|--------------------------------|
 //! | `load`       | what the child says, 1.0 is all that it can do; 0.0 while it says nothing      |                                |
 //! | `capacity`   | what the child says that it can do; its weight while it says nothing           |                                |
-//! | `route_cost` | the child's `route_cost`: a number, or its round-trip time in milliseconds     |                                |
-//! | `rtt_ms`     | round-trip time of its session in milliseconds, 0.0 while it is not known      |                                |
+//! | `route_cost` | the child's `route_cost`: a number, its round-trip time in ms, or a route's metric |                                |
+//! | `rtt_ms`     | round-trip time of its session or checks in ms, 0.0 while it is not known      |                                |
 //! | `weight`, `cost`, `tier` | as configured for the child in the virtual host                    |                                |
 //! | `child`      | its name                                                                       |                                |
 //! | `client_region` | name of the region that new flows come from, empty for clients in none       |                                |

@@ -7,6 +7,7 @@
 
 mod datagrams;
 mod news;
+mod routes;
 pub mod site;
 
 use std::hash::{BuildHasher, RandomState};
@@ -55,6 +56,7 @@ use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
 use datagrams::{Datagrams, Heard, Partner};
 use news::News;
+use routes::{LOOKING, Routes};
 pub use site::read;
 use site::{Adopted, Children, Loaded, load_again};
 
@@ -551,6 +553,7 @@ fn slow_path(
         let mut poll = tokio::time::interval(PUNT_POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = tokio::time::interval(TELLING);
+        let (mut looking, mut routes) = (tokio::time::interval(LOOKING), Routes::default());
         let mut tls = match &thinking.config().sessions.credentials {
             Some(credentials) => {
                 if let Some(listen) = thinking.config().sessions.listen {
@@ -612,6 +615,11 @@ fn slow_path(
                     pair.tell();
                     thinking.set_wall(clock.now(), SystemTime::now().into());
                 }
+                _ = looking.tick() => routes.look(thinking.config()),
+                found = routes.found() => match found {
+                    Ok(metrics) => thinking.set_metrics(metrics),
+                    Err(why) => sessions.add(std::iter::once(why)),
+                },
                 _ = expiring.tick() => {
                     let credentials = thinking.config().sessions.credentials.as_ref();
                     sessions.add(credentials.and_then(|of| of.identity.expiry_warning(SystemTime::now().into())).into_iter());

@@ -35,6 +35,7 @@ pub mod flow;
 pub mod forward;
 pub mod ha;
 pub mod metrics;
+pub mod netlink;
 pub mod packet;
 pub mod recovery;
 #[cfg(feature = "dpdk")]

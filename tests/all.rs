@@ -28,6 +28,7 @@ mod pipeline;
 mod regions;
 mod reload;
 mod replay;
+mod route_costs;
 mod routing;
 mod scripts;
 mod senders;

@@ -146,6 +146,7 @@ fn where_no_entry_can_be_made_clients_in_a_region_have_its_child_all_the_same() 
 #[test]
 fn shares_of_clients_in_a_region_go_by_its_costs() {
     let text = CONFIG.replace("selection: least_cost", "selection: shares");
+    let text = format!("cluster: {{ table_size: 10007 }}{text}");
     let mut steered = Steered::new(parsed(&text), WallClock(0));
     steered.run(0..60);
     let share = |region| {

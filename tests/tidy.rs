@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("clock", &["units"]),
+    ("netlink", &[]),
     ("packet", &["units", "clock"]),
     ("flow", &["packet", "units", "clock"]),
     ("service", &["packet", "units", "clock"]),
@@ -45,6 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "control",
             "ctl",
             "metrics",
+            "netlink",
             "packet",
             "recovery",
             "service",
@@ -65,6 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "forward",
             "ha",
             "metrics",
+            "netlink",
             "recovery",
             "transport",
             "units",

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::mtu::{TCP_V4, TCP_V6};
-use super::netlink::Netlink;
+use crate::netlink::Netlink;
 
 /// The loopback interface's index, in every network namespace.
 const LOOPBACK: u32 = 1;

@@ -13,12 +13,12 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::netlink::Netlink;
 use super::tun::Device;
 use crate::clock::Instant;
 use crate::commands::{Commands, Done};
 use crate::config::host::{HostConfig, HostedService};
 use crate::control::health::{Health, Input, Output, Plan};
+use crate::netlink::Netlink;
 
 /// Where checks come from: addresses that are nobody's outside of this machine.
 const ASKER_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 83, 76);
@@ -116,6 +116,8 @@ impl Checks {
                     let _ = self.device.as_ref().map(|device| device.tun.send(&packet));
                 }
                 Output::Run(command) => commands.start(command),
+                // Nobody asks for that.
+                Output::Measured(..) => {}
                 Output::Changed(change) => {
                     eprintln!("slr-host: {change}");
                     changed = true;
@@ -136,7 +138,7 @@ fn plans(config: &HostConfig) -> Vec<Plan<'_>> {
         let health = host.health.as_ref()?;
         let own = if health.address.is_ipv4() { ASKER_V4.into() } else { ASKER_V6.into() };
         let (virtual_host, child) = (&*host.name, &*config.name);
-        Some(Plan { host: at, member: 0, virtual_host, child, address: health.address, health, own })
+        Some(Plan { host: at, member: 0, virtual_host, child, address: health.address, health, own, measures: false })
     });
     plans.collect()
 }

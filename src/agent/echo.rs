@@ -25,11 +25,11 @@ use rustix::net::{
     AddressFamily, Protocol, RawProtocol, SendFlags, SocketFlags, SocketType, bind, sendto, socket_with,
 };
 
-use super::netlink::Netlink;
 use super::prefixes::Prefixes;
 use crate::clock::rate_limit::RateLimit;
 use crate::clock::{Instant, WallClock};
 use crate::config::host::HostConfig;
+use crate::netlink::Netlink;
 use crate::packet::checksum::checksum;
 use crate::packet::protocol::{ICMP, ICMPV6, TCP};
 use crate::recovery::FlowId;

@@ -26,7 +26,6 @@ pub mod echo;
 pub mod load;
 pub mod metrics;
 pub mod mtu;
-pub mod netlink;
 pub mod outcome;
 pub mod parents;
 pub mod prefixes;

@@ -25,7 +25,6 @@ use super::decapsulate::{DecapsulateError, Decapsulator};
 use super::echo::Echoes;
 use super::load::sockets::Sockets;
 use super::mtu::Room;
-use super::netlink::Netlink;
 use super::parents::Upward;
 use super::reload::{self, Serving};
 use super::report::channel;
@@ -37,6 +36,7 @@ use crate::ctl::request::Request;
 use crate::ctl::server::finish;
 use crate::ctl::socket::{Asked, Listener, SocketError};
 use crate::metrics::server;
+use crate::netlink::Netlink;
 use crate::transport::tls::TlsError;
 
 /// Requests that wait for their answers at most.

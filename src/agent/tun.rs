@@ -31,10 +31,10 @@ use rustix::net::{
 use tappers::{Interface, Tun};
 use tokio::sync::mpsc;
 
-use super::netlink::Netlink;
 use super::outcome::{Outcome, Outcomes, Traffic};
 use super::prefixes::Prefixes;
 use crate::config::host::Tunnels;
+use crate::netlink::Netlink;
 use crate::packet::parse::parse_ip;
 use crate::packet::protocol;
 use crate::packet::udp::UdpHeader;

@@ -88,6 +88,8 @@ pub struct Router {
     pub gue_port: u16,
     /// Outer sources whose tunnel packets we take off.
     pub parents: Vec<IpNet>,
+    /// How far children are that say nothing else.
+    pub route_cost: RouteCost,
     /// By which cost functions tell the time of day.
     pub time_zone: TimeZone,
 }
@@ -257,8 +259,10 @@ pub struct Child {
 pub enum RouteCost {
     /// As the operator says, in any unit; finite, at least 0.
     Given(f64),
-    /// By the round-trip time of its session, in milliseconds.
+    /// By the round-trip time of its session, or else of its checks, in milliseconds.
     RoundTrip,
+    /// By the metric of the route to it in this machine's routing table.
+    Metric,
 }
 
 /// Whether a child tells us how it is.
@@ -384,6 +388,13 @@ pub enum Probe {
     },
     /// A program, with its arguments, that exits with 0.
     Command(Vec<String>),
+}
+
+impl Probe {
+    /// Whether its answer comes after one round trip.
+    pub fn is_one_exchange(&self) -> bool {
+        matches!(self, Probe::Icmp | Probe::Tcp { .. })
+    }
 }
 
 /// An HTTP GET.

@@ -41,6 +41,7 @@ raw! {
         parents: Vec<Text>,
         gue_port: Option<Text>,
         time_zone: Option<Text>,
+        route_cost: Option<Text>,
     }
     Dpdk {
         hugepages: Option<Text>,

@@ -116,7 +116,9 @@ pub(super) fn example(key: &str) -> &'static str {
         "rise" => "rise: 2",
         "router" => "router: { name: edge1, tunnel_addresses: [192.0.2.1] }",
         "router_macs" => "router_macs: [\"02:00:5e:10:00:01\"]",
-        "route_cost" => "route_cost: 10, or route_cost: rtt for the round-trip time in milliseconds",
+        "route_cost" => {
+            "route_cost: 10, route_cost: rtt for the round-trip time in milliseconds, or route_cost: metric for the kernel's route"
+        }
         "routers" => "routers: [10.0.1.254]",
         "routes" => "routes: [{ prefix: 0.0.0.0/0, via: 10.0.0.254 }]",
         "selection" => "selection: consistent_hash",

@@ -8,7 +8,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "  name: edge1",
         "  name: edge1\n  colour: red",
-        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents, gue_port, time_zone"#,
+        r#"3:3: unknown key "colour"; the keys here are name, level, tunnel_addresses, tunnel_source_prefixes, parents, gue_port, time_zone, route_cost"#,
     ),
     ("weight: 10", "wieght: 10", r#"28:42: unknown key "wieght"; did you mean "weight"? (weight: 10)"#),
     ("source: { v4: 24 }", "source: { v5: 24 }", r#"27:23: unknown key "v5"; did you mean "v4"? (v4: 24)"#),
@@ -986,12 +986,12 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "address: 10.0.1.11 }",
         "address: 10.0.1.11, route_cost: -1 }",
-        r#"16:54: route_cost "-1" is neither a number of at least 0 nor rtt; write route_cost: 10, or route_cost: rtt for the round-trip time in milliseconds"#,
+        r#"16:54: route_cost "-1" is neither a number of at least 0 nor rtt or metric; write route_cost: 10, route_cost: rtt for the round-trip time in milliseconds, or route_cost: metric for the kernel's route"#,
     ),
     (
         "address: 10.0.1.11 }",
         "address: 10.0.1.11, route_cost: rtt }",
-        r#"16:54: the round-trip time to child "server1" is only known by its session; add register: optional"#,
+        r#"16:54: the round-trip time to child "server1" is only known by its session, or by checks by icmp or tcp; add register: optional, or to a virtual host of its health: icmp"#,
     ),
     (
         "services: [tcp/80]",

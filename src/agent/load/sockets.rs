@@ -7,9 +7,9 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_LISTEN};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 
-use crate::agent::netlink::Netlink;
 use crate::agent::prefixes::Prefixes;
 use crate::config::host::HostedService;
+use crate::netlink::Netlink;
 use crate::packet::protocol::TCP;
 
 /// What the sockets of a virtual host come to.

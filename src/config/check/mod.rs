@@ -83,6 +83,7 @@ pub(super) fn check(raw: &raw::Config, table: Option<&raw::Table>) -> Result<Con
     sessions::heard(own, &config).map_err(of_site)?;
     sessions::fit(raw, &config)?;
     config.virtual_hosts = services::virtual_hosts(&raw.virtual_hosts.value, &config)?;
+    sessions::measured(&raw.router, own, &config)?;
     overlap::check(&raw.virtual_hosts.value, &config.virtual_hosts)?;
     recovery::fit(raw, &config)?;
     config.pair = raw.pair.as_ref().map(|pair| pair::pair(pair, &config)).transpose()?;
@@ -109,6 +110,7 @@ fn router(raw: &raw::Router) -> Result<Router, Fault> {
         tunnel_source_v6: None,
         gue_port: or(&raw.gue_port, GUE_PORT, |text| number("gue_port", text, 1..=u16::MAX))?,
         parents: Vec::new(),
+        route_cost: or(&raw.route_cost, RouteCost::Given(0.0), sessions::route_cost)?,
         time_zone: time_zone(raw.time_zone.as_ref())?,
     };
     for text in &raw.tunnel_addresses {
@@ -343,12 +345,7 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
             return Err(Fault::at(tunnel, message));
         }
         let register = or(&child.register, Register::Off, sessions::register)?;
-        let route_cost = or(&child.route_cost, RouteCost::Given(0.0), sessions::route_cost)?;
-        if let (Some(text), RouteCost::RoundTrip, Register::Off) = (&child.route_cost, route_cost, register) {
-            let message =
-                format!("the round-trip time to child \"{name}\" is only known by its session; add register: optional");
-            return Err(Fault::at(text, message));
-        }
+        let route_cost = or(&child.route_cost, config.router.route_cost, sessions::route_cost)?;
         Ok(Child { name, address, tunnel, register, route_cost })
     };
     raw.iter().map(child).collect()

@@ -1,5 +1,6 @@
 //! Whether sessions with parents and children can be: addresses, names, and certificates that fit the router.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::or;
 use crate::config::error::{Fault, one_line, quote};
 use crate::config::raw::{self, Text};
 use crate::config::values::{Once, duration, example, name, word};
-use crate::config::{Config, Parent, Register, RouteCost, Sessions};
+use crate::config::{Config, Parent, Register, RouteCost, Sessions, VirtualHost};
 use crate::cost::{Expression, ExpressionError, Kind};
 use crate::trust::{Credentials, TrustError, read_authority, read_chain, read_key};
 
@@ -141,18 +142,45 @@ pub(super) fn register(text: &Text) -> Result<Register, Fault> {
     word("register", text, &words)
 }
 
-/// A number of at least 0, or that the round-trip time is to be taken.
+/// A number of at least 0, or that the round-trip time or the metric of the route is to be taken.
 pub(super) fn route_cost(text: &Text) -> Result<RouteCost, Fault> {
     if text.value == "rtt" {
         return Ok(RouteCost::RoundTrip);
     }
+    if text.value == "metric" {
+        return Ok(RouteCost::Metric);
+    }
     let number = text.value.parse().ok().filter(|cost: &f64| cost.is_finite() && *cost >= 0.0);
     number.map(RouteCost::Given).ok_or_else(|| {
         let wrong = quote(&text.value);
-        let message =
-            format!("route_cost {wrong} is neither a number of at least 0 nor rtt; write {}", example("route_cost"));
+        let message = format!(
+            "route_cost {wrong} is neither a number of at least 0 nor rtt or metric; write {}",
+            example("route_cost")
+        );
         Fault::at(text, message)
     })
+}
+
+/// Whether the round-trip time to each child that is to be so far can be known.
+pub(super) fn measured(raw: &raw::Router, children: &[raw::Child], config: &Config) -> Result<(), Fault> {
+    let quick = |host: &&VirtualHost| host.health.as_ref().is_some_and(|health| health.probe.is_one_exchange());
+    let asked = config.virtual_hosts.iter().filter(quick).flat_map(|host| &host.members);
+    let asked: HashSet<usize> = asked.map(|member| member.child).collect();
+    for (position, (written, child)) in children.iter().zip(&config.children).enumerate() {
+        let known = child.register != Register::Off || asked.contains(&position);
+        if let (RouteCost::RoundTrip, false, Some(at)) =
+            (child.route_cost, known, written.route_cost.as_ref().or(raw.route_cost.as_ref()))
+        {
+            let message = format!(
+                "the round-trip time to child \"{}\" is only known by its session, or by checks by icmp or tcp; \
+                 add register: optional, or to a virtual host of its health: icmp",
+                child.name
+            );
+            let of_site = config.site.is_some() && written.route_cost.is_some();
+            return Err(Fault { of_site, ..Fault::at(at, message) });
+        }
+    }
+    Ok(())
 }
 
 /// An expression of a virtual host.

@@ -35,7 +35,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::clock::Instant;
-use crate::config::{self, Config, Probe};
+use crate::config::{self, Config, Probe, Register};
 use crate::control::random::Random;
 use crate::forward::counters::Counter;
 pub use failure::{CheckResult, Failure};
@@ -83,6 +83,8 @@ pub enum Output {
     Run(Command),
     /// A child is thought of otherwise now.
     Changed(Change),
+    /// A child, by its name, has answered after one round trip, which took this long.
+    Measured(String, Duration),
 }
 
 /// A program to run.
@@ -145,6 +147,9 @@ struct Check {
     child: IpAddr,
     question: Question,
     record: Arc<Record>,
+    /// When the one under way was started, where somebody wants to know how long it takes.
+    since: Option<Instant>,
+    measures: bool,
 }
 
 /// The machine.
@@ -190,7 +195,7 @@ impl Health {
         let mut checks = Vec::new();
         let mut spoken_by: Option<(usize, Arc<Probe>, Option<Spoken>)> = None;
         for plan in plans {
-            let Plan { host, member, virtual_host, child: name, address: child, health, own } = plan;
+            let Plan { host, member, virtual_host, child: name, address: child, health, own, measures } = plan;
             // The children of a virtual host share what is the same for all of them.
             let shared = spoken_by.take().filter(|(of, ..)| *of == host);
             let (_, probe, tls) = shared.unwrap_or_else(|| (host, Arc::new(health.probe.clone()), spoken(health)));
@@ -206,7 +211,8 @@ impl Health {
             schedule.add(now, health.rhythm, Class::of(&probe), up);
             let question = Question { probe: probe.clone(), tls: tls.clone(), address: health.address, own };
             let timeout = health.rhythm.timeout;
-            checks.push(Check { host, member, timeout, child, question, record });
+            let measures = measures && probe.is_one_exchange();
+            checks.push(Check { host, member, timeout, child, question, record, since: None, measures });
             spoken_by = Some((host, probe, tls));
         }
         let prober = Prober::new(random.next());
@@ -269,7 +275,8 @@ impl Health {
     }
 
     fn start(&mut self, now: Instant, id: CheckId, outputs: &mut Vec<Output>) {
-        let check = &self.checks[id.index()];
+        let check = &mut self.checks[id.index()];
+        check.since = check.measures.then_some(now);
         if let Probe::Command(words) = &*check.question.probe {
             self.runs += 1;
             self.commands.insert(self.runs, id);
@@ -307,7 +314,10 @@ impl Health {
     }
 
     fn finish(&mut self, now: Instant, id: CheckId, result: Result<(), Failure>, outputs: &mut Vec<Output>) {
-        let record = &self.checks[id.index()].record;
+        let Check { record, since, .. } = &self.checks[id.index()];
+        if let (Ok(()), Some(since)) = (&result, since) {
+            outputs.push(Output::Measured(record.child.clone(), now - *since));
+        }
         let kind = result.as_ref().map_or_else(Failure::result, |()| CheckResult::Success);
         record.ended(kind).add(1);
         if self.schedule.finish(now, id, result.is_ok()) {
@@ -335,6 +345,8 @@ pub struct Plan<'a> {
     pub health: &'a config::Health,
     /// Where the answers are to come.
     pub own: IpAddr,
+    /// Whether the time to the child and back is wanted.
+    pub measures: bool,
 }
 
 /// The checks that a configuration asks for.
@@ -346,7 +358,9 @@ fn plans(config: &Config) -> Vec<Plan<'_>> {
             // A command has no packets, and needs no address of ours.
             let own = config.source_of_checks(health.address, Some(child.address)).unwrap_or(health.address);
             let (virtual_host, address) = (&*virtual_host.name, child.address);
-            plans.push(Plan { host, member, virtual_host, child: &child.name, address, health, own });
+            // A session says it too.
+            let measures = child.register == Register::Off;
+            plans.push(Plan { host, member, virtual_host, child: &child.name, address, health, own, measures });
         }
     }
     plans

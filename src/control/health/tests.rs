@@ -215,6 +215,7 @@ struct World {
     now: Instant,
     changes: Vec<String>,
     commands: Vec<Command>,
+    measured: Vec<(String, Duration)>,
 }
 
 impl World {
@@ -222,7 +223,7 @@ impl World {
         let ip = address.parse().expect("an address");
         let servers = doings.map(|doing| Server::new(ip, doing));
         let health = Health::new(Instant::ZERO, &config(address, health), 5);
-        World { health, servers, now: Instant::ZERO, changes: Vec::new(), commands: Vec::new() }
+        World { health, servers, now: Instant::ZERO, changes: Vec::new(), commands: Vec::new(), measured: Vec::new() }
     }
 
     /// Lets time pass; packets take none.
@@ -252,6 +253,7 @@ impl World {
                 }
                 Output::Run(command) => self.commands.push(command),
                 Output::Changed(change) => self.changes.push(change.to_string()),
+                Output::Measured(child, time) => self.measured.push((child, time)),
             }
         }
     }
@@ -495,4 +497,24 @@ fn thousands_of_dead_children_are_all_found() {
     assert_eq!(health.down().len(), 5000);
     // Twenty start in a millisecond on average, and as many end.
     assert!(most < 400, "{most} outputs in a millisecond");
+}
+
+#[test]
+fn checks_of_one_exchange_tell_how_long_it_took() {
+    for (health, doing, tells) in [
+        ("tcp: { port: 80 }", Doing::Accept, true),
+        ("icmp: {}", Doing::Echo(0), true),
+        ("icmp: {}", Doing::Silent, false),
+        (
+            "http: { path: /ok, host: www.example.org }",
+            Doing::Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 9),
+            false,
+        ),
+    ] {
+        let mut world = World::new(V4, &format!("{{ {health} }}"), [doing.clone(), doing]);
+        world.pass(Duration::from_secs(1));
+        let measured: HashSet<&str> = world.measured.iter().map(|(child, _)| child.as_str()).collect();
+        assert_eq!(measured, if tells { HashSet::from(["one", "two"]) } else { HashSet::new() }, "{health}");
+        assert!(world.measured.iter().all(|(_, time)| *time == Duration::ZERO), "packets take no time here");
+    }
 }

@@ -13,6 +13,7 @@ pub mod view;
 
 mod aggregate;
 mod bypass;
+mod distances;
 mod regions;
 mod rota;
 mod steering;
@@ -42,6 +43,7 @@ use crate::cost::Here;
 use crate::service::selection::Policy;
 pub use bypass::Order;
 use bypass::Outbox;
+use distances::Distances;
 use rota::Rota;
 use shares::Shares;
 use steering::{Known, Speaker};
@@ -112,6 +114,7 @@ pub struct Hierarchy {
     shares: Vec<Shares>,
     /// The same for clients in each region, of virtual hosts that ask for that.
     regional: HashMap<usize, Vec<Shares>>,
+    distances: Distances,
     /// What expressions know of the calendar, and in which minute.
     here: (Here, Option<u64>),
     /// To work with.
@@ -162,6 +165,7 @@ impl Hierarchy {
             pricing: Vec::new(),
             shares: Vec::new(),
             regional: HashMap::new(),
+            distances: Distances::default(),
             here: (Here::default(), None),
             steers: Vec::new(),
             cost_error: None,
@@ -217,6 +221,7 @@ impl Hierarchy {
         // Positions have other meanings now.
         self.shares = vec![Shares::default(); config.virtual_hosts.len()];
         self.regional.clear();
+        self.distances.keep(config);
         self.here.1 = None;
         self.pricing = config.virtual_hosts.iter().map(|host| Pricing::of(config, host)).collect();
         let hosts = config.virtual_hosts.iter().enumerate();
@@ -413,7 +418,7 @@ fn offers(config: &Config) -> Vec<IpNet> {
 /// When the costs in a virtual host are worked out.
 #[derive(Clone, Copy, Debug)]
 struct Pricing {
-    /// Once in an interval whatever is said: they change with time, or with the time to a child and back.
+    /// Once in an interval whatever is said: they change with time, or with the distance of a child.
     timed: bool,
     /// As soon as a child says something new.
     at_once: bool,
@@ -425,14 +430,12 @@ struct Pricing {
 
 impl Pricing {
     fn of(config: &Config, host: &VirtualHost) -> Pricing {
-        let by_round_trip = || {
+        let moves = || {
             let mut children = host.members.iter().map(|member| &config.children[member.child]);
-            children.any(|child| child.route_cost == RouteCost::RoundTrip)
+            children.any(|child| !matches!(child.route_cost, RouteCost::Given(_)))
         };
         let timed = host.cost_function.as_ref().is_some_and(|function| {
-            function.changes_with_time()
-                || function.names(&["rtt_ms"])
-                || function.names(&["route_cost"]) && by_round_trip()
+            function.changes_with_time() || function.names(&["rtt_ms"]) || function.names(&["route_cost"]) && moves()
         });
         let at_once = host.cost_function.is_some() && !host.shares;
         let cheapest = at_once && host.policy == Policy::LeastCost && !host.by_region;

@@ -177,6 +177,7 @@ impl Hierarchy {
     pub(super) fn facts<'a>(&self, config: &'a Config, position: usize, place: usize) -> Child<'a> {
         let child = &config.children[config.virtual_hosts[position].members[place].child];
         let round_trip = self.news(&child.name).and_then(|news| news.round_trip);
+        let round_trip = round_trip.or_else(|| self.distances.round_trip(&child.name));
         self.facts_at(config, position, place, round_trip)
     }
 
@@ -195,6 +196,7 @@ impl Hierarchy {
             route_cost: match child.route_cost {
                 RouteCost::Given(cost) => cost,
                 RouteCost::RoundTrip => rtt_ms,
+                RouteCost::Metric => self.distances.metric(&child.name),
             },
             rtt_ms,
             weight,

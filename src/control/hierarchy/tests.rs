@@ -301,3 +301,33 @@ fn a_cost_that_cannot_be_known_is_told_and_counts_as_the_highest() {
     let Steer::Takes { cost: Some(cost), .. } = nodes[0].steers()[0] else { panic!("{:?}", nodes[0].steers()) };
     assert_eq!(cost, f64::INFINITY);
 }
+
+#[test]
+fn route_costs_are_measured_by_checks_and_read_from_the_routing_table() {
+    let text = "
+router: { name: site1, tunnel_addresses: [10.0.0.1], route_cost: metric }
+children:
+  - { name: near, address: 10.0.0.11 }
+  - { name: far, address: 10.0.0.12, route_cost: rtt }
+virtual_hosts:
+  - { name: web, addresses: [192.0.2.80], services: [tcp/80], selection: least_cost, cost_function: route_cost, children: all, health: tcp }
+";
+    let mut site = node(&Rc::default(), text, None, &[]);
+    let costs = |site: &mut Node, second: u64| {
+        for ms in (second * 1000..second * 1000 + 1000).step_by(5) {
+            site.pass(Instant::ZERO + Duration::from_millis(ms));
+        }
+        let cost = |steer| match steer {
+            Steer::Takes { cost: Some(cost), .. } => cost,
+            other => panic!("{other:?}"),
+        };
+        site.steers().into_iter().map(cost).collect::<Vec<_>>()
+    };
+    assert_eq!(costs(&mut site, 1), [0.0, 0.0]);
+    site.hierarchy.measured("far".into(), Duration::from_millis(8));
+    site.hierarchy.measured("far".into(), Duration::from_millis(16));
+    site.hierarchy.set_metrics([("near".to_owned(), 321.0)].into());
+    assert_eq!(costs(&mut site, 2), [321.0, 9.0]);
+    site.hierarchy.set_metrics([("near".to_owned(), f64::INFINITY)].into());
+    assert_eq!(costs(&mut site, 3), [f64::INFINITY, 9.0]);
+}

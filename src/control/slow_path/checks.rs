@@ -82,6 +82,11 @@ impl SlowPath {
                         worker.send(check);
                     }
                 }
+                Output::Measured(child, time) => {
+                    if let Some(hierarchy) = &mut self.hierarchy {
+                        hierarchy.measured(child, time);
+                    }
+                }
                 Output::Run(command) => self.news.commands.push(command),
                 Output::Changed(change) => {
                     let (host, child) = (&change.virtual_host, &change.child);

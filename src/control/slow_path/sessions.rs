@@ -1,5 +1,6 @@
 //! How what children say reaches the snapshot, and what this router says reaches its parents.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::SlowPath;
@@ -28,6 +29,13 @@ impl SlowPath {
         self.perform_orders(now, orders);
         self.give_orders();
         told
+    }
+
+    /// The metrics of the machine's routes to children, by their names; infinite: there is no route.
+    pub fn set_metrics(&mut self, metrics: HashMap<String, f64>) {
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.set_metrics(metrics);
+        }
     }
 
     /// The calendar is corrected: it is `wall` now.

@@ -1,15 +1,17 @@
 //! Requests to the kernel over netlink, one at a time, each waiting for its answer.
 
 use std::fmt::Debug;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
     NetlinkSerializable,
 };
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
@@ -61,6 +63,39 @@ impl Netlink<RouteNetlinkMessage> {
             links.push(found);
         })?;
         Ok(links)
+    }
+}
+
+impl Netlink<RouteNetlinkMessage> {
+    /// The metric of the route that packets to an address take; 0 where the route has none. `None`: there is no route.
+    ///
+    /// # Errors
+    /// What else the kernel says.
+    pub fn metric(&mut self, to: IpAddr) -> io::Result<Option<u32>> {
+        let mut wanted = RouteMessage::default();
+        let (family, length) = if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+        (wanted.header.address_family, wanted.header.destination_prefix_length) = (family, length);
+        // Without this the kernel says what it has made of the route, which has no metric.
+        wanted.header.flags = RouteFlags::FibMatch;
+        wanted.attributes.push(RouteAttribute::Destination(to.into()));
+        let mut metric = None;
+        self.send(RouteNetlinkMessage::GetRoute(wanted), NLM_F_REQUEST | NLM_F_ACK)?;
+        let answered = self.receive(&mut |message| {
+            let RouteNetlinkMessage::NewRoute(route) = message else { return };
+            let priority = route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Priority(priority) => Some(*priority),
+                _ => None,
+            });
+            // A route that says that there is none is none.
+            metric = (route.header.kind == RouteType::Unicast).then(|| priority.unwrap_or(0));
+        });
+        match answered {
+            Ok(()) => Ok(metric),
+            Err(error) if matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
