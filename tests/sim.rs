@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use slr::sim::network::Faults;
+use slr::sim::report::Sample;
 use slr::sim::world::STEP;
 use slr::sim::{Study, Topology, World};
 
@@ -212,19 +213,39 @@ fn a_service_that_fails_loses_new_flows_and_gets_them_again() {
 }
 
 #[test]
-fn control_traffic_is_the_same_whether_children_fail_or_not() {
+fn control_traffic_and_work_are_the_same_whether_children_fail_or_not() {
     let study = |events: &str| {
         let text = format!("{{ seconds: 55.0, load: 0.1, events: [{events}] }}");
         let study = Study::run(&topology(&text), 3);
         // An update more or less at the ends of that is a fortieth.
         let late = &study.samples[15..];
-        late.iter().map(|sample| sample.control_bytes_per_second).sum::<f64>() / late.len() as f64
+        let mean = |of: fn(&Sample) -> f64| late.iter().map(of).sum::<f64>() / late.len() as f64;
+        let messages = mean(|sample| sample.messages as f64);
+        (mean(|sample| sample.control_bytes_per_second), messages, mean(|sample| sample.steered as f64))
     };
-    let (well, failing) = (study(""), study("{ at: 8.0, fail: network }"));
+    let (well, messages, steered) = study("");
+    let (failing, messages_then, steered_then) = study("{ at: 8.0, fail: network }");
     assert!((failing / well - 1.0).abs() < 0.05, "{well} and {failing} bytes a second");
-    let (well, ill) = (study(""), study("{ at: 8.0, cut: server1-1-1 }, { at: 8.0, cut: server2-3-4 }"));
+    assert!((messages_then / messages - 1.0).abs() < 0.05, "{messages} and {messages_then} messages");
+    // Nobody is left to give new flows to.
+    assert!(steered_then <= steered, "{steered} and {steered_then} times in another way");
+    let (ill, ..) = study("{ at: 8.0, cut: server1-1-1 }, { at: 8.0, cut: server2-3-4 }");
     // Two of 24 servers' sessions are gone: their own bytes are missing, and hardly any others are added.
     assert!(ill <= well * 1.01 && ill >= well * 0.9, "{well} and {ill} bytes a second");
+}
+
+/// `scripts/soak study` runs it in full.
+#[test]
+fn the_sample_has_a_hundred_thousand_servers() {
+    let sample = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dpdk-config/topology.yaml"));
+    let sample = topology(&sample.expect("the sample"));
+    let servers = sample.systems * sample.sites * sample.servers;
+    assert_eq!((sample.systems, sample.systems * sample.sites, servers), (20, 2000, 100_000));
+    let all = Topology { events: Vec::new(), ..Topology::default() };
+    let few = Topology { events: Vec::new(), systems: 2, sites: 3, servers: 4, seconds: 20.0, ..sample };
+    let study = Study::run(&few, 1);
+    assert!(study.samples.iter().all(|sample| sample.lost == 0 && sample.served > 0), "{study}");
+    assert_eq!((few.load, few.interval, few.selection), (all.load, all.interval, all.selection));
 }
 
 #[test]

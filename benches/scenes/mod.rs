@@ -438,7 +438,11 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         tunnel_sources: Vec::new(),
         index: Arc::new(index),
         virtual_hosts: [host].into(),
-        selections: Selections::new(vec![Selection { selector, takes_new, by_region: None }]),
+        selections: Selections::new(vec![Selection {
+            selector,
+            takes_new: [true; CHILDREN.len()].into(),
+            by_region: None,
+        }]),
         targets: (0..CHILDREN.len()).map(target).collect(),
         paths: (0..CHILDREN.len()).map(|child| Path { port: PortIndex(0), template: template(child) }).collect(),
         routes: None,

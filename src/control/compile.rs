@@ -42,6 +42,9 @@ use crate::units::{PathId, PortIndex, RegionId, TargetId, VirtualHostId, Weight}
 /// paths between are faster).
 const FRAGMENTS: Duration = Duration::from_secs(30);
 
+/// Virtual hosts from which on it counts how quickly the tables of other shares are made.
+const MANY: usize = 100;
+
 /// The link by which an address is reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach {
@@ -155,7 +158,7 @@ impl Compiler {
 
     /// Memory of the tables by which new flows find their child, in bytes.
     pub fn table_bytes(&self) -> usize {
-        self.tables.bytes()
+        self.tables.bytes() + self.tables.preference_bytes()
     }
 
     /// The child of a target in the last configuration, by its position there; `None` where no member has it.
@@ -188,6 +191,7 @@ impl Compiler {
         if *self.tables.key() != config.cluster.key {
             self.tables = TableCache::new(config.cluster.key);
         }
+        self.tables.remember(config.virtual_hosts.len() >= MANY);
         let (before, selected) = (self.hosts.clone(), self.selections.clone());
         let before: HashMap<&str, &VirtualHost> = before.iter().map(|host| (&*host.name, host)).collect();
         let names: Vec<Arc<str>> = config.children.iter().map(|child| child.name.as_str().into()).collect();
@@ -281,7 +285,7 @@ impl Compiler {
         let mut build = |region| {
             let candidates = candidates(config, (position, host), region, conditions);
             let selector = Selector::build(host.policy, &candidates, host.table_size, &mut self.tables);
-            (selector, candidates.iter().map(Candidate::takes_flows).collect::<Box<[bool]>>())
+            (selector, candidates.iter().map(Candidate::takes_flows).collect::<Vec<bool>>())
         };
         let (selector, mut takes_new) = build(RegionId::NONE);
         let by_region = host.by_region.then(|| {
@@ -297,7 +301,7 @@ impl Compiler {
             Some(before) => before.selector.clone(),
             None => selector,
         };
-        Selection { selector, takes_new, by_region }
+        Selection { selector, takes_new: self.tables.takers(&takes_new), by_region }
     }
 
     /// The last snapshot with what has changed since: the conditions of these virtual hosts' children, and (true) what is
@@ -310,7 +314,7 @@ impl Compiler {
         now: Instant,
     ) -> Option<Compiled> {
         let Latest { config, conditions, tables } = latest;
-        let mut changed = Vec::new();
+        let mut changed = Vec::with_capacity(hosts.len());
         // Whether flows are to leave a child, or not any more: targets say that.
         let mut moves = false;
         for &position in hosts {
@@ -589,9 +593,10 @@ pub(crate) fn candidates<'a>(
     region: RegionId,
     conditions: &Conditions,
 ) -> Vec<Candidate<'a>> {
-    let candidate = |(at, member): (usize, &config::Member)| {
+    let said = conditions.steering.all_of(position).get(region.index() * host.members.len()..).unwrap_or_default();
+    let steers = said.iter().copied().chain(std::iter::repeat(Steer::default()));
+    let candidate = |(member, steer): (&config::Member, Steer)| {
         let name = &config.children[member.child].name;
-        let steer = conditions.steering.of(position, region.index() * host.members.len() + at);
         let (cost, share, takes) = match steer {
             Steer::AsConfigured => (None, None, true),
             Steer::Takes { cost, weight } => (cost, weight, true),
@@ -606,7 +611,7 @@ pub(crate) fn candidates<'a>(
             available: steer != Steer::Down && !conditions.is_down(&host.name, name),
         }
     };
-    host.members.iter().enumerate().map(candidate).collect()
+    host.members.iter().zip(steers).map(candidate).collect()
 }
 
 fn timeout(configured: &config::Timeouts, state: FlowState) -> Duration {

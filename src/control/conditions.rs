@@ -132,6 +132,13 @@ impl Steering {
         self.range(host).map(|range| &self.members[range]).unwrap_or_default()
     }
 
+    /// Puts what is known about one member in the place of what was; members of all virtual hosts are counted in their order.
+    pub fn set_at(&mut self, member: usize, steer: Steer) {
+        if let Some(before) = self.members.get_mut(member) {
+            *before = steer;
+        }
+    }
+
     /// Puts what is known about a virtual host's members in the place of what was, and says whether that is new.
     pub fn set(&mut self, host: usize, members: &[Steer]) -> bool {
         let Some(range) = self.range(host).filter(|range| range.len() == members.len()) else { return false };

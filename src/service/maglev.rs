@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
+use super::preferences::{Draw, Preferences};
 use crate::units::Weight;
 
 /// The hash by which all routers of a cluster place a flow: SipHash-1-3 with the cluster's key.
@@ -99,39 +100,28 @@ impl Maglev {
     /// Names are unique. Each member gets its exact share, rounded up or down to whole slots. A prime size is not
     /// needed here, but it is what operators of other Maglev tables expect.
     pub fn build(members: &[(&str, Weight)], table_size: u32, key: &[u8; 16]) -> Maglev {
-        let mut claimants: Vec<Claimant> = members
-            .iter()
-            .take(Self::MEMBERS_MAX)
-            .enumerate()
-            .filter(|(_, (_, weight))| *weight != Weight::DRAIN)
-            .map(|(index, &(name, weight))| Claimant::new(index as u16, name, weight, key))
-            .collect();
-        // Whatever the order of `members`: first by name, where two arrive at the same time.
-        claimants.sort_by_key(|claimant| members[usize::from(claimant.member)].0);
-        let shares: Vec<(u32, u64)> = claimants.iter().map(|c| (u32::from(c.weight.get()), c.stream)).collect();
-        for (claimant, quota) in claimants.iter_mut().zip(apportion(&shares, table_size)) {
-            claimant.quota = quota;
-        }
+        Maglev { slots: claim(&mut claimants(members, table_size, key), table_size) }
+    }
 
-        let mut slots = vec![None; table_size as usize];
-        let mut turns: BinaryHeap<_> = (0..claimants.len())
-            .filter(|&index| claimants[index].quota > 0)
-            .map(|index| Reverse((claimants[index].first_turn, index)))
-            .collect();
-        // Quotas add up to the number of slots, and a stream visits every slot sooner or later, so this ends.
-        while let Some(mut turn) = turns.peek_mut() {
-            let claimant = &mut claimants[turn.0.1];
-            turn.0.0 += claimant.period;
-            let slot = &mut slots[scale(claimant.draw(), table_size)];
-            if slot.is_none() {
-                *slot = Some(claimant.member);
-                claimant.quota -= 1;
-                if claimant.quota == 0 {
-                    PeekMut::pop(turn);
-                }
-            }
-        }
-        Maglev { slots: slots.into_iter().flatten().collect() }
+    /// The same, quicker where `preferences` have the members' own.
+    pub(super) fn build_with(
+        members: &[(&str, Weight)],
+        table_size: u32,
+        key: &[u8; 16],
+        preferences: &mut Preferences,
+    ) -> Maglev {
+        let mut claimants = claimants(members, table_size, key);
+        let draws = |claimant: &Claimant| {
+            let mut stream = claimant.stream;
+            preferences.of(claimant.stream, table_size, || scale(draw(&mut stream), table_size))
+        };
+        let few = claimants.len() <= SEEN_AT_A_GLANCE;
+        let draws: Option<Vec<Arc<[Draw]>>> = if few { claimants.iter().map(draws).collect() } else { None };
+        let slots = match draws {
+            Some(draws) => claim_drawn(&mut claimants, &draws, table_size),
+            None => claim(&mut claimants, table_size),
+        };
+        Maglev { slots }
     }
 
     /// The member, by its position in `members`, that `hash` belongs to; `None` where no member has a weight above 0.
@@ -143,6 +133,80 @@ impl Maglev {
     /// Each slot's member, by its position in `members`; empty where no member has a weight above 0.
     pub fn slots(&self) -> &Arc<[u16]> {
         &self.slots
+    }
+}
+
+/// So many claimants are looked through for the next one quicker than they are kept in order.
+const SEEN_AT_A_GLANCE: usize = 64;
+
+/// The members that claim slots, in the order of those that come at the same time, with what each may claim.
+fn claimants(members: &[(&str, Weight)], table_size: u32, key: &[u8; 16]) -> Vec<Claimant> {
+    let mut claimants: Vec<Claimant> = members
+        .iter()
+        .take(Maglev::MEMBERS_MAX)
+        .enumerate()
+        .filter(|(_, (_, weight))| *weight != Weight::DRAIN)
+        .map(|(index, &(name, weight))| Claimant::new(index as u16, name, weight, key))
+        .collect();
+    // Whatever the order of `members`: first by name, where two arrive at the same time.
+    claimants.sort_by_key(|claimant| members[usize::from(claimant.member)].0);
+    let shares: Vec<(u32, u64)> = claimants.iter().map(|c| (u32::from(c.weight.get()), c.stream)).collect();
+    for (claimant, quota) in claimants.iter_mut().zip(apportion(&shares, table_size)) {
+        claimant.quota = quota;
+    }
+    claimants
+}
+
+/// Each slot's member.
+fn claim(claimants: &mut [Claimant], table_size: u32) -> Arc<[u16]> {
+    let mut slots = vec![None; table_size as usize];
+    let mut turns: BinaryHeap<_> = (0..claimants.len())
+        .filter(|&index| claimants[index].quota > 0)
+        .map(|index| Reverse((claimants[index].first_turn, index)))
+        .collect();
+    // Quotas add up to the number of slots, and a stream visits every slot sooner or later, so this ends.
+    while let Some(mut turn) = turns.peek_mut() {
+        let claimant = &mut claimants[turn.0.1];
+        turn.0.0 += claimant.period;
+        let slot = &mut slots[scale(draw(&mut claimant.stream), table_size)];
+        if slot.is_none() {
+            *slot = Some(claimant.member);
+            claimant.quota -= 1;
+            if claimant.quota == 0 {
+                PeekMut::pop(turn);
+            }
+        }
+    }
+    slots.into_iter().flatten().collect()
+}
+
+/// The same where the slots that each claimant draws are known: those that are taken by then are passed over.
+fn claim_drawn(claimants: &mut [Claimant], draws: &[Arc<[Draw]>], table_size: u32) -> Arc<[u16]> {
+    const NEVER: u64 = u64::MAX;
+    if claimants.is_empty() {
+        return Arc::from([]);
+    }
+    let mut slots = vec![None; table_size as usize];
+    let mut places = vec![0; claimants.len()];
+    let mut turns: Vec<u64> = claimants.iter().map(|c| if c.quota > 0 { c.first_turn } else { NEVER }).collect();
+    loop {
+        // The first of the earliest.
+        let next = (1..turns.len()).fold(0, |least, at| if turns[at] < turns[least] { at } else { least });
+        if turns[next] == NEVER {
+            // There is none without a member any more.
+            return slots.into_iter().map(Option::unwrap_or_default).collect();
+        }
+        let (claimant, draws) = (&mut claimants[next], &draws[next]);
+        let slot = &mut slots[usize::from(draws[places[next]].slot)];
+        if slot.is_none() {
+            *slot = Some(claimant.member);
+            claimant.quota -= 1;
+        }
+        let rest = draws[places[next]..].iter().filter(|_| claimant.quota > 0);
+        let taken = rest.take_while(|draw| slots[usize::from(draw.slot)].is_some()).count();
+        places[next] += taken;
+        let draw = draws.get(places[next]).filter(|_| claimant.quota > 0);
+        turns[next] = draw.map_or(NEVER, |draw| claimant.first_turn + u64::from(draw.turns) * claimant.period);
     }
 }
 
@@ -159,10 +223,11 @@ pub(super) fn apportion(shares: &[(u32, u64)], total: u32) -> Vec<u32> {
     let sum: u64 = shares.iter().map(|&(weight, _)| u64::from(weight)).sum();
     let exact = |weight: u32| u64::from(weight) * u64::from(total);
     let mut parts: Vec<u32> = shares.iter().map(|&(weight, _)| (exact(weight) / sum) as u32).collect();
-    let mut by_remainder: Vec<usize> = (0..shares.len()).collect();
-    by_remainder.sort_by_key(|&index| (Reverse(exact(shares[index].0) % sum), shares[index].1));
+    let remainder = |(index, &(weight, rank)): (usize, &(u32, u64))| (Reverse(exact(weight) % sum), rank, index);
+    let mut by_remainder: Vec<(Reverse<u64>, u64, usize)> = shares.iter().enumerate().map(remainder).collect();
+    by_remainder.sort_unstable();
     let rest = total - parts.iter().sum::<u32>();
-    for &index in by_remainder.iter().take(rest as usize) {
+    for &(_, _, index) in by_remainder.iter().take(rest as usize) {
         parts[index] += 1;
     }
     parts
@@ -195,13 +260,13 @@ impl Claimant {
         let first_turn = ((u128::from(mix(stream)) * u128::from(period)) >> 64) as u64;
         Claimant { member, weight, quota: 0, period, first_turn, stream }
     }
+}
 
-    /// The next preferred slot, before [`scale`].
-    fn draw(&mut self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014): an odd step visits every state.
-        self.stream = self.stream.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.stream)
-    }
+/// The next preferred slot of a stream, before [`scale`].
+fn draw(stream: &mut u64) -> u64 {
+    // SplitMix64 (Steele, Lea, Flood 2014): an odd step visits every state.
+    *stream = stream.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mix(*stream)
 }
 
 /// The output function of SplitMix64.
@@ -385,6 +450,24 @@ mod tests {
                     })
                     .collect();
                 assert_eq!(hash.hash_words(&words, bytes.len()), hash.hash(&bytes), "{len} bytes");
+            }
+        }
+    }
+
+    /// Against the way that draws each slot anew.
+    #[test]
+    fn what_members_prefer_may_be_remembered() {
+        let mut preferences = Preferences::default();
+        for (size, count) in [(251, 10), (251, 1), (31, 40), (7, 10), (1021, 64), (1021, 65), (1031, 3), (2, 2)] {
+            for (names, key) in name_sets(count).into_iter().zip(KEYS) {
+                for turn in 0..4 {
+                    let weight_of = |at: usize| weight(((at * 7919 + turn * 104_729) % (1 + turn * 333)) as u16);
+                    let members: Vec<(&str, Weight)> =
+                        names.iter().enumerate().map(|(at, name)| (name.as_str(), weight_of(at + 1))).collect();
+                    let remembered = Maglev::build_with(&members, size, &key, &mut preferences);
+                    assert_eq!(remembered, Maglev::build(&members, size, &key), "{size} slots for {members:?}");
+                }
+                assert!(preferences.bytes() <= 16 << 20);
             }
         }
     }

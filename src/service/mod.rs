@@ -9,6 +9,7 @@
 //! - [`filter`]: what protocols and ports a virtual host asks for.
 //! - [`lookup`]: which virtual host is the most specific for a packet.
 //! - `pattern`: which of the virtual hosts on one prefix has a protocol and port.
+//! - `preferences`: in which order members come to slots, remembered.
 //! - `ranges`: which of many ranges a key lies in.
 //! - [`maglev`]: which member a hash belongs to, alike on all routers of a cluster.
 //! - [`quic`]: which member a QUIC connection id names, before any of that.
@@ -25,6 +26,7 @@ pub mod lookup;
 pub mod maglev;
 pub mod mss;
 mod pattern;
+mod preferences;
 pub mod quic;
 mod ranges;
 pub mod regions;

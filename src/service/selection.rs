@@ -8,14 +8,15 @@
 //!
 //! Policy is worked out when a table is built; a new flow only looks into it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hasher;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::maglev::{Maglev, apportion, scale};
+use super::preferences::Preferences;
 use crate::units::Weight;
 
 /// Which packets make up one flow.
@@ -75,7 +76,7 @@ impl Candidate<'_> {
 pub struct Selector {
     table: Table,
     /// The candidates that take part, by name: what the table's entries are positions in.
-    members: Box<[u32]>,
+    members: Arc<[u32]>,
 }
 
 /// Where a new flow's child is found.
@@ -107,7 +108,9 @@ struct Turns {
 impl Selector {
     /// Works out who gets new flows under `policy`, with `table_size` slots where they are found by hash.
     pub fn build(policy: Policy, candidates: &[Candidate<'_>], table_size: u32, tables: &mut TableCache) -> Selector {
-        let mut members: Vec<u32> = (0..).zip(candidates).filter(|(_, c)| c.takes_flows()).map(|(i, _)| i).collect();
+        let mut members = std::mem::take(&mut tables.scratch);
+        members.clear();
+        members.extend((0..).zip(candidates).filter(|(_, c)| c.takes_flows()).map(|(i, _)| i));
         let candidate = |member: &u32| &candidates[*member as usize];
         if let Some(active) = members.iter().map(|m| candidate(m).tier).min() {
             members.retain(|m| candidate(m).tier == active);
@@ -123,15 +126,15 @@ impl Selector {
             (candidate(m).name, weight)
         });
         let table = match policy {
-            Policy::ConsistentHash | Policy::LeastCost => {
-                Table::Hash(tables.maglev(&children.collect::<Vec<_>>(), table_size))
-            }
+            Policy::ConsistentHash | Policy::LeastCost => Table::Hash(tables.maglev(children, table_size)),
             Policy::RoundRobin => {
                 let weights: Vec<u16> = children.map(|(_, weight)| weight.get()).collect();
                 Table::Turn(Arc::new(Turns { cycle: tables.turns(&weights), next: AtomicU32::new(0) }))
             }
         };
-        Selector { table, members: members.into() }
+        let selector = Selector { table, members: shared(&mut tables.members, &members) };
+        tables.scratch = members;
+        selector
     }
 
     /// Whether it gives all flows to the same candidates as `other`, in the same shares, by the same table. A turn that is
@@ -209,16 +212,22 @@ impl Selector {
 /// The weight of all, where weights do not count.
 const EQUAL: Weight = Weight::new(1).expect("1 is in the range of weights");
 
-/// Tables that selectors share: those of equal children, weights and sizes are one.
+/// Tables, and lists of members, that selectors share: those of equal children, weights and sizes are one.
 #[derive(Debug)]
 pub struct TableCache {
     key: [u8; 16],
     /// By what is in them: 128 bits of SipHash, which no two that anybody configures have in common.
     maglev: HashMap<u128, Maglev>,
     turns: HashMap<Vec<u16>, Arc<[u16]>>,
+    members: HashSet<Arc<[u32]>>,
+    takers: HashSet<Arc<[bool]>>,
+    /// To work with.
+    scratch: Vec<u32>,
     bytes: usize,
     /// Of those, made since unused ones were dropped.
     fresh: usize,
+    /// Where children are in many tables.
+    preferences: Option<Preferences>,
 }
 
 /// Unused tables are looked for when so many parts of the memory are new.
@@ -227,7 +236,17 @@ const SWEEP: usize = 4;
 impl TableCache {
     /// No tables yet; `key` is the cluster's.
     pub fn new(key: [u8; 16]) -> TableCache {
-        TableCache { key, maglev: HashMap::new(), turns: HashMap::new(), bytes: 0, fresh: 0 }
+        TableCache {
+            key,
+            maglev: HashMap::new(),
+            turns: HashMap::new(),
+            members: HashSet::new(),
+            takers: HashSet::new(),
+            scratch: Vec::new(),
+            bytes: 0,
+            fresh: 0,
+            preferences: None,
+        }
     }
 
     /// The cluster's key that the tables are made with.
@@ -240,6 +259,21 @@ impl TableCache {
         self.bytes
     }
 
+    /// Memory of what makes new ones quick, in bytes.
+    pub fn preference_bytes(&self) -> usize {
+        self.preferences.as_ref().map_or(0, Preferences::bytes)
+    }
+
+    /// Whether children are in so many tables that it is worth to remember what they prefer.
+    pub fn remember(&mut self, many: bool) {
+        self.preferences = self.preferences.take().filter(|_| many).or_else(|| many.then(Preferences::default));
+    }
+
+    /// Which of the candidates take new flows.
+    pub fn takers(&mut self, takes: &[bool]) -> Arc<[bool]> {
+        shared(&mut self.takers, takes)
+    }
+
     /// Drops the tables that no selector holds any more, unless they can only be a small part of all.
     pub fn drop_unused(&mut self) {
         if self.fresh * SWEEP < self.bytes {
@@ -247,25 +281,30 @@ impl TableCache {
         }
         self.maglev.retain(|_, table| Arc::strong_count(table.slots()) > 1);
         self.turns.retain(|_, table| Arc::strong_count(table) > 1);
+        self.members.retain(|list| Arc::strong_count(list) > 1);
+        self.takers.retain(|list| Arc::strong_count(list) > 1);
         let maglev = self.maglev.values().map(Maglev::slots);
         self.bytes = maglev.chain(self.turns.values()).map(bytes).sum();
         self.fresh = 0;
     }
 
-    fn maglev(&mut self, mut children: &[(&str, Weight)], size: u32) -> Maglev {
-        if children.len() == 1 {
-            // Whoever it is has all slots.
-            children = &[("", EQUAL)];
-        }
+    fn maglev<'a>(&mut self, children: impl ExactSizeIterator<Item = (&'a str, Weight)> + Clone, size: u32) -> Maglev {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write_u32(size);
-        for (name, weight) in children {
+        // Whoever is alone has all slots.
+        let alone = children.len() == 1;
+        for (name, weight) in children.clone().filter(|_| !alone) {
             hasher.write_u16(weight.get());
             hasher.write_usize(name.len());
             hasher.write(name.as_bytes());
         }
+        hasher.write_u8(alone.into());
         let table = self.maglev.entry(hasher.finish128().as_u128()).or_insert_with(|| {
-            let table = Maglev::build(children, size, &self.key);
+            let children: Vec<(&str, Weight)> = if alone { vec![("", EQUAL)] } else { children.collect() };
+            let table = match &mut self.preferences {
+                Some(preferences) => Maglev::build_with(&children, size, &self.key, preferences),
+                None => Maglev::build(&children, size, &self.key),
+            };
             self.fresh += bytes(table.slots());
             self.bytes += bytes(table.slots());
             table
@@ -282,6 +321,15 @@ impl TableCache {
         });
         table.clone()
     }
+}
+
+/// A list that all who have the same one share.
+fn shared<T: Copy + Eq + Hash>(lists: &mut HashSet<Arc<[T]>>, list: &[T]) -> Arc<[T]> {
+    lists.get(list).cloned().unwrap_or_else(|| {
+        let list: Arc<[T]> = list.into();
+        lists.insert(list.clone());
+        list
+    })
 }
 
 fn bytes(table: &Arc<[u16]>) -> usize {

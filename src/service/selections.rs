@@ -20,7 +20,7 @@ pub struct Selection {
     /// Who gets a new flow: yields positions among the virtual host's members.
     pub selector: Selector,
     /// Whether a new flow may go to each member: it is neither drained nor down.
-    pub takes_new: Box<[bool]>,
+    pub takes_new: Arc<[bool]>,
     /// Who gets the new flow of a client in a region, in their order; `None` where regions do not count.
     pub by_region: Option<Arc<ByRegion>>,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::network::NodeId;
@@ -37,7 +38,7 @@ pub(super) struct Entries(BTreeMap<Key, Entry>);
 
 /// A flow under way.
 struct Flow {
-    hash: u64,
+    number: u64,
     server: NodeId,
     next: Instant,
     until: Instant,
@@ -129,7 +130,7 @@ impl Router {
     }
 
     /// Takes note of which children take new flows; parents hear of those that do not any more.
-    pub(super) fn know_able(&mut self, now: Instant, able: Box<[bool]>) {
+    pub(super) fn know_able(&mut self, now: Instant, able: Arc<[bool]>) {
         for (child, able) in able.iter().enumerate() {
             if !able && self.able.get(child).is_none_or(|before| *before) && !self.config.sessions.parents.is_empty() {
                 self.hierarchy.shortcut(now, Input::Unable(end(self.children[child])));
@@ -142,8 +143,7 @@ impl Router {
 impl World {
     /// Follows the packets of a flow from now on.
     pub(super) fn follow(&mut self, now: Instant, number: u64, server: NodeId, until: Instant) {
-        let hash = self.hash_of(number);
-        self.followed.flows.insert(key(number), Flow { hash, server, next: now + PACKETS, until });
+        self.followed.flows.insert(key(number), Flow { number, server, next: now + PACKETS, until });
     }
 
     /// Lets flows send what they send by now.
@@ -172,7 +172,7 @@ impl World {
     fn carry(&mut self, now: Instant, key: Key) -> bool {
         let Some(flow) = self.followed.flows.get_mut(&key) else { return false };
         flow.next = now + PACKETS;
-        let (hash, server, until) = (flow.hash, flow.server, flow.until);
+        let (number, server, until) = (flow.number, flow.server, flow.until);
         let (mut at, mut level) = (NodeId(0), u8::MAX);
         if until <= now {
             return false;
@@ -190,6 +190,7 @@ impl World {
             assert!(own < level, "a packet goes up or sideways at {}", router.config.router.name);
             level = own;
             if !router.entries.0.contains_key(&key) {
+                let hash = self.hashes[usize::from(own)].hash(&number.to_be_bytes());
                 let Some(child) = router.selector.select(hash) else { return false };
                 router.send(now, key, child);
             }

@@ -9,6 +9,7 @@
 //! The same seed gives the same run, to the bit.
 
 mod bypass;
+mod calendar;
 pub mod network;
 mod plot;
 pub mod report;

@@ -2,11 +2,11 @@
 //!
 //! It is worse than what TLS over TCP makes of such links: single messages are lost, doubled and overtaken.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::calendar::Calendar;
 use crate::clock::Instant;
 use crate::control::random::Random;
 use crate::control::session::{Carrier, Happening, Identity, SessionId};
@@ -32,9 +32,8 @@ impl Faults {
         Faults { delay: (Duration::from_millis(1), Duration::from_millis(1)), loss: 0.0, duplicates: 0.0 };
 }
 
-/// What is on its way: when it comes, a number that keeps the order of equals, and to whom.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Way(Instant, u64, NodeId);
+/// What is on its way: when it comes, and to whom. What was sent first comes before its equals.
+type Way = (Instant, NodeId, Happening);
 
 /// The network.
 pub struct Network {
@@ -42,8 +41,8 @@ pub struct Network {
     pub now: Instant,
     /// What links do at the moment.
     pub faults: Faults,
-    /// Pairs of nodes between which nothing passes; the lower one first.
-    pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that nothing reaches, and from which nothing comes.
+    pub cut: BTreeSet<NodeId>,
     /// Nodes that do nothing.
     pub dead: BTreeSet<NodeId>,
     /// Bytes that were sent.
@@ -51,10 +50,10 @@ pub struct Network {
     identities: Vec<Identity>,
     listening: HashMap<SocketAddr, NodeId>,
     ends: Vec<(NodeId, NodeId)>,
-    ways: BinaryHeap<Reverse<Way>>,
-    cargo: HashMap<u64, Happening>,
-    count: u64,
+    ways: Calendar<Way>,
     arrived: Vec<VecDeque<Happening>>,
+    /// Nodes where something has arrived since this was asked.
+    reached: Vec<NodeId>,
     random: Random,
 }
 
@@ -70,10 +69,9 @@ impl Network {
             identities: Vec::new(),
             listening: HashMap::new(),
             ends: Vec::new(),
-            ways: BinaryHeap::new(),
-            cargo: HashMap::new(),
-            count: 0,
+            ways: Calendar::new(),
             arrived: Vec::new(),
+            reached: Vec::new(),
             random: Random::new(seed),
         }
     }
@@ -97,20 +95,29 @@ impl Network {
     /// Time goes on to `now`: what is due by then arrives.
     pub fn advance(&mut self, now: Instant) {
         self.now = now;
-        while let Some(&Reverse(Way(at, number, node))) = self.ways.peek()
-            && at <= now
-        {
-            self.ways.pop();
-            let Some(happening) = self.cargo.remove(&number) else { continue };
-            if !self.dead.contains(&node) {
-                self.arrived[node.0].push_back(happening);
+        while let Some(mut ways) = self.ways.take(now) {
+            ways.sort_by_key(|(at, _, _)| *at);
+            for (_, node, happening) in ways {
+                if self.dead.contains(&node) {
+                    continue;
+                }
+                let arrived = &mut self.arrived[node.0];
+                if arrived.is_empty() {
+                    self.reached.push(node);
+                }
+                arrived.push_back(happening);
             }
         }
     }
 
-    /// Whether anything has arrived at a node.
-    pub fn has_arrived(&self, node: NodeId) -> bool {
-        !self.arrived[node.0].is_empty()
+    /// The nodes where something has arrived since this was asked last.
+    pub fn take_reached(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.reached)
+    }
+
+    /// How many messages have arrived at a node that it has not looked at.
+    pub fn arrived(&self, node: NodeId) -> usize {
+        self.arrived[node.0].len()
     }
 
     /// The end of the network at a node.
@@ -119,7 +126,7 @@ impl Network {
     }
 
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
-        self.cut.contains(&(a.min(b), a.max(b))) || self.dead.contains(&a) || self.dead.contains(&b)
+        [a, b].iter().any(|node| self.cut.contains(node) || self.dead.contains(node))
     }
 
     fn delay(&mut self) -> Duration {
@@ -128,9 +135,8 @@ impl Network {
     }
 
     fn send(&mut self, to: NodeId, after: Duration, happening: Happening) {
-        self.count += 1;
-        self.ways.push(Reverse(Way(self.now + after, self.count, to)));
-        self.cargo.insert(self.count, happening);
+        let at = self.now + after;
+        self.ways.put(at, (at, to, happening));
     }
 }
 

@@ -1,18 +1,19 @@
 //! All nodes of a topology, their flows, and what must hold of them at every step.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::bypass::{self, Entries, Followed};
+use super::calendar::Calendar;
 use super::network::{Faults, Network, NodeId};
 use super::topology::{Selection, Topology};
 use crate::clock::{Instant, WallClock};
 use crate::config::{Config, Parent, Register, Sessions};
-use crate::control::compile::{Compiler, Unconnected};
+use crate::control::compile::{Compiler, Latest, Unconnected};
 use crate::control::conditions::Conditions;
 use crate::control::hierarchy::Hierarchy;
 use crate::control::random::Random;
@@ -21,10 +22,10 @@ use crate::control::session::parent::EXPIRY_INTERVALS;
 use crate::control::session::parents::Parents;
 use crate::control::session::{Carrier, Identity};
 use crate::control::wire::{Load, Record, State};
+use crate::forward::tables::ForwardTables;
 use crate::service::filter::Filter;
 use crate::service::maglev::ClusterHash;
 use crate::service::selection::Selector;
-use crate::service::selections;
 use crate::trust::Credentials;
 
 /// From one step to the next.
@@ -54,18 +55,20 @@ pub(super) struct Router {
     conditions: Conditions,
     pub hierarchy: Hierarchy,
     compiler: Compiler,
+    tables: ForwardTables,
     pub selector: Selector,
+    /// Who has a share of new flows, by its position among the children, once somebody asks.
+    takers: OnceCell<Vec<usize>>,
     /// Children, in the order of the selector's candidates.
     pub children: Vec<NodeId>,
     /// Which of them take new flows.
-    pub able: Box<[bool]>,
+    pub able: Arc<[bool]>,
     pub entries: Entries,
 }
 
 pub(super) struct Server {
     node: NodeId,
     parents: Parents<SocketAddr>,
-    flows: u32,
     failing: bool,
 }
 
@@ -93,13 +96,29 @@ pub struct World {
     pub(super) nodes: Vec<Node>,
     names: HashMap<String, NodeId>,
     random: Random,
-    hash: ClusterHash,
-    /// When flows end, and on which server.
-    ends: BinaryHeap<Reverse<(Instant, NodeId)>>,
+    /// By the level of the router: with one key for all, tables of two levels would fall together unevenly.
+    pub(super) hashes: [ClusterHash; 4],
+    /// Nodes that have something to do when that time comes, and what is planned of each.
+    wakes: Calendar<(Instant, NodeId)>,
+    planned: Vec<Option<Instant>>,
+    /// Flows of each node.
+    busy: Vec<u32>,
+    /// Servers on which a flow ends.
+    ends: Calendar<u32>,
     arrivals: f64,
     flows: Flows,
     given: u64,
     pub(super) followed: Followed,
+    work: Work,
+}
+
+/// What routers had to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Messages that they have taken in.
+    pub messages: u64,
+    /// Times that one gave out new flows in another way.
+    pub steered: u64,
 }
 
 /// Where the router with this number takes sessions.
@@ -120,12 +139,16 @@ impl World {
             nodes: Vec::new(),
             names: HashMap::new(),
             random: Random::new(seed),
-            hash: ClusterHash::new(&[7; 16]),
-            ends: BinaryHeap::new(),
+            hashes: [0, 1, 2, 3].map(|level| ClusterHash::new(&key(level))),
+            wakes: Calendar::new(),
+            planned: Vec::new(),
+            busy: Vec::new(),
+            ends: Calendar::new(),
             arrivals: 0.0,
             flows: Flows::default(),
             given: 0,
             followed: Followed::default(),
+            work: Work::default(),
         };
         let most = Duration::from_secs_f64(topology.delay_ms / 1000.0);
         world.network.faults = Faults { delay: (most / 10, most), loss: topology.loss, duplicates: 0.0 };
@@ -142,6 +165,9 @@ impl World {
             }
         }
         world.connect_children();
+        world.busy = vec![0; world.nodes.len()];
+        world.planned = vec![None; world.nodes.len()];
+        (0..world.nodes.len()).for_each(|node| world.plan(NodeId(node)));
         world
     }
 
@@ -176,6 +202,7 @@ impl World {
         let mut config = Config::parse(&text, "simulated").unwrap_or_else(|error| panic!("{error}\n{text}"));
         config.children.iter_mut().for_each(|child| child.register = Register::Required);
         config.shortcuts = self.topology.shortcuts;
+        config.cluster.key = key(level);
         let parents = parent.map(|parent| Parent { name: parent.to_owned(), address: address(self.names[parent].0) });
         config.sessions = Sessions {
             listen: Some(own),
@@ -192,10 +219,13 @@ impl World {
         let mut hierarchy = Hierarchy::new(Instant::ZERO, WallClock(0), &config, self.random.next());
         let conditions = Conditions { steering: hierarchy.steering(Instant::ZERO, &config), ..Conditions::default() };
         let mut compiler = Compiler::new(children.len());
-        let selections::Selection { selector, takes_new: able, .. } =
-            select(&mut compiler, &config, &conditions, Instant::ZERO);
-        let (children, entries) = (Vec::new(), Entries::default());
-        let router = Router { node, config, conditions, hierarchy, compiler, selector, children, able, entries };
+        let compiled = compiler.compile(&config, &conditions, &Unconnected, Instant::ZERO);
+        let tables = compiled.expect("as many targets as there are children").tables;
+        let selection = tables.selection(&tables.virtual_hosts[0]);
+        let (selector, able) = (selection.selector.clone(), selection.takes_new.clone());
+        let (takers, children, entries) = (OnceCell::new(), Vec::new(), Entries::default());
+        let router =
+            Router { node, config, conditions, hierarchy, compiler, tables, selector, takers, children, able, entries };
         self.nodes.push(Node::Router(Box::new(router)));
         self.names.insert(name.to_owned(), node);
     }
@@ -204,7 +234,7 @@ impl World {
         let node = self.network.add(World::identity(name, 0), None);
         let end = ChildEnd::new(Instant::ZERO, hello(name.to_owned(), 0), parent.to_owned(), self.random.next());
         let parent = address(self.names[parent].0);
-        let server = Server { node, parents: [(end, parent)].into_iter().collect(), flows: 0, failing: false };
+        let server = Server { node, parents: [(end, parent)].into_iter().collect(), failing: false };
         self.nodes.push(Node::Server(Box::new(server)));
         self.names.insert(name.to_owned(), node);
     }
@@ -223,16 +253,12 @@ impl World {
         self.names.get(name).copied()
     }
 
-    /// Lets nothing pass between a node and its parent, or (`through`) everything again.
+    /// Lets nothing pass between a node and others, or (`through`) everything again.
     pub fn cut(&mut self, node: NodeId, through: bool) {
-        for other in (0..self.nodes.len()).map(NodeId).filter(|other| *other != node) {
-            let pair = (node.min(other), node.max(other));
-            if through {
-                self.network.cut.remove(&pair)
-            } else {
-                self.network.cut.insert(pair)
-            };
-        }
+        match through {
+            true => self.network.cut.remove(&node),
+            false => self.network.cut.insert(node),
+        };
     }
 
     /// A node does nothing from now on; a server's flows are gone.
@@ -246,6 +272,7 @@ impl World {
         if let Node::Server(server) = &mut self.nodes[node.0] {
             server.drain(now, &mut self.network, drained);
         }
+        self.plan(node);
     }
 
     /// The service of a server, or of all servers below a router, does not work any more, or (false) works again.
@@ -266,25 +293,58 @@ impl World {
     /// A node goes on.
     pub fn revive(&mut self, node: NodeId) {
         self.network.dead.remove(&node);
+        self.plan(node);
+    }
+
+    /// Takes note of when a node has something to do.
+    fn plan(&mut self, node: NodeId) {
+        let next = match &self.nodes[node.0] {
+            _ if self.network.arrived(node) > 0 => Some(self.network.now),
+            Node::Router(router) => router.hierarchy.next_deadline(),
+            Node::Server(server) => server.parents.next_deadline(),
+        };
+        if let Some(next) = next
+            && self.planned[node.0].is_none_or(|planned| next < planned)
+        {
+            self.planned[node.0] = Some(next);
+            self.wakes.put(next, (next, node));
+        }
+    }
+
+    /// The nodes that have something to do now, in their order.
+    fn due(&mut self, now: Instant) -> Vec<NodeId> {
+        let mut due = self.network.take_reached();
+        while let Some(wakes) = self.wakes.take(now) {
+            for (at, node) in wakes {
+                // Else it was planned anew meanwhile, for an earlier time.
+                if self.planned[node.0].take_if(|planned| *planned == at).is_some() {
+                    due.push(node);
+                }
+            }
+        }
+        if self.topology.shortcuts {
+            // Flows give them more to do at any time.
+            due = (0..self.nodes.len()).map(NodeId).collect();
+        }
+        due.sort_unstable();
+        due.dedup();
+        due
     }
 
     /// Time goes on by a [`STEP`].
     pub fn step(&mut self) {
         let now = self.network.now + STEP;
         self.network.advance(now);
-        for node in &mut self.nodes {
-            match node {
-                Node::Router(router) => router.pass(now, &mut self.network),
-                Node::Server(server) => server.pass(now, &mut self.network, self.topology.capacity),
+        for node in self.due(now) {
+            let busy = self.busy[node.0];
+            match &mut self.nodes[node.0] {
+                Node::Router(router) => router.pass(now, &mut self.network, &mut self.work),
+                Node::Server(server) => server.pass(now, &mut self.network, (busy, self.topology.capacity)),
             }
+            self.plan(node);
         }
-        while let Some(&Reverse((at, node))) = self.ends.peek()
-            && at <= now
-        {
-            self.ends.pop();
-            if let Node::Server(server) = &mut self.nodes[node.0] {
-                server.flows -= 1;
-            }
+        while let Some(ended) = self.ends.take(now) {
+            ended.into_iter().for_each(|server| self.busy[server as usize] -= 1);
         }
         let (topology, servers) = (&self.topology, self.topology.systems * self.topology.sites * self.topology.servers);
         let at_a_time = topology.load * f64::from(servers) * f64::from(topology.capacity);
@@ -299,13 +359,9 @@ impl World {
         }
     }
 
-    pub(super) fn hash_of(&self, flow: u64) -> u64 {
-        self.hash.hash(&flow.to_be_bytes())
-    }
-
     fn begin_flow(&mut self, now: Instant) {
         self.given += 1;
-        let hash = self.hash_of(self.given);
+        let flow = self.given.to_be_bytes();
         let mut at = NodeId(0);
         let mut levels = u8::MAX;
         loop {
@@ -320,6 +376,7 @@ impl World {
                     assert!(level < levels, "a flow goes up or sideways at {}", router.config.router.name);
                     levels = level;
                     // One child for a flow: whoever asks again is told the same.
+                    let hash = self.hashes[usize::from(level)].hash(&flow);
                     let child = router.selector.select(hash);
                     assert_eq!(
                         child,
@@ -340,13 +397,13 @@ impl World {
                         }
                     }
                 }
-                Node::Server(server) => {
-                    server.flows += 1;
+                Node::Server(_) => {
+                    self.busy[at.0] += 1;
                     self.flows.served += 1;
                     let least = self.topology.flow_seconds * (PARETO - 1.0) / PARETO;
                     let lasts = least / (1.0 - self.random.fraction()).powf(1.0 / PARETO);
                     let lasts = Duration::from_secs_f64(lasts.min(86_400.0));
-                    self.ends.push(Reverse((now + lasts, at)));
+                    self.ends.put(now + lasts, at.0 as u32);
                     if self.topology.shortcuts {
                         self.follow(now, self.given, at, now + lasts);
                     }
@@ -361,15 +418,34 @@ impl World {
         std::mem::take(&mut self.flows)
     }
 
+    /// What routers had to do since this was asked last.
+    pub fn take_work(&mut self) -> Work {
+        std::mem::take(&mut self.work)
+    }
+
     /// The load of each server that works: 1 is its capacity.
     pub fn loads(&self) -> Vec<f64> {
         let alive = |node: &Node| match node {
             Node::Server(server) if !self.network.dead.contains(&server.node) => {
-                Some(f64::from(server.flows) / f64::from(self.topology.capacity))
+                Some(f64::from(self.busy[server.node.0]) / f64::from(self.topology.capacity))
             }
             _ => None,
         };
         self.nodes.iter().filter_map(alive).collect()
+    }
+
+    /// The mean load of each site's servers that work, of sites where any does.
+    pub fn site_loads(&self) -> Vec<f64> {
+        let site = |node: &Node| match node {
+            Node::Router(router) if router.config.router.level == 1 => {
+                let alive = |server: &&NodeId| !self.network.dead.contains(server);
+                let busy: Vec<u32> = router.children.iter().filter(alive).map(|server| self.busy[server.0]).collect();
+                let all = busy.iter().copied().map(f64::from).sum::<f64>() / f64::from(self.topology.capacity);
+                (!busy.is_empty() && !self.network.dead.contains(&router.node)).then(|| all / busy.len() as f64)
+            }
+            _ => None,
+        };
+        self.nodes.iter().filter_map(site).collect()
     }
 
     /// Shares of new flows of a router's children, by name; empty for what is no router.
@@ -423,7 +499,8 @@ impl World {
                     );
                 }
             }
-            for (at, child) in router.selector.shares().keys().map(|at| (at, &router.config.children[*at])) {
+            let takers = router.takers.get_or_init(|| router.selector.shares().into_keys().collect());
+            for (at, child) in takers.iter().map(|at| (at, &router.config.children[*at])) {
                 let known = router.hierarchy.news(&child.name).is_some();
                 assert!(known, "{name} gives flows to {} ({at}), of which it knows nothing", child.name);
             }
@@ -431,40 +508,45 @@ impl World {
     }
 }
 
-/// Who gets new flows, and which children take any.
-fn select(compiler: &mut Compiler, config: &Config, conditions: &Conditions, now: Instant) -> selections::Selection {
-    let compiled = compiler.compile(config, conditions, &Unconnected, now);
-    let tables = compiled.expect("as many targets as there are children").tables;
-    tables.selection(&tables.virtual_hosts[0]).clone()
+/// The key of the routers of a level.
+fn key(level: u8) -> [u8; 16] {
+    [level; 16]
 }
 
 impl Router {
-    fn pass(&mut self, now: Instant, network: &mut Network) {
+    fn pass(&mut self, now: Instant, network: &mut Network, work: &mut Work) {
         if network.dead.contains(&self.node) {
             return;
         }
         let due = self.hierarchy.next_deadline().is_some_and(|deadline| deadline <= now);
-        if !due && !network.has_arrived(self.node) {
+        if !due && network.arrived(self.node) == 0 {
             return;
         }
+        let arrived = network.arrived(self.node);
         let mut end = network.at(self.node);
         let outcome = self.hierarchy.pass(now, &mut end, &self.config, &mut self.conditions);
-        if !outcome.steered.is_empty() {
-            let selection = select(&mut self.compiler, &self.config, &self.conditions, now);
-            self.selector = selection.selector;
-            self.know_able(now, selection.takes_new);
+        work.messages += (arrived - network.arrived(self.node)) as u64;
+        let latest = Latest { config: &self.config, conditions: &self.conditions, tables: &self.tables };
+        let steered = (&outcome.steered.into_iter().collect(), false);
+        if let Some(compiled) = self.compiler.update(latest, steered, &Unconnected, now) {
+            work.steered += 1;
+            self.tables = compiled.tables;
+            let selection = self.tables.selection(&self.tables.virtual_hosts[0]);
+            let (selector, able) = (selection.selector.clone(), selection.takes_new.clone());
+            (self.selector, self.takers) = (selector, OnceCell::new());
+            self.know_able(now, able);
         }
         self.perform(now, outcome.orders);
     }
 }
 
 impl Server {
-    fn pass(&mut self, now: Instant, network: &mut Network, capacity: u32) {
+    fn pass(&mut self, now: Instant, network: &mut Network, (busy, capacity): (u32, u32)) {
         if network.dead.contains(&self.node) {
             return;
         }
         let due = self.parents.next_deadline().is_some_and(|deadline| deadline <= now);
-        if !due && !network.has_arrived(self.node) {
+        if !due && network.arrived(self.node) == 0 {
             return;
         }
         let mut carrier = network.at(self.node);
@@ -475,7 +557,7 @@ impl Server {
             self.parents.take_in(now, happening, &mut carrier, &mut rest);
         }
         self.parents.handle(now, &child::Input::Tick, &mut carrier, &mut rest);
-        let load = Load::from_ratio(f64::from(self.flows) / f64::from(capacity));
+        let load = Load::from_ratio(f64::from(busy) / f64::from(capacity));
         let record = |prefix: &str| {
             let prefix = prefix.parse().expect("a constant prefix");
             let state = if self.failing { State::Down } else { State::Serving };

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What a child says changes its own place in its virtual hosts, and nothing else is worked out anew. Costs and shares are
-//! once in an interval, those of one virtual host after the other, and at once when a child begins or ceases to take flows.
+//! once in an interval, those of one virtual host after the other, and at once when a child begins or ceases to take flows, or
+//! its load has leapt.
 
 pub mod shares;
 pub mod view;
@@ -38,9 +39,10 @@ use super::session::{Carrier, Happening};
 use super::shortcuts::{self, Shortcuts};
 use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
 use crate::clock::Instant;
-use crate::config::{Config, Register, RouteCost, VirtualHost};
-use crate::cost::Here;
+use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
+use crate::cost::{Expression, Here};
 use crate::service::selection::Policy;
+use crate::units::Weight;
 pub use bypass::Order;
 use bypass::Outbox;
 use distances::Distances;
@@ -70,11 +72,15 @@ pub struct Outcome {
     pub orders: Vec<Order>,
 }
 
-/// A member of a virtual host: the host's position, and that of what is known of the member.
+/// A member of a virtual host: the host's position, that of what is known of the member, and what the configuration says of it.
+/// A child's are beside each other, where all else is spread over the memory.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    host: usize,
-    known: usize,
+    host: u32,
+    known: u32,
+    weight: Weight,
+    tier: u8,
+    cost: f64,
 }
 
 /// A virtual host, by its position, that is to be steered, and whether an interval is over for it.
@@ -110,6 +116,8 @@ pub struct Hierarchy {
     priced: Rota,
     /// Of each virtual host.
     pricing: Vec<Pricing>,
+    /// What children cost; each once, however many virtual hosts have it.
+    functions: Vec<Expression>,
     /// By the position of their virtual host.
     shares: Vec<Shares>,
     /// The same for clients in each region, of virtual hosts that ask for that.
@@ -163,6 +171,7 @@ impl Hierarchy {
             wall: (now, wall),
             priced: Rota::new(Vec::new(), now + config.sessions.interval),
             pricing: Vec::new(),
+            functions: Vec::new(),
             shares: Vec::new(),
             regional: HashMap::new(),
             distances: Distances::default(),
@@ -223,7 +232,18 @@ impl Hierarchy {
         self.regional.clear();
         self.distances.keep(config);
         self.here.1 = None;
-        self.pricing = config.virtual_hosts.iter().map(|host| Pricing::of(config, host)).collect();
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        self.functions.clear();
+        let pricing = config.virtual_hosts.iter().map(|host| {
+            let function = host.cost_function.as_ref().map(|function| {
+                *known.entry(function.source()).or_insert_with(|| {
+                    self.functions.push(function.clone());
+                    self.functions.len() as u32 - 1
+                })
+            });
+            Pricing::of(config, host, function)
+        });
+        self.pricing = pricing.collect();
         let hosts = config.virtual_hosts.iter().enumerate();
         let priced = hosts.filter(|(position, host)| host.shares || self.pricing[*position].timed);
         self.priced.set(priced.map(|(position, _)| position).collect());
@@ -235,7 +255,9 @@ impl Hierarchy {
         for (host, virtual_host) in config.virtual_hosts.iter().enumerate() {
             self.starts.push(self.known.len());
             for member in &virtual_host.members {
-                places[member.child].push(Place { host, known: self.known.len() });
+                let (host, known) = (host as u32, self.known.len() as u32);
+                let &Member { child, weight, tier, cost, .. } = member;
+                places[child].push(Place { host, known, weight, tier, cost });
                 self.known.push(Known::nothing(config.children[member.child].register, member));
             }
         }
@@ -244,7 +266,7 @@ impl Hierarchy {
                 self.speakers.insert(child.name.clone(), Speaker::new(position, places));
             }
         }
-        registering(config).iter().for_each(|child| self.learn(config, child, &mut Vec::new()));
+        registering(config).iter().for_each(|child| self.learn(config, child, &mut Learned::default()));
         self.changed.extend(registering(config));
     }
 
@@ -290,11 +312,24 @@ impl Hierarchy {
             self.parents.handle(now, &child::Input::Tick, carrier, &mut rest);
             self.upward(now, rest, &mut outcome);
         }
-        let mut hosts: Vec<(usize, bool)> = self.unsteered.drain(..).map(|host| (host, false)).collect();
+        let hosts = self.unsteered.drain(..).map(|host| (host, false)).collect();
+        let mut learned = Learned { hosts, ..Learned::default() };
         for child in std::mem::take(&mut self.changed) {
-            self.learn(config, &child, &mut hosts);
+            self.learn(config, &child, &mut learned);
         }
-        hosts.extend(self.priced.due(now, self.interval).into_iter().map(|host| (host, true)));
+        let Learned { mut hosts, priced, leaps, is_telling: soon } = learned;
+        let plain = conditions.are_plain();
+        for Priced { host, known, cost, matters } in priced {
+            conditions.steering.set_at(known as usize, Steer::Takes { cost: Some(cost), weight: None });
+            if matters || !plain {
+                outcome.steered.push(host as usize);
+            }
+        }
+        hosts.extend(
+            leaps.into_iter().filter(|host| self.shares[*host].go_ahead(now, self.interval)).map(|host| (host, true)),
+        );
+        let turns = self.priced.due(now, self.interval).into_iter();
+        hosts.extend(turns.filter(|host| self.shares[*host].take_turn(now)).map(|host| (host, true)));
         // Of each the one that steps, if any does.
         hosts.sort_unstable_by(|one, other| other.cmp(one));
         hosts.dedup_by_key(|(host, _)| *host);
@@ -306,7 +341,7 @@ impl Hierarchy {
             let before = conditions.steering.all_of(host);
             // Another load can wait for the end of the interval: traffic is the same whatever happens.
             urgent |= before.iter().any(able) != steers.iter().any(able);
-            let matters = !conditions.are_plain() || self.makes_difference(host, before, &steers);
+            let matters = !plain || self.makes_difference(host, before, &steers);
             if conditions.steering.set(host, &steers) && matters {
                 outcome.steered.push(host);
             }
@@ -316,6 +351,8 @@ impl Hierarchy {
         let mut rest = Vec::new();
         if urgent {
             self.parents.handle(now, &child::Input::Urgent, carrier, &mut rest);
+        } else if soon {
+            self.parents.handle(now, &child::Input::Soon, carrier, &mut rest);
         }
         if self.parents.iter().any(|(end, _)| end.wants_report()) {
             let records = aggregate::records(self, config, conditions);
@@ -415,9 +452,34 @@ fn offers(config: &Config) -> Vec<IpNet> {
     child::offers(identity, config.virtual_hosts.iter().flat_map(|host| &host.addresses).copied())
 }
 
+/// What is new of children, and for whom.
+#[derive(Debug, Default)]
+struct Learned {
+    /// Virtual hosts that are to be steered, and whether an interval is over for them.
+    hosts: Vec<(usize, bool)>,
+    /// Members that cost something else, while all else is as it was.
+    priced: Vec<Priced>,
+    /// Virtual hosts of which a child has another load that is not to wait for the end of the interval.
+    leaps: Vec<usize>,
+    /// Whether one of those makes a difference to what parents are told.
+    is_telling: bool,
+}
+
+/// A member that costs something else.
+#[derive(Clone, Copy, Debug)]
+struct Priced {
+    host: u32,
+    known: u32,
+    cost: f64,
+    /// Other members are the cheapest ones now.
+    matters: bool,
+}
+
 /// When the costs in a virtual host are worked out.
 #[derive(Clone, Copy, Debug)]
 struct Pricing {
+    /// Their function, by its position, where there is one.
+    function: Option<u32>,
     /// Once in an interval whatever is said: they change with time, or with the distance of a child.
     timed: bool,
     /// As soon as a child says something new.
@@ -426,10 +488,12 @@ struct Pricing {
     cheapest: bool,
     /// Clients in each region are given out by costs of their own.
     regional: bool,
+    /// New flows are given out in shares.
+    shares: bool,
 }
 
 impl Pricing {
-    fn of(config: &Config, host: &VirtualHost) -> Pricing {
+    fn of(config: &Config, host: &VirtualHost, function: Option<u32>) -> Pricing {
         let moves = || {
             let mut children = host.members.iter().map(|member| &config.children[member.child]);
             children.any(|child| !matches!(child.route_cost, RouteCost::Given(_)))
@@ -439,7 +503,7 @@ impl Pricing {
         });
         let at_once = host.cost_function.is_some() && !host.shares;
         let cheapest = at_once && host.policy == Policy::LeastCost && !host.by_region;
-        Pricing { timed, at_once, cheapest, regional: host.by_region }
+        Pricing { function, timed, at_once, cheapest, regional: host.by_region, shares: host.shares }
     }
 }
 

@@ -4,9 +4,15 @@
 //! cheapest child everything at once makes it the most expensive one. So a share goes a part of the way in an interval, by
 //! no more than a part of itself, and what workers select by changes only when it has moved noticeably.
 //!
+//! What has leapt need not wait for the end of the interval: shares take the step of their next turn at once, and none at that
+//! turn.
+//!
 //! A router that starts hears from one child after the other, and of loads that mean nothing yet: for its first intervals
 //! shares go by capacity alone, and at once.
 
+use std::time::Duration;
+
+use crate::clock::Instant;
 use crate::units::Weight;
 
 /// How much of the way a share goes in one interval.
@@ -39,9 +45,33 @@ pub struct Shares {
     settled: Vec<f64>,
     /// Intervals that have passed, up to [`SETTLING`].
     age: u8,
+    /// When the last step was taken, and whether that was the one of the next turn.
+    stepped: Instant,
+    is_ahead: bool,
 }
 
+/// Part of an interval that lies between two steps at least.
+const APART: u32 = 4;
+
 impl Shares {
+    /// Whether to take a step now, where it is their turn.
+    pub fn take_turn(&mut self, now: Instant) -> bool {
+        let takes = !std::mem::take(&mut self.is_ahead);
+        if takes {
+            self.stepped = now;
+        }
+        takes
+    }
+
+    /// Whether to take the step of the next turn now.
+    pub fn go_ahead(&mut self, now: Instant, interval: Duration) -> bool {
+        let goes = !self.is_ahead && now - self.stepped >= interval / APART;
+        if goes {
+            (self.stepped, self.is_ahead) = (now, true);
+        }
+        goes
+    }
+
     /// Goes towards what children with these costs and capacities want, `None` for one that takes no flows. `passed`: an
     /// interval is over; else who takes flows has changed.
     pub fn step(&mut self, children: &[Option<(f64, f64)>], passed: bool) {
@@ -144,6 +174,20 @@ mod tests {
         assert!((shares.of(0) - 0.9).abs() < 0.02, "{shares:?}");
         let weights: Vec<u16> = shares.weights().map(Weight::get).collect();
         assert!(weights[0] == 1000 && (90..140).contains(&weights[1]) && weights[2] == 0, "{weights:?}");
+    }
+
+    #[test]
+    fn a_step_is_taken_before_its_turn_or_at_it() {
+        let interval = Duration::from_secs(4);
+        let at = |s: u64| Instant::ZERO + Duration::from_secs(s);
+        let mut shares = Shares::default();
+        assert!(shares.take_turn(at(4)));
+        // Not right behind another one, and once for each turn.
+        let ahead: Vec<u64> = (4..8).filter(|s| shares.go_ahead(at(*s), interval)).collect();
+        assert_eq!(ahead, [5]);
+        assert!(!shares.take_turn(at(8)));
+        assert!(shares.go_ahead(at(9), interval) && !shares.take_turn(at(12)));
+        assert!(shares.take_turn(at(16)) && shares.take_turn(at(20)));
     }
 
     #[test]

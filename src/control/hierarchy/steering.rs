@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::regions::share;
-use super::{Hierarchy, Place, SaidOf, Turn};
+use super::{Hierarchy, Learned, Place, Priced, SaidOf, Turn};
 use crate::clock::{Instant, WallClock};
-use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
+use crate::config::{self, Config, Member, Register, RouteCost, VirtualHost};
 use crate::control::conditions::{Conditions, Steer};
 use crate::control::session::parent::News;
 use crate::control::session::report::{Report, Serves};
-use crate::control::wire::State;
+use crate::control::wire::{Load, State};
 use crate::cost::{Child, Here};
 use crate::units::Weight;
+
+/// A load that has changed by so much since the last update has leapt: it counts before the interval is over.
+const LEAP: Load = Load(250_000);
+
+/// The same for what parents are told: the mean load of all children has changed by so much.
+const LEAP_UPWARD: Load = Load(100_000);
 
 /// What a child's word means for new flows, without cost and share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,16 +63,21 @@ impl Known {
     }
 
     /// Who is before others where the cheapest of the first tier gets new flows.
-    fn rank(&self, steer: &Steer) -> Option<(u8, f64)> {
+    fn rank(&self) -> Option<(u8, f64)> {
+        self.tier.filter(|_| self.takes()).map(|tier| (tier, self.cost))
+    }
+
+    /// The same, where it is to be steered like that.
+    fn rank_as(&self, steer: &Steer) -> Option<(u8, f64)> {
         match *steer {
             Steer::Takes { cost: Some(cost), .. } => Some((self.tier?, cost)),
             _ => None,
         }
     }
 
-    /// How much it can do, in the unit of weights.
-    fn capacity(&self, member: &Member) -> f64 {
-        self.serves.map_or(f64::from(member.weight.get()), |serves| f64::from(serves.capacity))
+    /// Whether its cost is worked out, or does not count.
+    fn is_priced(&self) -> bool {
+        !self.takes() || !self.cost.is_nan()
     }
 
     fn takes(&self) -> bool {
@@ -122,11 +133,49 @@ impl Speaker {
 
     fn read(&mut self, config: &Config, report: &Arc<Report>) {
         if self.lines.is_empty() || !report.is_alike(&self.report) {
-            let hosts = self.places.iter().map(|place| &config.virtual_hosts[place.host]);
+            let hosts = self.places.iter().map(|place| &config.virtual_hosts[place.host as usize]);
             self.lines = hosts.map(|host| Line::of(report, host)).collect();
         }
         self.report = report.clone();
     }
+}
+
+/// How much a child can do, in the unit of weights.
+fn capacity(serves: Option<Serves>, weight: Weight) -> f64 {
+    serves.map_or(f64::from(weight.get()), |serves| f64::from(serves.capacity))
+}
+
+/// What an expression may know of a child with this weight, cost and tier in a virtual host.
+fn facts(
+    child: &config::Child,
+    (weight, cost, tier): (Weight, f64, u8),
+    serves: Option<Serves>,
+    (away, metric): (Option<Duration>, f64),
+) -> Child<'_> {
+    let rtt_ms = away.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+    Child {
+        name: &child.name,
+        client_region: "",
+        load: serves.map_or(0.0, |serves| serves.load.ratio()),
+        capacity: capacity(serves, weight),
+        route_cost: match child.route_cost {
+            RouteCost::Given(cost) => cost,
+            RouteCost::RoundTrip => rtt_ms,
+            RouteCost::Metric => metric,
+        },
+        rtt_ms,
+        weight: weight.get().into(),
+        cost,
+        tier: tier.into(),
+    }
+}
+
+/// A cost that has been worked out; one that could not be is told, and without measure.
+fn known_cost(cost: Result<f64, String>, (child, host): (&str, &str), told: &mut Option<String>) -> f64 {
+    cost.map(|cost| cost.max(0.0)).unwrap_or_else(|why| {
+        *told = Some(format!("the cost of {child} for {host} is unknown: {why}"));
+        f64::INFINITY
+    })
 }
 
 impl Hierarchy {
@@ -141,9 +190,10 @@ impl Hierarchy {
     }
 
     /// Takes in what a child says of all virtual hosts that it is in, and adds those of which it says something new.
-    pub(super) fn learn(&mut self, config: &Config, name: &str, hosts: &mut Vec<(usize, bool)>) {
+    pub(super) fn learn(&mut self, config: &Config, name: &str, learned: &mut Learned) {
+        let here = self.here.0;
         let Some(speaker) = self.speakers.get_mut(name) else { return };
-        let register = config.children[speaker.child].register;
+        let child = &config.children[speaker.child];
         let news = self.children.as_ref().and_then(|children| children.news(name)).filter(|news| news.reported);
         if let Some(news) = news {
             speaker.read(config, &news.report);
@@ -157,18 +207,54 @@ impl Hierarchy {
             }
         };
         let mut said = Vec::with_capacity(speaker.places.len());
-        for (at, &Place { host, known }) in speaker.places.iter().enumerate() {
+        for (at, place) in speaker.places.iter().enumerate() {
+            let host = place.host as usize;
             let serves = serves(host, speaker.lines.get(at));
-            let stance = Stance::of(register, news, serves);
-            let known = &mut self.known[known];
-            if (known.stance, known.serves) != (stance, serves) {
-                // Another load alone counts where it is a cost at once; for shares it does when the interval is over.
-                if known.stance != stance || self.pricing[host].at_once {
-                    hosts.push((host, false));
-                }
-                *known = Known { stance, serves, cost: f64::NAN, ..*known };
+            said.push((place.host, serves));
+            let stance = Stance::of(child.register, news, serves);
+            let known = self.known[place.known as usize];
+            if (known.stance, known.serves) == (stance, serves) {
+                continue;
             }
-            said.push((host as u32, serves));
+            let mut next = Known { stance, serves, cost: f64::NAN, ..known };
+            let pricing = self.pricing[host];
+            let first = self.starts[host];
+            let members = first..self.starts.get(host + 1).copied().unwrap_or(self.known.len());
+            if let (Some(before), Some(now)) = (known.serves, serves)
+                && before.load.0.abs_diff(now.load.0) >= LEAP.0
+            {
+                if pricing.shares {
+                    learned.leaps.push(host);
+                }
+                learned.is_telling |= !self.parents.is_empty() && {
+                    let all = self.known[members.clone()].iter().filter_map(|known| known.serves);
+                    let all: u64 = all.map(|serves| u64::from(serves.capacity)).sum();
+                    let own = u64::from(before.load.0.abs_diff(now.load.0)) * u64::from(now.capacity);
+                    own >= u64::from(LEAP_UPWARD.0) * all.max(1)
+                };
+            }
+            let simple = pricing.at_once && !pricing.timed && !pricing.regional;
+            let quick = known.stance == stance && known.takes() && simple;
+            match pricing.function.filter(|_| quick && self.known[members.clone()].iter().all(Known::is_priced)) {
+                // Another load alone: no need to look at more than that.
+                Some(function) => {
+                    // It does not ask for the way to the child.
+                    let facts = facts(child, (place.weight, place.cost, place.tier), serves, (None, 0.0));
+                    let cost = self.functions[function as usize].of_child(&facts, here);
+                    next.cost = known_cost(cost, (&child.name, &self.names[host]), &mut self.cost_error);
+                    let others = members.filter(|at| *at != place.known as usize);
+                    let others = others.filter_map(|at| self.known[at].rank());
+                    let least =
+                        others.fold((u8::MAX, f64::INFINITY), |least, one| if one < least { one } else { least });
+                    let against = |known: &Known| known.rank().and_then(|rank| rank.partial_cmp(&least));
+                    let matters = pricing.cheapest && against(&known) != against(&next);
+                    learned.priced.push(Priced { host: place.host, known: place.known, cost: next.cost, matters });
+                }
+                // It counts where it is a cost at once; for shares it does when the interval is over.
+                None if known.stance != stance || pricing.at_once => learned.hosts.push((host, false)),
+                None => {}
+            }
+            self.known[place.known as usize] = next;
         }
         speaker.said = said.into();
     }
@@ -184,25 +270,13 @@ impl Hierarchy {
     /// The same, where the time to the child and back is known.
     fn facts_at<'a>(&self, config: &'a Config, position: usize, place: usize, away: Option<Duration>) -> Child<'a> {
         let member = &config.virtual_hosts[position].members[place];
-        let child = &config.children[member.child];
         let known = &self.known[self.starts[position] + place];
-        let weight = f64::from(member.weight.get());
-        let rtt_ms = away.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
-        Child {
-            name: &child.name,
-            client_region: "",
-            load: known.serves.map_or(0.0, |serves| serves.load.ratio()),
-            capacity: known.capacity(member),
-            route_cost: match child.route_cost {
-                RouteCost::Given(cost) => cost,
-                RouteCost::RoundTrip => rtt_ms,
-                RouteCost::Metric => self.distances.metric(&child.name),
-            },
-            rtt_ms,
-            weight,
-            cost: member.cost,
-            tier: member.tier.into(),
-        }
+        let child = &config.children[member.child];
+        let metric = match child.route_cost {
+            RouteCost::Metric => self.distances.metric(&child.name),
+            RouteCost::Given(_) | RouteCost::RoundTrip => 0.0,
+        };
+        facts(child, (member.weight, member.cost, member.tier), known.serves, (away, metric))
     }
 
     /// What a virtual host's children say, for its new flows, in their order. Where `steps` says that an interval is over,
@@ -240,7 +314,7 @@ impl Hierarchy {
                 let name = &config.children[member.child].name;
                 // What the operator or a check says counts for shares too.
                 let able = takes && !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
-                costs.push(able.then(|| (self.known[first + place].cost, known.capacity(member))));
+                costs.push(able.then(|| (self.known[first + place].cost, capacity(known.serves, member.weight))));
             }
         }
         if host.shares {
@@ -262,11 +336,7 @@ impl Hierarchy {
         facts.client_region = region;
         let Some(function) = &host.cost_function else { return facts.cost };
         let cost = function.of_child(&facts, self.here.0);
-        cost.map(|cost| cost.max(0.0)).unwrap_or_else(|why| {
-            let told = format!("the cost of {} for {} is unknown: {why}", facts.name, host.name);
-            self.cost_error = Some(told);
-            f64::INFINITY
-        })
+        known_cost(cost, (facts.name, &host.name), &mut self.cost_error)
     }
 
     /// Whether new flows are given out in another way when what is known of a virtual host's members is `after` instead of
@@ -289,13 +359,13 @@ impl Hierarchy {
         let both = || self.known[first..].iter().zip(before.iter().zip(after));
         let mut least = [(u8::MAX, f64::INFINITY); 2];
         for (known, (before, after)) in both() {
-            for (least, one) in least.iter_mut().zip([known.rank(before), known.rank(after)]) {
+            for (least, one) in least.iter_mut().zip([known.rank_as(before), known.rank_as(after)]) {
                 *least = one.filter(|one| one < least).unwrap_or(*least);
             }
         }
         // Whoever is among the cheapest shares with them.
         both().any(|(known, (before, after))| {
-            (known.rank(before) == Some(least[0])) != (known.rank(after) == Some(least[1]))
+            (known.rank_as(before) == Some(least[0])) != (known.rank_as(after) == Some(least[1]))
         })
     }
 }

@@ -50,6 +50,8 @@ pub enum Input<'a> {
     Revoke(Vec<TunnelEnd>),
     /// Something has changed that should not wait for the end of the interval.
     Urgent,
+    /// Something has leapt: the next update comes early, unless the last one did.
+    Soon,
     /// We want no new flows, or (false) as many as before.
     Drain(bool),
     /// We leave, for what is said.
@@ -117,6 +119,14 @@ pub struct ChildCounters {
     pub attempts: Counter,
 }
 
+/// Which update comes early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Early {
+    No,
+    Next,
+    Last,
+}
+
 /// The machine.
 pub struct ChildEnd {
     hello: Hello,
@@ -132,6 +142,7 @@ pub struct ChildEnd {
     /// When the last update was asked for.
     asked: Instant,
     unanswered: bool,
+    early: Early,
     acknowledged: Instant,
     draining: bool,
     /// The first update behind the word that we drain: who has acknowledged it has heard that.
@@ -162,6 +173,7 @@ impl ChildEnd {
             sequence: Sequence(0),
             asked: now,
             unanswered: false,
+            early: Early::No,
             acknowledged: now,
             draining: false,
             drained_by: Sequence(0),
@@ -266,6 +278,10 @@ impl ChildEnd {
             (Input::Shortcuts(told), Stage::Established) => self.send(Message::Shortcuts(told), &mut outputs),
             (Input::Revoke(ends), Stage::Established) => self.send(Message::Revoke(ends), &mut outputs),
             (Input::Urgent, Stage::Established) => self.hurry(now),
+            (Input::Soon, Stage::Established) if self.early == Early::No => {
+                self.early = Early::Next;
+                self.hurry(now);
+            }
             (Input::Drain(draining), stage) => {
                 let new = std::mem::replace(&mut self.draining, draining) != draining;
                 if new && stage == Stage::Established {
@@ -412,6 +428,7 @@ impl ChildEnd {
             }
             Stage::Established if self.at <= now => {
                 (self.asked, self.at, self.unanswered) = (now, now + self.interval, true);
+                self.early = if self.early == Early::Next { Early::Last } else { Early::No };
                 outputs.push(Output::Report);
             }
             _ => {}

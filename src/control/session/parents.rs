@@ -24,6 +24,11 @@ impl<A> FromIterator<(ChildEnd, A)> for Parents<A> {
 }
 
 impl<A> Parents<A> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Each with its address.
     pub fn iter(&self) -> impl Iterator<Item = (&ChildEnd, &A)> {
         self.0.iter().map(|parent| (&parent.end, &parent.address))

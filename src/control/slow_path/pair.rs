@@ -224,7 +224,7 @@ struct Known<'a> {
 /// Children that take new flows of some virtual host.
 fn live_children(tables: &ForwardTables) -> usize {
     let hosts = tables.virtual_hosts.iter().zip(tables.selections.iter());
-    let members = hosts.flat_map(|(host, selection)| host.members.iter().zip(&selection.takes_new));
+    let members = hosts.flat_map(|(host, selection)| host.members.iter().zip(selection.takes_new.iter()));
     members.filter(|(_, takes)| **takes).map(|(member, _)| &*member.child).collect::<HashSet<_>>().len()
 }
 

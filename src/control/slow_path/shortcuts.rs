@@ -88,7 +88,7 @@ impl SlowPath {
         }
         let child = &self.config.children[child];
         let tells = hierarchy.tells_shortcuts(&child.name);
-        let takers = || host.members.iter().zip(&tables.selection(host).takes_new).filter(|(_, takes)| **takes);
+        let takers = || host.members.iter().zip(tables.selection(host).takes_new.iter()).filter(|(_, takes)| **takes);
         let able = || takers().any(|(member, _)| *member.child == *child.name);
         let end = TunnelEnd::of(child.tunnel, child.address).filter(|_| !tells && able());
         if end.is_none() && !tells {
@@ -272,8 +272,8 @@ impl SlowPath {
             if std::ptr::eq(selection, last) {
                 continue;
             }
-            for (member, _) in host.members.iter().zip(&selection.takes_new).filter(|(_, takes)| !**takes) {
-                let mut others = former.members.iter().zip(&last.takes_new);
+            for (member, _) in host.members.iter().zip(selection.takes_new.iter()).filter(|(_, takes)| !**takes) {
+                let mut others = former.members.iter().zip(last.takes_new.iter());
                 let took = others.any(|(other, took)| other.child == member.child && *took);
                 let child = self.config.children.iter().find(|child| *child.name == *member.child);
                 if let (true, Some(child)) = (took, child)
