@@ -183,31 +183,31 @@ fn claim(claimants: &mut [Claimant], table_size: u32) -> Arc<[u16]> {
 /// The same where the slots that each claimant draws are known: those that are taken by then are passed over.
 fn claim_drawn(claimants: &mut [Claimant], draws: &[Arc<[Draw]>], table_size: u32) -> Arc<[u16]> {
     const NEVER: u64 = u64::MAX;
-    if claimants.is_empty() {
-        return Arc::from([]);
-    }
+    // The time of its next turn, and its position below: the least one is the first of the earliest. No time gets near 2^58.
+    let turn = |claimant: &Claimant, draw: &Draw, at: usize| {
+        (claimant.first_turn + u64::from(draw.turns) * claimant.period) * SEEN_AT_A_GLANCE as u64 + at as u64
+    };
     let mut slots = vec![None; table_size as usize];
-    let mut places = vec![0; claimants.len()];
-    let mut turns: Vec<u64> = claimants.iter().map(|c| if c.quota > 0 { c.first_turn } else { NEVER }).collect();
-    loop {
-        // The first of the earliest.
-        let next = (1..turns.len()).fold(0, |least, at| if turns[at] < turns[least] { at } else { least });
-        if turns[next] == NEVER {
-            // There is none without a member any more.
-            return slots.into_iter().map(Option::unwrap_or_default).collect();
-        }
+    let mut places = [0; SEEN_AT_A_GLANCE];
+    let mut turns: Vec<u64> = (claimants.iter().zip(draws).enumerate())
+        .map(|(at, (claimant, draws))| if claimant.quota > 0 { turn(claimant, &draws[0], at) } else { NEVER })
+        .collect();
+    while let Some(next) = turns.iter().copied().min().filter(|next| *next != NEVER) {
+        let next = next as usize % SEEN_AT_A_GLANCE;
         let (claimant, draws) = (&mut claimants[next], &draws[next]);
         let slot = &mut slots[usize::from(draws[places[next]].slot)];
         if slot.is_none() {
             *slot = Some(claimant.member);
             claimant.quota -= 1;
         }
-        let rest = draws[places[next]..].iter().filter(|_| claimant.quota > 0);
-        let taken = rest.take_while(|draw| slots[usize::from(draw.slot)].is_some()).count();
-        places[next] += taken;
-        let draw = draws.get(places[next]).filter(|_| claimant.quota > 0);
-        turns[next] = draw.map_or(NEVER, |draw| claimant.first_turn + u64::from(draw.turns) * claimant.period);
+        let free = |draw: &Draw| slots[usize::from(draw.slot)].is_none();
+        let free = if claimant.quota > 0 { draws[places[next]..].iter().position(free) } else { None };
+        places[next] += free.unwrap_or_default();
+        turns[next] = free.map_or(NEVER, |_| turn(claimant, &draws[places[next]], next));
     }
+    // Where there is anybody, there is none without a member.
+    let all = if claimants.is_empty() { Vec::new() } else { slots };
+    all.into_iter().map(Option::unwrap_or_default).collect()
 }
 
 /// A number from 0 to `size` - 1 in proportion to `hash`: no division, and no value likelier than another by more than

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calendar::Calendar;
 use super::network::NodeId;
 use super::world::{Node, Router, World, address};
 use crate::clock::Instant;
@@ -23,6 +24,9 @@ const KEPT: Duration = Duration::from_secs(60);
 
 /// From one packet of a flow to the next.
 const PACKETS: Duration = Duration::from_millis(500);
+
+/// From one look for entries that are not kept any more to the next.
+const TIDYING: Duration = Duration::from_secs(1);
 
 /// Where a router sends a flow.
 struct Entry {
@@ -40,7 +44,6 @@ pub(super) struct Entries(BTreeMap<Key, Entry>);
 struct Flow {
     number: u64,
     server: NodeId,
-    next: Instant,
     until: Instant,
 }
 
@@ -48,6 +51,10 @@ struct Flow {
 #[derive(Default)]
 pub(super) struct Followed {
     flows: BTreeMap<Key, Flow>,
+    /// When each sends its next packet.
+    packets_due: Calendar<Key>,
+    /// When what routers do not keep any more is looked for again.
+    tidy_at: Instant,
     /// Who is above whom.
     parents: HashMap<NodeId, NodeId>,
     packets: u64,
@@ -143,7 +150,8 @@ impl Router {
 impl World {
     /// Follows the packets of a flow from now on.
     pub(super) fn follow(&mut self, now: Instant, number: u64, server: NodeId, until: Instant) {
-        self.followed.flows.insert(key(number), Flow { number, server, next: now + PACKETS, until });
+        self.followed.flows.insert(key(number), Flow { number, server, until });
+        self.followed.packets_due.put(now + PACKETS, key(number));
     }
 
     /// Lets flows send what they send by now.
@@ -154,13 +162,18 @@ impl World {
                 self.followed.parents.extend(router.children.iter().map(|child| (*child, router.node)));
             }
         }
-        let due: Vec<Key> =
-            self.followed.flows.iter().filter(|(_, flow)| flow.next <= now).map(|(flow, _)| *flow).collect();
-        for flow in due {
-            if !self.carry(now, flow) {
-                self.followed.flows.remove(&flow);
+        while let Some(due) = self.followed.packets_due.take(now) {
+            for flow in due {
+                match self.carry(now, flow) {
+                    true => self.followed.packets_due.put(now + PACKETS, flow),
+                    false => drop(self.followed.flows.remove(&flow)),
+                }
             }
         }
+        if now < self.followed.tidy_at {
+            return;
+        }
+        self.followed.tidy_at = now + TIDYING;
         for node in &mut self.nodes {
             if let Node::Router(router) = node {
                 router.entries.0.retain(|_, entry| now - entry.seen <= KEPT);
@@ -170,8 +183,7 @@ impl World {
 
     /// Carries a packet of a flow; false when the flow is over, or is lost on a node that is dead.
     fn carry(&mut self, now: Instant, key: Key) -> bool {
-        let Some(flow) = self.followed.flows.get_mut(&key) else { return false };
-        flow.next = now + PACKETS;
+        let Some(flow) = self.followed.flows.get(&key) else { return false };
         let (number, server, until) = (flow.number, flow.server, flow.until);
         let (mut at, mut level) = (NodeId(0), u8::MAX);
         if until <= now {
@@ -189,7 +201,7 @@ impl World {
             let own = router.config.router.level;
             assert!(own < level, "a packet goes up or sideways at {}", router.config.router.name);
             level = own;
-            if !router.entries.0.contains_key(&key) {
+            if router.entries.0.get(&key).is_none_or(|entry| now - entry.seen > KEPT) {
                 let hash = self.hashes[usize::from(own)].hash(&number.to_be_bytes());
                 let Some(child) = router.selector.select(hash) else { return false };
                 router.send(now, key, child);

@@ -8,11 +8,13 @@ use crate::clock::Instant;
 /// By the step in which it happens; what was put in first happens first.
 pub(super) struct Calendar<T>(BTreeMap<u64, Vec<T>>);
 
-impl<T> Calendar<T> {
-    pub fn new() -> Calendar<T> {
+impl<T> Default for Calendar<T> {
+    fn default() -> Calendar<T> {
         Calendar(BTreeMap::new())
     }
+}
 
+impl<T> Calendar<T> {
     /// Something happens in the first step that is not before `at`.
     pub fn put(&mut self, at: Instant, what: T) {
         self.0.entry(at.as_nanos().div_ceil(STEP.as_nanos() as u64)).or_default().push(what);

@@ -69,7 +69,7 @@ impl Network {
             identities: Vec::new(),
             listening: HashMap::new(),
             ends: Vec::new(),
-            ways: Calendar::new(),
+            ways: Calendar::default(),
             arrived: Vec::new(),
             reached: Vec::new(),
             random: Random::new(seed),
