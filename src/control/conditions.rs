@@ -132,9 +132,9 @@ impl Steering {
         self.range(host).map(|range| &self.members[range]).unwrap_or_default()
     }
 
-    /// Puts what is known about one member in the place of what was; members of all virtual hosts are counted in their order.
-    pub fn set_at(&mut self, member: usize, steer: Steer) {
-        if let Some(before) = self.members.get_mut(member) {
+    /// Puts what is known about one member for clients in no region in the place of what was.
+    pub fn set_one(&mut self, host: usize, member: usize, steer: Steer) {
+        if let Some(before) = self.range(host).and_then(|range| self.members[range].get_mut(member)) {
             *before = steer;
         }
     }

@@ -320,7 +320,8 @@ impl Hierarchy {
         let Learned { mut hosts, priced, leaps, is_telling: soon } = learned;
         let plain = conditions.are_plain();
         for Priced { host, known, cost, matters } in priced {
-            conditions.steering.set_at(known as usize, Steer::Takes { cost: Some(cost), weight: None });
+            let member = known as usize - self.starts[host as usize];
+            conditions.steering.set_one(host as usize, member, Steer::Takes { cost: Some(cost), weight: None });
             if matters || !plain {
                 outcome.steered.push(host as usize);
             }

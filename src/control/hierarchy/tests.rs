@@ -267,6 +267,33 @@ fn the_operators_function_is_the_cost_of_each_child() {
 }
 
 #[test]
+fn another_load_is_another_cost_also_behind_a_virtual_host_that_asks_for_regions() {
+    let network = Rc::default();
+    let both = |text: &str, first: &str, second: &str| {
+        let (head, host) = text.split_once("virtual_hosts: [").expect("virtual hosts");
+        let host = host.trim_end().trim_end_matches(']').replace("services: [tcp/80],", "services: [tcp/80], KEYS,");
+        let other = host.replace("name: web", "name: late").replace("tcp/80", "tcp/81");
+        format!("{head}virtual_hosts: [{}, {}]\n", host.replace("KEYS", first), other.replace("KEYS", second))
+    };
+    let asks = "selection: least_cost, cost_function: \"client_region == 'campus' ? 1.0 : load\"";
+    let system = both(SYSTEM, asks, "selection: least_cost, cost_function: \"load\"");
+    let system = format!("client_regions: [{{ name: campus, prefixes: [10.1.0.0/16] }}]{system}");
+    let load = "aggregate_function: \"minute < 1.0 ? 0.5 : 0.25\"";
+    let utc = |text: &str| both(text, load, load).replace("level: 1,", "level: 1, time_zone: UTC,");
+    let mut nodes = [
+        node(&network, &system, Some("10.1.0.2:1"), &[]),
+        node(&network, &utc(SITE), None, &[("system1", "10.1.0.2:1")]),
+    ];
+    for (until, load) in [(5_000, 0.5), (66_000, 0.25)] {
+        run(&mut nodes, until - 5_000, until);
+        let steering = &nodes[0].conditions.steering;
+        let (here, campus) = ([0, 1].map(|host| steering.of(host, 0)), steering.of(0, 2));
+        let costs = |cost| Steer::Takes { cost: Some(cost), weight: None };
+        assert_eq!((here, campus), ([costs(load); 2], costs(1.0)), "after {until} ms");
+    }
+}
+
+#[test]
 fn shares_follow_costs_slowly_and_leave_at_once() {
     let keys = "selection: shares, cost_function: \"load\"";
     let mut nodes = priced(keys, ["0.9", "0.3"]);
