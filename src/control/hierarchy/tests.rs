@@ -283,9 +283,10 @@ fn another_load_is_another_cost_also_behind_a_virtual_host_that_asks_for_regions
     let mut nodes = [
         node(&network, &system, Some("10.1.0.2:1"), &[]),
         node(&network, &utc(SITE), None, &[("system1", "10.1.0.2:1")]),
+        node(&network, &utc(SITE2), None, &[("system1", "10.1.0.2:1")]),
     ];
-    for (until, load) in [(5_000, 0.5), (66_000, 0.25)] {
-        run(&mut nodes, until - 5_000, until);
+    for (from, until, load) in [(0, 5_000, 0.5), (5_000, 66_000, 0.25)] {
+        run(&mut nodes, from, until);
         let steering = &nodes[0].conditions.steering;
         let (here, campus) = ([0, 1].map(|host| steering.of(host, 0)), steering.of(0, 2));
         let costs = |cost| Steer::Takes { cost: Some(cost), weight: None };
