@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 use serde_json::json;
-use slr::dpdk::{self, Eal, EalOptions, HugeMemory, HugeSlice, Hugepages, Mbuf, Pages, Pool, lcore, tsc};
+use slr::dpdk::{Eal, EalOptions, HugeMemory, HugeSlice, Hugepages, Mbuf, Pages, Pool, lcore, tsc};
 use slr::flow::memory::Memory;
 use zerocopy::FromZeros;
 
@@ -87,6 +87,11 @@ impl Memory for Counted {
         COUNTED.fetch_add(len * size_of::<T>(), Ordering::Relaxed);
         HugeMemory::zeroed(len)
     }
+
+    #[inline(always)]
+    fn prefetch<T>(at: &T) {
+        HugeMemory::prefetch(at);
+    }
 }
 
 /// The processor and DPDK's memory.
@@ -98,11 +103,6 @@ impl Machine for Here {
     #[inline(always)]
     fn cycles() -> u64 {
         tsc::now()
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(at: &T) {
-        dpdk::prefetch(at);
     }
 }
 

@@ -261,10 +261,6 @@ impl PacketIo for LiveIo {
     fn cycles() -> u64 {
         dpdk::tsc::now()
     }
-
-    fn prefetch<T>(at: &T) {
-        dpdk::prefetch(at);
-    }
 }
 
 /// Runs the router until SIGTERM or SIGINT, and returns what it did. At SIGHUP it reads its configuration, which came

@@ -29,8 +29,8 @@ impl Reference {
         let mut flows = RteHash::new(stage.scene.name, count + count / 8)?;
         for flow in 0..count {
             let frame = stage.frames.of(flow);
-            let parsed = plain::read_frame(frame, frame.len())?;
-            if !flows.insert(&KeyV4::words_of(frame, &parsed), flow % 4) {
+            let plain = plain::read_frame(frame, frame.len())?;
+            if !flows.insert(&KeyV4::words_of(frame, &plain.parsed), flow % 4) {
                 return None;
             }
         }
@@ -60,7 +60,7 @@ impl Reference {
         let mut found: [Option<Parsed>; BURST] = [None; BURST];
         for ((packet, key), found) in burst.iter().zip(&mut keys).zip(&mut found) {
             let head = packet.head();
-            *found = plain::read_frame(head, packet.frame_len());
+            *found = plain::read_frame(head, packet.frame_len()).map(|plain| plain.parsed);
             if let Some(parsed) = found {
                 *key = KeyV4::words_of(head, parsed);
             }

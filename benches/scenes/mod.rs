@@ -177,9 +177,6 @@ pub trait Machine {
 
     /// A cycle counter.
     fn cycles() -> u64;
-
-    /// Asks for the cache line at `at`.
-    fn prefetch<T>(at: &T);
 }
 
 /// Keeps what it is given to send.
@@ -210,11 +207,6 @@ impl<P: PacketBuffer, X: Machine> PacketIo for BenchIo<P, X> {
     #[inline(always)]
     fn cycles() -> u64 {
         X::cycles()
-    }
-
-    #[inline(always)]
-    fn prefetch<T>(at: &T) {
-        X::prefetch(at);
     }
 }
 
@@ -365,7 +357,8 @@ fn crafted(first: u32) -> Vec<u32> {
     let mut frames = Frames::new(Kind::Colliding);
     let collides = |flow: &u32| {
         let frame = frames.of(*flow);
-        let hash = plain::read_frame(frame, frame.len()).map(|parsed| table.hash(&KeyV4::of(frame, &parsed)).bits());
+        let hash =
+            plain::read_frame(frame, frame.len()).map(|plain| table.hash(&KeyV4::of(frame, &plain.parsed)).bits());
         hash.is_some_and(|hash| (hash as u32) >> (32 - CRAFTED_BITS) == 0 && hash >> (64 - CRAFTED_BITS) == 0)
     };
     (first..).filter(collides).take(CRAFTED).collect()
@@ -409,13 +402,7 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         mss_clamp: MssClamp::Off,
         members: CHILDREN.into_iter().enumerate().map(member).collect(),
     };
-    let target = |child: usize| Target {
-        path: Some(PathId(child as u32)),
-        host: VirtualHostId(0),
-        moves: false,
-        reads_quic: false,
-        clamps_mss: false,
-    };
+    let target = |child: usize| Target::new(VirtualHostId(0), Some(PathId(child as u32)));
     let link = Link { source: MacAddr([2, 0, 0, 0, 0, 1]), destination: MacAddr([2, 0, 0, 0, 0, 2]), vlan: None };
     let template = |child: usize| {
         let (source, destination) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(203, 0, 113, child as u8));

@@ -458,7 +458,7 @@ fn ways(
             Some(PathId(paths.len() as u32 - 1))
         })
         .collect();
-    let unused = Target { path: None, host: VirtualHostId(0), moves: true, reads_quic: false, clamps_mss: false };
+    let unused = Target::new(VirtualHostId(0), None).moving(true);
     let mut targets = vec![unused; count];
     for ((at, host), compiled) in config.virtual_hosts.iter().enumerate().zip(virtual_hosts) {
         let position = compiled.position;
@@ -467,8 +467,8 @@ fn ways(
         let may_move = host.on_failure == OnFailure::Reselect && !selections.of(position).selector.is_empty();
         for (place, (member, Member { child, target, .. })) in host.members.iter().zip(&compiled.members).enumerate() {
             let moves = may_move && is_down(conditions, host, (at, place), child);
-            let path = children[member.child];
-            targets[target.index()] = Target { path, host: position, moves, reads_quic, clamps_mss };
+            let by_child = Target::new(position, children[member.child]);
+            targets[target.index()] = by_child.moving(moves).reading_quic(reads_quic).clamping_mss(clamps_mss);
         }
     }
     for Tunnelled { shortcut: Shortcut { host, member, address, target, .. }, tunnel, .. } in shortcuts {
@@ -479,7 +479,7 @@ fn ways(
             && let Some(past) = path(config, *address, *tunnel, reachability)
         {
             paths.push(past);
-            targets[target.index()].path = Some(PathId(paths.len() as u32 - 1));
+            targets[target.index()] = by_child.by(PathId(paths.len() as u32 - 1));
         }
     }
     let routes = reachability.neighbours().filter(|_| config.forwarding).map(|known| routes(config, known, &mut paths));

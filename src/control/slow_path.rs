@@ -558,7 +558,7 @@ fn settled_at_start(before: &Config, after: &Config) -> Option<&'static str> {
 /// The longest packet that fits on the way to a target, in bytes; `None` where there is none.
 fn mtu_towards(tables: &ForwardTables, target: TargetId) -> Option<u16> {
     let target = tables.targets.get(target.index())?;
-    Some(tables.paths.get(target.path?.index())?.template.packet_max())
+    Some(tables.paths.get(target.path()?.index())?.template.packet_max())
 }
 
 fn perform(worker: &WorkerEnd, outputs: Vec<Output>, changes: &mut Vec<Change>) {

@@ -74,15 +74,14 @@ impl Memory for HugeMemory {
     fn zeroed<T: FromZeros + Send>(len: usize) -> Option<HugeSlice<T>> {
         HugeSlice::new(len)
     }
+
+    #[inline(always)]
+    fn prefetch<T>(at: &T) {
+        prefetch_at((&raw const *at).cast());
+    }
 }
 
-/// Asks the processor to fetch the cache line of `value`, for a read soon.
-#[inline(always)]
-pub fn prefetch<T>(value: &T) {
-    prefetch_at((&raw const *value).cast());
-}
-
-/// The same for an address, which need not be one.
+/// Asks the processor to fetch the cache line at `address`, which need not be one.
 #[inline(always)]
 pub(super) fn prefetch_at(address: *const i8) {
     // SAFETY: a prefetch is a hint that neither faults nor reads for the program.

@@ -34,7 +34,7 @@ pub mod tsc;
 pub use eal::{Eal, EalError, EalOptions, Hugepages, Pages};
 pub use hash::{BULK_MAX, RteHash};
 pub use mbuf::Mbuf;
-pub use memory::{HugeMemory, HugeSlice, prefetch};
+pub use memory::{HugeMemory, HugeSlice};
 pub use pool::{Pool, PoolError};
 pub use port::{Link, Port, PortError, PortOptions, PortStats};
 pub use queue::{RxQueue, TxQueue, TxResult};

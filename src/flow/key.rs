@@ -34,6 +34,15 @@ pub trait Words: Copy + AsRef<[u64]> + FromZeros + Send + 'static {
     /// Whether all other words are equal.
     fn rest_equals(&self, other: &Self) -> bool;
 
+    /// Whether they are equal in the bits that are set in `mask`.
+    fn equals_in(&self, other: &Self, mask: &Self) -> bool;
+
+    /// The key's protocol.
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        (self.last() >> 32) as u8
+    }
+
     /// Copies them to where there is room for any key.
     fn save(&self, room: &mut [u64; WORDS_MAX]);
 
@@ -66,6 +75,11 @@ where
     #[inline(always)]
     fn rest_equals(&self, other: &Self) -> bool {
         (0..N - 1).fold(0, |differing, word| differing | self[word] ^ other[word]) == 0
+    }
+
+    #[inline(always)]
+    fn equals_in(&self, other: &Self, mask: &Self) -> bool {
+        (0..N).fold(0, |differing, word| differing | (self[word] ^ other[word]) & mask[word]) == 0
     }
 
     #[inline(always)]
@@ -104,6 +118,15 @@ pub trait FlowKey: Copy + Eq + Hash + Send + FromBytes + IntoBytes + Immutable +
 
     /// Where the packet is going.
     fn destination(&self) -> IpAddr;
+
+    /// And to which port of it, host order.
+    fn destination_port(&self) -> u16;
+
+    /// IP protocol number, or [`COARSE`].
+    fn protocol(&self) -> u8;
+
+    /// The bits of a key in words that say for which service a packet is: destination, port and protocol.
+    fn service() -> Self::Words;
 
     /// The key of a datagram's fragments: the identification takes the place of the ports (RFC 791 section 3.2, RFC 8200
     /// section 4.5).
@@ -178,6 +201,21 @@ macro_rules! key {
 
             fn destination(&self) -> IpAddr {
                 self.destination.into()
+            }
+
+            fn destination_port(&self) -> u16 {
+                let [_, _, high, low] = self.ports;
+                u16::from_be_bytes([high, low])
+            }
+
+            fn protocol(&self) -> u8 {
+                self.protocol
+            }
+
+            #[inline(always)]
+            fn service() -> [u64; $words] {
+                let ports = [0, 0, 0xff, 0xff];
+                $name { source: [0; $len], destination: [0xff; $len], ports, protocol: 0xff }.words()
             }
 
             fn datagram(self, identification: u32) -> $name {

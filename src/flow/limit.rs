@@ -28,12 +28,25 @@ impl Default for InsertLimit {
 impl InsertLimit {
     /// Whether another entry may be made at `now`, where `per_second` may be made in a second.
     pub fn take(&self, now: Tick, per_second: u32) -> bool {
+        self.renew(now, per_second);
+        self.take_more()
+    }
+
+    /// Says what time it is and what may be made in a second, for what is taken next.
+    pub fn renew(&self, now: Tick, per_second: u32) {
         let rate = u64::from(per_second);
         let passed = u64::from(now.since(self.at.replace(now)));
         let most = (rate * BURST_MS).max(ENTRY);
-        let credit = self.credit.get().min(most).saturating_add(passed * rate).min(most);
-        let left = credit.checked_sub(ENTRY);
-        self.credit.set(left.unwrap_or(credit));
+        self.credit.set(self.credit.get().min(most).saturating_add(passed * rate).min(most));
+    }
+
+    /// Whether another entry may be made at that time.
+    #[inline(always)]
+    pub fn take_more(&self) -> bool {
+        let left = self.credit.get().checked_sub(ENTRY);
+        if let Some(left) = left {
+            self.credit.set(left);
+        }
         left.is_some()
     }
 }

@@ -11,6 +11,10 @@ pub trait Memory {
 
     /// `len` zeroed elements, or `None` when there is not that much memory.
     fn zeroed<T: FromZeros + Send>(len: usize) -> Option<Self::Slice<T>>;
+
+    /// Asks the processor to load the cache line at `at`, where that can be asked for.
+    #[inline(always)]
+    fn prefetch<T>(_at: &T) {}
 }
 
 /// The process's heap.

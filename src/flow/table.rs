@@ -101,12 +101,21 @@ impl<W: Words> Record<W> {
     #[inline(always)]
     pub fn follow(&mut self, now: Tick, tcp_flags: u8, bytes: u32) -> bool {
         let number = self.state_number();
-        if !FlowState::stays(number, tcp_flags) {
-            let Some(state) = FlowState::quietly_after(number, tcp_flags) else { return false };
-            self.set_state(state);
+        if !FlowState::stays(number, tcp_flags) && !self.change(number, tcp_flags) {
+            return false;
         }
         self.count(now, bytes);
         true
+    }
+
+    /// Changes the state, unless these TCP flags open a connection.
+    #[inline(never)]
+    fn change(&mut self, number: u8, tcp_flags: u8) -> bool {
+        let state = FlowState::quietly_after(number, tcp_flags);
+        state.is_some_and(|state| {
+            self.set_state(state);
+            true
+        })
     }
 
     /// Sends its packets to another target from now on.
@@ -222,13 +231,25 @@ impl FlowHash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(usize);
 
-/// Where a key was going to be found when [`Table::locate`] looked; good for nothing else, and always allowed.
+/// Where a key was going to be found when [`Table::locate`] looked, or where there was room for it; always allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint(usize);
 
 impl Hint {
     /// No idea.
     pub const NONE: Hint = Hint(usize::MAX);
+
+    /// To ask [`Table::locate_second`].
+    pub const SECOND: Hint = Hint(usize::MAX - 1);
+
+    /// Nowhere; behind this there is room.
+    const ROOM: usize = 1 << 63;
+
+    /// Whether there was room.
+    #[inline(always)]
+    pub fn is_room(self) -> bool {
+        self.0 >= Hint::ROOM && self.0 < Hint::SECOND.0
+    }
 }
 
 /// Room for an entry, until the next change of the table: a group and a slot of it in one number, as is soonest taken
@@ -241,18 +262,24 @@ impl Vacancy {
 
     #[inline]
     fn new(group: usize, slot: usize, displaced: bool) -> Vacancy {
-        Vacancy((group << 5 | slot) as u64 | if displaced { Vacancy::DISPLACED } else { 0 })
+        Vacancy(Vacancy::place(group, slot) as u64 | if displaced { Vacancy::DISPLACED } else { 0 })
+    }
+
+    #[inline]
+    fn place(group: usize, slot: usize) -> usize {
+        group << SLOT_BITS | slot
     }
 
     /// Its group, its slot there, and whether the entry is displaced.
     #[inline]
     fn parts(self) -> (usize, usize, bool) {
         let place = (self.0 & !Vacancy::DISPLACED) as usize;
-        (place >> 5, place & 31, self.0 & Vacancy::DISPLACED != 0)
+        (place >> SLOT_BITS, place % (1 << SLOT_BITS), self.0 & Vacancy::DISPLACED != 0)
     }
 }
 
-const _: () = assert!(GROUP <= 1 << 5);
+const SLOT_BITS: u32 = 5;
+const _: () = assert!(GROUP <= 1 << SLOT_BITS);
 
 /// Why a flow has no entry: the table holds as many as it was made for, or both of its groups are full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -339,42 +366,66 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         if second == self.first_group(hash) { (second + 1) % self.groups.len() } else { second }
     }
 
-    /// Hands to `prefetch` what [`locate`](Table::locate) reads.
+    /// Asks for what [`locate`](Table::locate) reads.
     #[inline(always)]
-    pub fn prefetch_group(&self, hash: FlowHash, prefetch: impl Fn(&Group)) {
-        prefetch(&self.groups[self.first_group(hash)]);
+    pub fn prefetch_group(&self, hash: FlowHash) {
+        M::prefetch(&self.groups[self.first_group(hash)]);
     }
 
-    /// Hands to `prefetch` what [`find`](Table::find) or [`fill`](Table::fill) reads next, and says where that is.
+    /// Says where the entry with this hash is, or room for it, and asks for what [`hinted`](Table::hinted) or
+    /// [`fill`](Table::fill) then needs. Where that may be in its second group, says so in `seconds`.
     #[inline(always)]
-    pub fn locate(&self, hash: FlowHash, prefetch: impl Fn(&Record<K::Words>)) -> Hint {
+    pub fn locate(&self, hash: FlowHash, seconds: &mut bool) -> Hint {
         let group = self.first_group(hash);
         match self.groups[group].matching(hash.tag()).first() {
-            Some(slot) => {
-                let slot = group * GROUP + slot;
-                prefetch(&self.records[slot]);
-                Hint(slot)
-            }
-            None => self.locate_elsewhere(hash, prefetch),
+            Some(slot) => self.hint(group, slot),
+            None => self.locate_room(hash, group, seconds),
         }
     }
 
-    /// The same for what is not in its first group.
+    /// The same for what is not in `group`, its first one.
     #[inline(never)]
-    fn locate_elsewhere(&self, hash: FlowHash, prefetch: impl Fn(&Record<K::Words>)) -> Hint {
-        let (first, second) = (self.first_group(hash), self.second_group(hash));
-        if self.groups[first].displaced() > 0
-            && let Some(slot) = self.groups[second].matching(hash.tag()).first()
-        {
-            let slot = second * GROUP + slot;
-            prefetch(&self.records[slot]);
-            return Hint(slot);
+    fn locate_room(&self, hash: FlowHash, group: usize, seconds: &mut bool) -> Hint {
+        let free = self.groups[group].free().first();
+        if let Some(slot) = free {
+            M::prefetch(&self.records[group * GROUP + slot]);
+            M::prefetch(&self.created[group * GROUP + slot]);
         }
-        // A new flow's entry will be written where there is room.
-        if let Some(slot) = self.groups[first].free().first() {
-            prefetch(&self.records[first * GROUP + slot]);
+        match free {
+            Some(slot) if self.groups[group].displaced() == 0 => Hint(Hint::ROOM | Vacancy::place(group, slot)),
+            _ => {
+                M::prefetch(&self.groups[self.second_group(hash)]);
+                *seconds = true;
+                Hint::SECOND
+            }
         }
-        Hint::NONE
+    }
+
+    /// The same for where that was said, after the whole burst: by then the second group is there.
+    #[inline(never)]
+    pub fn locate_second(&self, hash: FlowHash) -> Hint {
+        let group = self.second_group(hash);
+        match self.groups[group].matching(hash.tag()).first() {
+            Some(slot) => self.hint(group, slot),
+            None => Hint::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn hint(&self, group: usize, slot: usize) -> Hint {
+        let slot = group * GROUP + slot;
+        M::prefetch(&self.records[slot]);
+        Hint(slot)
+    }
+
+    /// The room that was found where there was no entry, if it is still there. When since then entries have only been made
+    /// in rooms found like this, there is no entry of that hash's key yet.
+    #[inline(always)]
+    pub fn hinted_room(&self, hint: Hint) -> Option<Vacancy> {
+        let place = hint.0.wrapping_sub(Hint::ROOM);
+        let group = self.groups.get(place >> SLOT_BITS)?;
+        let is_free = !group.is_taken(place % (1 << SLOT_BITS)) && group.displaced() == 0;
+        (is_free && self.len < self.capacity).then_some(Vacancy(place as u64))
     }
 
     /// The entry of `key`, expired or not.
@@ -501,7 +552,7 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
     }
 
     /// The same for a key in words.
-    #[inline]
+    #[inline(always)]
     pub fn fill_words(
         &mut self,
         vacancy: Vacancy,

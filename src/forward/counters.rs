@@ -53,6 +53,15 @@ pub struct TargetCounters {
     pub flows: Counter,
 }
 
+impl TargetCounters {
+    /// Counts a packet of `bytes` bytes.
+    #[inline(always)]
+    pub fn count(&self, bytes: u32) {
+        self.packets.add(1);
+        self.bytes.add(bytes.into());
+    }
+}
+
 /// One worker's counters. Aligned so that two workers' counters share no pair of cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -169,6 +178,12 @@ impl WorkerCounters {
     #[inline]
     pub fn target(&self, target: TargetId) -> &TargetCounters {
         &self.targets[target.index() + MARGIN]
+    }
+
+    /// Counters of all targets, by [`TargetId`].
+    #[inline]
+    pub fn targets(&self) -> &[TargetCounters] {
+        &self.targets[MARGIN..self.targets.len() - MARGIN]
     }
 
     /// Starts the counters of `target` at zero again; for who knows that no flow has it.

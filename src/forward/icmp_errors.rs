@@ -8,10 +8,10 @@
 //! The server sent the quoted packet, past this router. Who sends the error does not matter, and is easily forged, so the
 //! flow entry is looked at and not touched: an error keeps no flow alive and makes none. It is carried as it is.
 
-use super::pipeline::End;
 use super::punt::Cause;
 use super::verdict::{PuntReason, Refusal};
 use super::visit::Visit;
+use super::work::End;
 use crate::flow::key::FlowKey;
 use crate::flow::memory::Memory;
 use crate::flow::table::Table;

@@ -54,7 +54,4 @@ pub trait PacketIo {
 
     /// A cycle counter to measure with, of unspecified rate.
     fn cycles() -> u64;
-
-    /// Asks the processor to load the cache line at `at`.
-    fn prefetch<T>(at: &T);
 }

@@ -94,6 +94,4 @@ impl PacketIo for MemoryIo {
     fn cycles() -> u64 {
         0
     }
-
-    fn prefetch<T>(_at: &T) {}
 }

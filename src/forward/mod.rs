@@ -13,10 +13,12 @@
 //! received = forwarded + punted + dropped, by reason, + held
 //! ```
 
+mod admit;
 pub mod bpf;
 pub mod capture;
 pub mod counters;
 mod fragments;
+mod headers;
 mod icmp_errors;
 pub mod inspect;
 pub mod io;
@@ -35,4 +37,5 @@ mod too_long;
 pub mod verdict;
 mod visit;
 mod watched;
+mod work;
 pub mod worker;

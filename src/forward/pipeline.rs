@@ -32,28 +32,21 @@ use super::inspect::Inspector;
 use super::io::{BURST, Burst, PacketIo};
 use super::orders::NewFlows;
 use super::punt::{Again, Cause, Punt, PuntRing};
-use super::tables::{ForwardTables, Path};
-use super::verdict::{DropReason, PuntReason, Refusal};
+use super::tables::{ForwardTables, NO_PATH};
+use super::verdict::{PuntReason, Refusal};
+use super::visit::welcome::Desk;
 use super::visit::{Round, Visit, recognise};
-use crate::clock::{Instant, Tick};
-use crate::flow::key::{FlowKey, KeyV4, KeyV6, WORDS_MAX, Words};
+use super::work::{Arrival, End, Held, NOWHERE, What, Work};
+use crate::clock::Instant;
+use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::limit::InsertLimit;
 use crate::flow::memory::Memory;
-use crate::flow::table::{FlowHash, Hint, Table};
+use crate::flow::table::{Hint, Table};
 use crate::packet::buffer::PacketBuffer;
-use crate::packet::parse::{Family, Frame, Parsed, parse};
-use crate::packet::plain;
-use crate::packet::protocol::{ICMP, ICMPV6};
-use crate::packet::tcp;
-use crate::service::mss;
-use crate::tunnel::decapsulate::{DecapsulateError, Decapsulated, decapsulate, is_tunnel};
-use crate::tunnel::template::{EncapsulateError, PerPacket, TTL};
-use crate::units::{PathId, PortIndex, TargetId, WorkerId};
+use crate::packet::parse::Family;
+use crate::units::{PortIndex, TargetId, WorkerId};
 
 use zerocopy::FromZeros;
-
-/// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861 section 4).
-const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 
 /// Sizes of one worker's flow tables.
 #[derive(Clone, Copy, Debug)]
@@ -90,94 +83,6 @@ impl<K: FlowKey + FromZeros, M: Memory, P> FamilyTables<K, M, P> {
     }
 }
 
-/// A packet that waits for another one.
-pub(super) struct Held<P> {
-    pub(super) packet: P,
-    pub(super) work: Work,
-    /// Port that it came in by.
-    pub(super) port: PortIndex,
-}
-
-/// How a packet ends that is not simply forwarded.
-pub(super) enum End {
-    Drop(DropReason),
-    Punt(Cause),
-    /// Too long for this path with its header.
-    TooLong(PathId, Option<TargetId>),
-}
-
-impl<R: Into<DropReason>> From<R> for End {
-    fn from(reason: R) -> End {
-        End::Drop(reason.into())
-    }
-}
-
-/// What the steps of a burst tell each other about a packet.
-#[derive(Clone)]
-pub(super) struct Work {
-    pub(super) parsed: Parsed,
-    /// The key of its 5-tuple.
-    pub(super) key: [u64; WORDS_MAX],
-    pub(super) hash: FlowHash,
-    pub(super) hint: Hint,
-    /// Of the outer header to come.
-    pub(super) ttl: u8,
-    pub(super) what: What,
-    /// Where the flow goes that has an entry and needs nothing else; without meaning where `path` is [`NO_PATH`].
-    pub(super) target: TargetId,
-    /// And how.
-    pub(super) path: PathId,
-    /// Where the packet leaves that has its header; [`NOWHERE`] until then.
-    pub(super) leaves_by: PortIndex,
-}
-
-/// No path has this number.
-pub(super) const NO_PATH: PathId = PathId(u32::MAX);
-
-/// No port has this number.
-const NOWHERE: PortIndex = PortIndex(u16::MAX);
-
-/// What a packet is to the last step.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    /// One of those that are forwarded by the million, over IPv4.
-    V4,
-    /// The same over IPv6.
-    V6,
-    /// One of them for which `target` is known, whatever `path` is.
-    Known,
-    /// One of them that goes nowhere.
-    Refused(Refusal),
-    /// It needs more than its flow's entry.
-    Rare,
-    /// None: it has ended.
-    Ended,
-}
-
-impl Work {
-    /// Of no packet.
-    const NONE: Work = Work {
-        parsed: Parsed::NOTHING,
-        key: [0; WORDS_MAX],
-        hash: FlowHash::NONE,
-        hint: Hint::NONE,
-        ttl: TTL,
-        what: What::Ended,
-        target: TargetId(0),
-        path: NO_PATH,
-        leaves_by: NOWHERE,
-    };
-}
-
-/// What the packets of a burst have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Arrival<'a> {
-    pub(super) tables: &'a ForwardTables,
-    /// Port that they came in by.
-    pub(super) port: PortIndex,
-    pub(super) now: Tick,
-}
-
 /// The memory of one worker's forwarding: flow tables, counters and the packets that leave with this burst.
 pub struct Pipeline<I: PacketIo> {
     pub(super) v4: FamilyTables<KeyV4, I::Memory, I::Packet>,
@@ -194,7 +99,7 @@ pub struct Pipeline<I: PacketIo> {
     /// Outer identification of the next packet that may be fragmented, of which IPv4 takes the low half; each worker has
     /// its own.
     pub(super) identification: u32,
-    identification_step: u32,
+    pub(super) identification_step: u32,
     workers: u16,
     /// What has come of asking others about the packet that is carried now.
     pub(super) again: Again,
@@ -276,7 +181,7 @@ impl<I: PacketIo> Pipeline<I> {
         if strangers >= self.workers || !self.punts.is_read() {
             return Refusal::IcmpErrorUnknownFlow.into();
         }
-        let bare = work.parsed.l3_offset == 0;
+        let bare = work.inner.l3_offset == 0;
         End::Punt(Cause { bare, strangers, ..PuntReason::IcmpErrorElsewhere.into() })
     }
 
@@ -309,24 +214,19 @@ impl<I: PacketIo> Pipeline<I> {
             self.admit(arrival, packet, work);
         }
         // One family after the other: like this what is in its tables stays in registers.
-        let has_v6 = locate::<_, I>(&self.v4.flows, Family::V4, works);
+        let has_v6 = locate(&self.v4.flows, What::V4, works);
         if has_v6 {
-            locate::<_, I>(&self.v6.flows, Family::V6, works);
+            locate(&self.v6.flows, What::V6, works);
         }
-        let mut unknown = works.len() - recognise(arrival, &mut self.v4.flows, What::V4, works);
+        let mut others = recognise(arrival, &mut self.v4.flows, What::V4, works);
         if has_v6 {
-            unknown -= recognise(arrival, &mut self.v6.flows, What::V6, works);
+            others |= recognise(arrival, &mut self.v6.flows, What::V6, works);
         }
-        if unknown > 0 {
-            self.introduce(arrival, burst, works);
+        if others {
+            self.introduce(arrival, burst, works, has_v6);
         }
-        let (mut all, mut any) = (NOWHERE.0, 0);
-        for (packet, work) in burst.iter_mut().zip(works.iter_mut()) {
-            work.leaves_by = self.put_known_header(arrival.tables, packet, work);
-            (all, any) = (all & work.leaves_by.0, any | work.leaves_by.0);
-        }
-        let whole = all == any && any != NOWHERE.0;
-        if !whole {
+        let whole = self.put_headers(arrival.tables, burst, works);
+        if whole.is_none() {
             for (packet, work) in burst.drain(..).zip(works.iter()) {
                 match work.leaves_by {
                     NOWHERE => self.carry_otherwise(io, arrival, packet, work),
@@ -335,12 +235,21 @@ impl<I: PacketIo> Pipeline<I> {
             }
         }
         self.works = lent;
-        whole.then_some(PortIndex(any))
+        whole
     }
 
-    /// Finds or chooses the targets of the other common packets.
+    /// Finds or chooses the targets of the other common packets: first of those in new flows that are quickly given a child,
+    /// `known` are not any more, then of the rest.
     #[inline(never)]
-    fn introduce(&mut self, arrival: Arrival<'_>, burst: &Burst<I::Packet>, works: &mut [Work]) {
+    fn introduce(&mut self, arrival: Arrival<'_>, burst: &Burst<I::Packet>, works: &mut [Work], has_v6: bool) {
+        let desk = Desk { arrival, counters: &self.counters, inserts: &self.inserts, new_flows: &self.new_flows };
+        let mut others = desk.welcome(&mut self.v4.flows, What::V4, works);
+        if has_v6 {
+            others |= desk.welcome(&mut self.v6.flows, What::V6, works);
+        }
+        if !others {
+            return;
+        }
         let round = Round::default();
         let tables = arrival.tables;
         for (packet, work) in burst.iter().zip(works).filter(|(_, work)| work.path == NO_PATH) {
@@ -348,26 +257,10 @@ impl<I: PacketIo> Pipeline<I> {
                 continue;
             }
             match self.target(arrival, packet, work, Some(&round)) {
-                Ok(id) => {
-                    let target = &tables.targets[id.index()];
-                    let is_clamped = target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0;
-                    (work.target, work.what) = (id, What::Known);
-                    work.path = target.path.filter(|_| !is_clamped).unwrap_or(NO_PATH);
-                }
+                Ok(id) => work.settle(tables, id),
                 Err(refusal) => work.what = What::Refused(refusal),
             }
         }
-    }
-
-    /// Puts the header of its path in front of a packet that has one, and counts it. Gives the port that it leaves by.
-    #[inline(always)]
-    fn put_known_header(&mut self, tables: &ForwardTables, packet: &mut I::Packet, work: &Work) -> PortIndex {
-        let Some(path) = tables.paths.get(work.path.index()) else { return NOWHERE };
-        if path.template.encapsulate(packet, &work.parsed, self.per_packet(work)).is_err() {
-            return NOWHERE;
-        }
-        self.count(Some(work.target), work);
-        path.port
     }
 
     /// Lets a packet leave with this burst.
@@ -411,60 +304,6 @@ impl<I: PacketIo> Pipeline<I> {
         inspector.answer(&mut self.v4.flows, &mut self.v6.flows, now.tick(), &tables.timeouts);
     }
 
-    /// Decides whether a packet is one to look up, and how: says so in `work`.
-    #[inline(always)]
-    fn admit(&self, arrival: Arrival<'_>, packet: &mut I::Packet, work: &mut Work) {
-        let head = packet.head();
-        match plain::read_frame(head, packet.frame_len()) {
-            Some(parsed) if !may_be_ours(arrival.tables, head, &parsed) => {
-                self.look_up(head, parsed, TTL, false, work);
-            }
-            _ => {
-                if let Err(end) = self.admit_other(arrival.tables, packet, work) {
-                    self.end(arrival.port, packet, end);
-                    (work.what, work.path) = (What::Ended, NO_PATH);
-                }
-            }
-        }
-    }
-
-    /// The same for every other packet.
-    #[inline(never)]
-    fn admit_other(&self, tables: &ForwardTables, packet: &mut I::Packet, work: &mut Work) -> Result<(), End> {
-        let (head, len) = (packet.head(), packet.frame_len());
-        if let Some(parsed) = plain::read_tagged_frame(head, len).filter(|parsed| !may_be_ours(tables, head, parsed)) {
-            self.look_up(head, parsed, TTL, false, work);
-            return Ok(());
-        }
-        let frame = parse(head, len);
-        let parsed = match &frame {
-            Ok(Frame::Ip(parsed)) => parsed,
-            Ok(Frame::Arp) => return Err(End::Punt(PuntReason::Arp.into())),
-            Err(error) => return Err(End::from(*error)),
-        };
-        if is_ours(tables, packet, parsed) {
-            let (inner, ttl) = leave_tunnel(tables, packet, &field_by_field(parsed))?;
-            let is_rare = is_rare(&inner);
-            self.look_up(packet.head(), inner, ttl, is_rare, work);
-            return Ok(());
-        }
-        if parsed.protocol == ICMPV6 && is_neighbour_discovery(packet.head(), parsed) {
-            return Err(End::Punt(PuntReason::NeighbourDiscovery.into()));
-        }
-        self.look_up(packet.head(), field_by_field(parsed), TTL, is_rare(parsed), work);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn look_up(&self, head: &[u8], parsed: Parsed, ttl: u8, is_rare: bool, work: &mut Work) {
-        let (hash, what) = match parsed.family {
-            Family::V4 => (prepare::<_, I>(&self.v4.flows, KeyV4::words_of(head, &parsed), &mut work.key), What::V4),
-            Family::V6 => (prepare::<_, I>(&self.v6.flows, KeyV6::words_of(head, &parsed), &mut work.key), What::V6),
-        };
-        let what = if is_rare { What::Rare } else { what };
-        (work.parsed, work.hash, work.ttl, work.what, work.path) = (parsed, hash, ttl, what, NO_PATH);
-    }
-
     /// Carries a packet that needs more than its flow's entry, or whose header was refused.
     #[inline(never)]
     fn carry_otherwise(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
@@ -488,67 +327,9 @@ impl<I: PacketIo> Pipeline<I> {
     ) -> Result<TargetId, Refusal> {
         let mut visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, packet.head());
         visit.round = round;
-        match work.parsed.family {
+        match work.inner.family() {
             Family::V4 => visit.target(&mut self.v4.flows),
             Family::V6 => visit.target(&mut self.v6.flows),
-        }
-    }
-
-    /// Puts the header of the path to a target in front of a packet, which may begin a connection.
-    pub(super) fn encapsulate(
-        &mut self,
-        tables: &ForwardTables,
-        packet: &mut I::Packet,
-        work: &Work,
-        id: TargetId,
-    ) -> Result<PortIndex, End> {
-        let target = &tables.targets[id.index()];
-        if let (true, Some(path)) = (target.clamps_mss && work.parsed.tcp_flags & tcp::SYN != 0, target.path) {
-            self.clamp_mss(tables, id, &tables.paths[path.index()], packet, &work.parsed);
-        }
-        let unresolved =
-            || Cause { target: Some(id), bare: work.parsed.l3_offset == 0, ..PuntReason::NoNeighbour.into() };
-        let path_id = target.path.ok_or_else(|| End::Punt(unresolved()))?;
-        let path = &tables.paths[path_id.index()];
-        let per = self.per_packet(work);
-        path.template.encapsulate(packet, &work.parsed, per).map_err(|error| match error {
-            EncapsulateError::TooBig => End::TooLong(path_id, Some(id)),
-            EncapsulateError::NoHeadroom => Refusal::NoHeadroom.into(),
-        })?;
-        self.count(Some(id), work);
-        Ok(path.port)
-    }
-
-    #[inline(always)]
-    pub(super) fn per_packet(&self, work: &Work) -> PerPacket {
-        PerPacket { flow_hash: work.hash.bits(), ttl: work.ttl, identification: self.identification as u16 }
-    }
-
-    /// Counts a packet that has its header, towards its target where it is for a service.
-    #[inline(always)]
-    pub(super) fn count(&mut self, target: Option<TargetId>, work: &Work) {
-        self.identification = self.identification.wrapping_add(self.identification_step);
-        if let Some(target) = target {
-            let counters = self.counters.target(target);
-            counters.packets.add(1);
-            counters.bytes.add(u64::from(work.parsed.l3_len));
-        }
-    }
-
-    /// Lowers the MSS option of a SYN to what its virtual host wants.
-    #[cold]
-    fn clamp_mss(
-        &self,
-        tables: &ForwardTables,
-        target: TargetId,
-        path: &Path,
-        packet: &mut I::Packet,
-        parsed: &Parsed,
-    ) {
-        let host = &tables.virtual_hosts[tables.targets[target.index()].host.index()];
-        let limit = host.mss_clamp.limit(parsed.family, path.template.packet_max());
-        if limit.is_some_and(|limit| mss::clamp(packet.head_mut(), parsed, limit)) {
-            self.counters.mss_clamped.add(1);
         }
     }
 
@@ -577,117 +358,21 @@ fn send<I: PacketIo>(counters: &WorkerCounters, io: &mut I, port: PortIndex, pac
     counters.dropped(Refusal::TxQueueFull.into()).add(unsent as u64);
 }
 
-/// Whether a packet needs more than its flow's entry.
-#[inline(always)]
-fn is_rare(parsed: &Parsed) -> bool {
-    parsed.is_fragment() || parsed.protocol == ICMP || parsed.protocol == ICMPV6
-}
-
-/// Asks for the entries of the flows over one family; whether there are others. Of packets that have ended they are
-/// anybody's, which harms nobody.
+/// Asks for the entries of the common packets over one family; whether there are other packets.
 #[inline(never)]
-fn locate<K: FlowKey, I: PacketIo>(flows: &Table<K, I::Memory>, family: Family, works: &mut [Work]) -> bool {
-    let mut others = false;
-    for work in works {
-        if work.parsed.family == family {
-            work.hint = flows.locate(work.hash, I::prefetch);
-        } else {
+fn locate<K: FlowKey, M: Memory>(flows: &Table<K, M>, what: What, works: &mut [Work]) -> bool {
+    let (mut others, mut seconds) = (false, false);
+    for work in works.iter_mut() {
+        if work.what != what {
             others = true;
+            continue;
+        }
+        work.hint = flows.locate(work.hash, &mut seconds);
+    }
+    if seconds {
+        for work in works.iter_mut().filter(|work| work.what == what && work.hint == Hint::SECOND) {
+            work.hint = flows.locate_second(work.hash);
         }
     }
     others
-}
-
-/// Keeps a key for the next steps, and asks for the group that its flow is in.
-#[inline(always)]
-fn prepare<K: FlowKey, I: PacketIo>(
-    flows: &Table<K, I::Memory>,
-    words: K::Words,
-    key: &mut [u64; WORDS_MAX],
-) -> FlowHash {
-    words.save(key);
-    let hash = flows.hash_words(&words);
-    flows.prefetch_group(hash, I::prefetch);
-    hash
-}
-
-/// A copy. Copied whole, the fields would be loaded two to four at a time right after they were stored one by one, which
-/// stalls; like this they stay in registers.
-#[inline(always)]
-fn field_by_field(parsed: &Parsed) -> Parsed {
-    Parsed {
-        l3_offset: parsed.l3_offset,
-        l4_offset: parsed.l4_offset,
-        l3_len: parsed.l3_len,
-        family: parsed.family,
-        protocol: parsed.protocol,
-        tcp_flags: parsed.tcp_flags,
-        ports: parsed.ports,
-        fragment: parsed.fragment,
-        traffic_class: parsed.traffic_class,
-        dont_fragment: parsed.dont_fragment,
-    }
-}
-
-/// False only for packets that are for none of our own addresses, and for most of those.
-#[inline(always)]
-fn may_be_ours(tables: &ForwardTables, head: &[u8], parsed: &Parsed) -> bool {
-    match parsed.family {
-        Family::V4 => tables.own.may_contain(&KeyV4::of(head, parsed).destination),
-        Family::V6 => tables.own.may_contain(&KeyV6::of(head, parsed).destination),
-    }
-}
-
-/// Whether a packet is for one of our own addresses.
-#[inline(always)]
-fn is_ours<P: PacketBuffer>(tables: &ForwardTables, packet: &P, parsed: &Parsed) -> bool {
-    match parsed.family {
-        Family::V4 => tables.own.contains_v4(&KeyV4::of(packet.head(), parsed).destination),
-        Family::V6 => tables.own.contains_v6(&KeyV6::of(packet.head(), parsed).destination),
-    }
-}
-
-/// Whether an ICMPv6 packet from the wire is neighbour discovery. Its hop limit says that it comes from the link itself
-/// (RFC 4861 section 6.1, 7.1): from farther away it is a packet like any other.
-fn is_neighbour_discovery(head: &[u8], parsed: &Parsed) -> bool {
-    let hop_limit = head.get(usize::from(parsed.l3_offset) + 7);
-    let kind = head.get(usize::from(parsed.l4_offset));
-    !parsed.is_fragment() && hop_limit == Some(&255) && kind.is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind))
-}
-
-/// Takes a parent's tunnel header off a packet for one of our own addresses: what is in it, and the TTL it has left.
-fn leave_tunnel<P: PacketBuffer>(tables: &ForwardTables, packet: &mut P, outer: &Parsed) -> Result<(Parsed, u8), End> {
-    if !is_tunnel(outer, tables.gue_port) {
-        return Err(End::Punt(PuntReason::OwnAddress.into()));
-    }
-    let outer_source = outer.source(packet.head());
-    if !tables.parents.contain(outer_source) {
-        return Err(Refusal::TunnelStranger.into());
-    }
-    let Decapsulated { inner, outer_ttl } = decapsulate(packet, outer).map_err(|error| match error {
-        DecapsulateError::Ecn => End::from(Refusal::TunnelEcn),
-        DecapsulateError::Fragment => End::from(Refusal::TunnelFragment),
-        DecapsulateError::Header => End::from(Refusal::TunnelHeader),
-        DecapsulateError::Checksum => End::from(Refusal::TunnelChecksum),
-        DecapsulateError::Inner(error) => End::from(error),
-    })?;
-    let spoofed = match inner.family {
-        Family::V4 => tables.own.contains_v4(&KeyV4::of(packet.head(), &inner).source),
-        Family::V6 => tables.own.contains_v6(&KeyV6::of(packet.head(), &inner).source),
-    };
-    if spoofed {
-        return Err(Refusal::TunnelSpoofed.into());
-    }
-    if is_ours(tables, packet, &inner) {
-        let nested = is_tunnel(&inner, tables.gue_port);
-        return Err(if nested {
-            Refusal::TunnelNested.into()
-        } else {
-            End::Punt(PuntReason::OwnAddressInTunnel.into())
-        });
-    }
-    if outer_ttl <= 1 {
-        return Err(Refusal::TtlExceeded.into());
-    }
-    Ok((inner, outer_ttl - 1))
 }

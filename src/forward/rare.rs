@@ -6,10 +6,11 @@ use super::fragments::{DatagramId, Fate, Step, Way};
 use super::icmp_errors;
 use super::inspect::Key;
 use super::io::PacketIo;
-use super::pipeline::{Arrival, End, FamilyTables, Held, Pipeline, Work};
+use super::pipeline::{FamilyTables, Pipeline};
 use super::punt::Cause;
 use super::verdict::{DropReason, PuntReason, Refusal};
 use super::visit::Visit;
+use super::work::{Arrival, End, Held, Work};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
 use crate::packet::buffer::PacketBuffer;
@@ -32,23 +33,23 @@ impl<I: PacketIo> Pipeline<I> {
     #[cold]
     #[inline(never)]
     pub(super) fn carry_rare(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
-        match work.parsed.fragment {
-            Fragment::None if icmp_errors::error(packet.head(), &work.parsed).is_some() => {
+        match work.parsed().fragment {
+            Fragment::None if icmp_errors::error(packet.head(), &work.parsed()).is_some() => {
                 let head = packet.head();
                 let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
-                let target = match work.parsed.family {
-                    Family::V4 => visit.rare_target(&mut self.v4, KeyV4::of(head, &work.parsed)),
-                    Family::V6 => visit.rare_target(&mut self.v6, KeyV6::of(head, &work.parsed)),
+                let target = match work.inner.family() {
+                    Family::V4 => visit.rare_target(&mut self.v4, KeyV4::of(head, &work.parsed())),
+                    Family::V6 => visit.rare_target(&mut self.v6, KeyV6::of(head, &work.parsed())),
                 };
                 self.carry_to(io, arrival, packet, work, target);
             }
             Fragment::None if is_echo_for_us(arrival, packet.head(), work) => {
-                let bare = work.parsed.l3_offset == 0;
+                let bare = work.inner.l3_offset == 0;
                 let cause = Cause { bare, ..PuntReason::VirtualHostEcho.into() };
                 self.end(arrival.port, &packet, End::Punt(cause));
             }
             Fragment::None if is_recovery_echo(arrival, packet.head(), work) => {
-                let bare = work.parsed.l3_offset == 0;
+                let bare = work.inner.l3_offset == 0;
                 self.end(arrival.port, &packet, End::Punt(Cause { bare, ..PuntReason::RecoveryEcho.into() }));
             }
             Fragment::None => {
@@ -62,11 +63,11 @@ impl<I: PacketIo> Pipeline<I> {
 
     /// Carries the first fragment of a datagram, and those behind it that have come before it.
     fn carry_first(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, id: u32) {
-        let (family, head) = (work.parsed.family, packet.head());
+        let (family, head) = (work.inner.family(), packet.head());
         let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
         let first = match family {
-            Family::V4 => visit.first(&mut self.v4, KeyV4::of(head, &work.parsed), id),
-            Family::V6 => visit.first(&mut self.v6, KeyV6::of(head, &work.parsed), id),
+            Family::V4 => visit.first(&mut self.v4, KeyV4::of(head, &work.parsed()), id),
+            Family::V6 => visit.first(&mut self.v6, KeyV6::of(head, &work.parsed()), id),
         };
         let First { target, datagram } = match first {
             Ok(first) => first,
@@ -94,15 +95,15 @@ impl<I: PacketIo> Pipeline<I> {
     fn carry_later(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, id: u32) {
         let head = packet.head();
         let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
-        let step = match work.parsed.family {
-            Family::V4 => visit.later(&mut self.v4, KeyV4::of(head, &work.parsed), id),
-            Family::V6 => visit.later(&mut self.v6, KeyV6::of(head, &work.parsed), id),
+        let step = match work.inner.family() {
+            Family::V4 => visit.later(&mut self.v4, KeyV4::of(head, &work.parsed()), id),
+            Family::V6 => visit.later(&mut self.v6, KeyV6::of(head, &work.parsed()), id),
         };
         match step {
             Ok(Step::Follow(fate)) => self.carry_like(io, arrival, packet, work, fate),
             Ok(Step::Hold(datagram)) => {
                 let held = Held { packet, work: work.clone(), port: arrival.port };
-                let back = match work.parsed.family {
+                let back = match work.inner.family() {
                     Family::V4 => self.v4.fragments.hold(&self.counters, datagram, held),
                     Family::V6 => self.v6.fragments.hold(&self.counters, datagram, held),
                 };
@@ -118,7 +119,9 @@ impl<I: PacketIo> Pipeline<I> {
     fn carry_like(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work, fate: Fate) {
         match fate {
             Ok(Way { target, hash }) => {
-                self.carry_to(io, arrival, packet, &Work { hash, ..work.clone() }, Ok(target));
+                let mut work = work.clone();
+                work.hash = hash;
+                self.carry_to(io, arrival, packet, &work, Ok(target));
             }
             Err(refusal) => self.end(arrival.port, &packet, refusal.into()),
         }
@@ -159,7 +162,7 @@ impl<I: PacketIo> Pipeline<I> {
 
 /// Whether it is an echo request for a virtual host in whose place we answer.
 fn is_echo_for_us(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
-    let parsed = &work.parsed;
+    let parsed = &work.parsed();
     let request = match (parsed.family, parsed.protocol) {
         (Family::V4, ICMP) => V4_ECHO_REQUEST,
         (Family::V6, ICMPV6) => V6_ECHO_REQUEST,
@@ -171,7 +174,7 @@ fn is_echo_for_us(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
 
 /// Whether it answers a recovery echo of one of our virtual hosts' servers.
 fn is_recovery_echo(arrival: Arrival<'_>, head: &[u8], work: &Work) -> bool {
-    let parsed = &work.parsed;
+    let parsed = &work.parsed();
     arrival.tables.takes_recovery_echoes
         && matches!((parsed.family, parsed.protocol), (Family::V4, ICMP) | (Family::V6, ICMPV6))
         && head.get(usize::from(parsed.l4_offset)..).is_some_and(|message| is_recovery_reply(parsed.family, message))
@@ -185,7 +188,7 @@ impl Visit<'_> {
         family: &mut FamilyTables<K, M, P>,
         key: K,
     ) -> Result<TargetId, End> {
-        match icmp_errors::error(self.head, self.parsed) {
+        match icmp_errors::error(self.head, &self.parsed) {
             None => Ok(self.target(&mut family.flows)?),
             Some(error) => {
                 let owner = self.owner(&family.flows, key, error)?;
@@ -205,7 +208,7 @@ impl Visit<'_> {
         if !self.tables.index.covers(key.destination()) {
             return Ok(First { target: self.rare_target(family, key), datagram: None });
         }
-        let piece = Piece::of(self.head, self.parsed).ok_or(Refusal::FragmentBeyondEnd)?;
+        let piece = Piece::of(self.head, &self.parsed).ok_or(Refusal::FragmentBeyondEnd)?;
         let fragments = &mut family.fragments;
         let datagram = match fragments.first(self.counters, key.datagram(id), piece, self.now, &self.tables.timeouts) {
             Ok(datagram) => Some(datagram),
@@ -238,13 +241,13 @@ impl Visit<'_> {
         if !self.tables.index.covers(key.destination()) {
             return Err(Refusal::NoVirtualHost);
         }
-        let piece = Piece::of(self.head, self.parsed).ok_or(Refusal::FragmentBeyondEnd)?;
+        let piece = Piece::of(self.head, &self.parsed).ok_or(Refusal::FragmentBeyondEnd)?;
         let (key, timeouts) = (key.datagram(id), &self.tables.timeouts);
         family.fragments.later(self.counters, key, piece, self.now, timeouts, |target| self.is_open(target))
     }
 
     /// Whether packets to a target do not have to wait for its next hop.
     fn is_open(&self, target: TargetId) -> bool {
-        self.tables.targets[target.index()].path.is_some()
+        self.tables.targets[target.index()].path().is_some()
     }
 }

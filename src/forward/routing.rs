@@ -1,11 +1,12 @@
 //! What a router does with packets for no service, where it forwards them: another link layer, a TTL less one.
 
 use super::io::PacketIo;
-use super::pipeline::{Arrival, End, Pipeline, Work};
+use super::pipeline::Pipeline;
 use super::punt::Cause;
 use super::routes::{Way, may_pass};
 use super::too_long::may_be_cut;
 use super::verdict::{PuntReason, Refusal};
+use super::work::{Arrival, End, Work};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::checksum;
 use crate::packet::parse::{Family, Parsed};
@@ -22,7 +23,7 @@ impl<I: PacketIo> Pipeline<I> {
     }
 
     fn onward(&mut self, arrival: Arrival<'_>, packet: &mut I::Packet, work: &Work) -> Result<PortIndex, End> {
-        let (tables, parsed, head) = (arrival.tables, &work.parsed, packet.head());
+        let (tables, parsed, head) = (arrival.tables, &work.parsed(), packet.head());
         // Out of a parent's tunnel come packets for services, or wrong ones.
         let routes = tables.routes.as_ref().filter(|_| parsed.l3_offset > 0).ok_or(Refusal::NoVirtualHost)?;
         let (source, destination) = (parsed.source(head), parsed.destination(head));

@@ -10,11 +10,12 @@
 //! ```
 
 use super::io::PacketIo;
-use super::pipeline::{Arrival, End, Pipeline, Work};
+use super::pipeline::Pipeline;
 use super::punt::{Cause, Install, Stray};
 use super::tables::{ForwardTables, VirtualHost};
 use super::verdict::{PuntReason, Refusal};
 use super::visit::Visit;
+use super::work::{Arrival, End, Work};
 use crate::clock::{Instant, Tick};
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
@@ -33,15 +34,15 @@ impl<I: PacketIo> Pipeline<I> {
     pub(super) fn carry_stray(&mut self, io: &mut I, arrival: Arrival<'_>, packet: I::Packet, work: &Work) {
         let head = packet.head();
         let visit = Visit::new(arrival, (&self.counters, &self.inserts, &self.new_flows), work, head);
-        let policy = match work.parsed.family {
-            Family::V4 => visit.policy(&KeyV4::of(head, &work.parsed)),
-            Family::V6 => visit.policy(&KeyV6::of(head, &work.parsed)),
+        let policy = match work.inner.family() {
+            Family::V4 => visit.policy(&KeyV4::of(head, &work.parsed())),
+            Family::V6 => visit.policy(&KeyV6::of(head, &work.parsed())),
         };
         let selects = policy == Some(OnUnknown::Select);
         let asks = self.punts.is_read() && (arrival.tables.asks_elsewhere || policy == Some(OnUnknown::Reset));
         let stray = match self.again.stray {
             Stray::Ask if asks && !(selects && self.punts.is_half_full()) => {
-                let cause = Cause { bare: work.parsed.l3_offset == 0, ..PuntReason::FlowElsewhere.into() };
+                let cause = Cause { bare: work.inner.l3_offset == 0, ..PuntReason::FlowElsewhere.into() };
                 return self.end(arrival.port, &packet, End::Punt(cause));
             }
             Stray::Ask if asks => Stray::Pass,
@@ -54,9 +55,9 @@ impl<I: PacketIo> Pipeline<I> {
         if !selects {
             return self.end(arrival.port, &packet, Refusal::UnknownFlow.into());
         }
-        let target = match work.parsed.family {
-            Family::V4 => visit.settle(&mut self.v4.flows, KeyV4::of(head, &work.parsed), stray),
-            Family::V6 => visit.settle(&mut self.v6.flows, KeyV6::of(head, &work.parsed), stray),
+        let target = match work.inner.family() {
+            Family::V4 => visit.settle(&mut self.v4.flows, KeyV4::of(head, &work.parsed()), stray),
+            Family::V6 => visit.settle(&mut self.v6.flows, KeyV6::of(head, &work.parsed()), stray),
         };
         self.carry_to(io, arrival, packet, work, target.map_err(End::from));
     }

@@ -113,13 +113,13 @@ impl OwnAddresses {
     /// True when the IPv4 address, in network order, is ours.
     #[inline(always)]
     pub fn contains_v4(&self, address: &[u8; 4]) -> bool {
-        self.v4.contains(address)
+        self.may_contain(address) && self.v4.contains(address)
     }
 
     /// True when the IPv6 address, in network order, is ours.
     #[inline(always)]
     pub fn contains_v6(&self, address: &[u8; 16]) -> bool {
-        self.v6.contains(address)
+        self.may_contain(address) && self.v6.contains(address)
     }
 }
 
@@ -223,8 +223,10 @@ pub struct Shortcut {
 /// A virtual host on a child, as small as it can be: one is read for every packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// How packets get there; `None` while the next hop's link-layer address is unknown.
-    pub path: Option<PathId>,
+    /// How packets get there; [`NO_PATH`] while the next hop's link-layer address is unknown.
+    path: PathId,
+    /// The same, where packets of its known flows simply go there, else [`NO_PATH`].
+    straight: PathId,
     /// Position of its virtual host.
     pub host: VirtualHostId,
     /// Its flows go to another at their next packet.
@@ -235,11 +237,55 @@ pub struct Target {
     pub clamps_mss: bool,
 }
 
+/// No path has this number.
+pub(super) const NO_PATH: PathId = PathId(u32::MAX);
+
 impl Target {
-    /// Whether packets of its known flows simply go there.
+    /// The target of a virtual host's packets that take `path`, where one is known.
+    pub fn new(host: VirtualHostId, path: Option<PathId>) -> Target {
+        let path = path.unwrap_or(NO_PATH);
+        Target { path, straight: path, host, moves: false, reads_quic: false, clamps_mss: false }
+    }
+
+    /// The same by another path.
+    pub fn by(self, path: PathId) -> Target {
+        Target { path, ..self }.straightened()
+    }
+
+    /// The same, whose flows go to another at their next packet or do not.
+    pub fn moving(self, moves: bool) -> Target {
+        Target { moves, ..self }.straightened()
+    }
+
+    /// The same of a virtual host that reads QUIC or does not.
+    pub fn reading_quic(self, reads_quic: bool) -> Target {
+        Target { reads_quic, ..self }.straightened()
+    }
+
+    /// The same of a virtual host that lowers the MSS of SYNs or does not.
+    pub fn clamping_mss(self, clamps_mss: bool) -> Target {
+        Target { clamps_mss, ..self }
+    }
+
+    fn straightened(self) -> Target {
+        Target { straight: if self.moves | self.reads_quic { NO_PATH } else { self.path }, ..self }
+    }
+
+    /// How packets get there; `None` while the next hop's link-layer address is unknown.
+    pub fn path(&self) -> Option<PathId> {
+        (self.path != NO_PATH).then_some(self.path)
+    }
+
+    /// The same, or [`NO_PATH`].
     #[inline(always)]
-    pub fn is_quiet(&self) -> bool {
-        !(self.moves | self.reads_quic)
+    pub(super) fn path_number(&self) -> PathId {
+        self.path
+    }
+
+    /// The same; [`NO_PATH`], too, where packets of its known flows do not simply go there.
+    #[inline(always)]
+    pub(super) fn straight(&self) -> PathId {
+        self.straight
     }
 }
 

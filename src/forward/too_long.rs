@@ -7,10 +7,11 @@
 //! ```
 
 use super::io::{Burst, PacketIo};
-use super::pipeline::{Arrival, End, Pipeline, Work};
+use super::pipeline::Pipeline;
 use super::punt::Cause;
 use super::tables::Path;
 use super::verdict::{PuntReason, Refusal};
+use super::work::{Arrival, End, Work};
 use crate::packet::buffer::PacketBuffer;
 use crate::packet::parse::{Family, Parsed};
 use crate::tunnel::split::Split;
@@ -33,13 +34,13 @@ impl<I: PacketIo> Pipeline<I> {
         target: Option<TargetId>,
     ) {
         let path = &arrival.tables.paths[path.index()];
-        let end = if may_be_cut(packet.head(), &work.parsed, path) {
+        let end = if may_be_cut(packet.head(), &work.parsed(), path) {
             match self.send_in_pieces(io, path, &mut packet, work, target) {
                 Ok(()) => return,
                 Err(refusal) => refusal.into(),
             }
         } else {
-            End::Punt(Cause { target, bare: work.parsed.l3_offset == 0, ..PuntReason::TooBig.into() })
+            End::Punt(Cause { target, bare: work.inner.l3_offset == 0, ..PuntReason::TooBig.into() })
         };
         self.end(arrival.port, &packet, end);
     }
@@ -52,11 +53,11 @@ impl<I: PacketIo> Pipeline<I> {
         work: &Work,
         target: Option<TargetId>,
     ) -> Result<(), Refusal> {
-        if work.parsed.l3_len as usize + path.template.overhead() > usize::from(u16::MAX) {
+        if work.parsed().l3_len as usize + path.template.overhead() > usize::from(u16::MAX) {
             return Err(Refusal::TooLong);
         }
         let whole = path.template.with_mtu(u16::MAX);
-        whole.encapsulate(packet, &work.parsed, self.per_packet(work)).map_err(|_| Refusal::NoHeadroom)?;
+        whole.encapsulate(packet, &work.parsed(), self.per_packet(work)).map_err(|_| Refusal::NoHeadroom)?;
         let split = Split::new(packet.head(), whole.ip_offset(), path.template.mtu(), self.identification);
         self.count(target, work);
         // What came before it leaves before it.

@@ -1,16 +1,18 @@
 //! Which child a packet goes to: the one of its flow, or, of a new flow, the one that its virtual host chooses.
 
 mod steer;
+pub(super) mod welcome;
 
 use std::cell::Cell;
 use std::net::IpAddr;
 
+use self::welcome::Desk;
 use super::counters::WorkerCounters;
 use super::inspect::Key;
-use super::orders::{NewFlow, NewFlows};
-use super::pipeline::{Arrival, What, Work};
-use super::tables::{ForwardTables, VirtualHost};
+use super::orders::NewFlows;
+use super::tables::{ForwardTables, NO_PATH, VirtualHost};
 use super::verdict::Refusal;
+use super::work::{Arrival, What, Work};
 use crate::clock::Tick;
 use crate::flow::key::{FlowKey, Words};
 use crate::flow::limit::InsertLimit;
@@ -23,29 +25,29 @@ use crate::service::selection::Granularity;
 use crate::units::{TargetId, VirtualHostId};
 
 /// Finds the targets of packets over one family whose flows have an entry where it was expected, and need nothing but to
-/// be counted; of how many.
+/// be counted; whether there are others.
 #[inline(never)]
 pub(super) fn recognise<K: FlowKey, M: Memory>(
     Arrival { tables, now, .. }: Arrival<'_>,
     flows: &mut Table<K, M>,
     what: What,
     works: &mut [Work],
-) -> usize {
-    let mut found = 0;
+) -> bool {
+    let mut others = false;
+    let (targets, timeouts) = (&*tables.targets, &tables.timeouts);
     for work in works.iter_mut().filter(|work| work.what == what) {
-        let Some(record) = flows.hinted(work.hint, &K::Words::of_saved(&work.key)) else { continue };
-        let target = &tables.targets[record.target().index()];
-        if record.expired(now, &tables.timeouts) || !target.is_quiet() {
-            continue;
+        if let Some(record) = flows.hinted(work.hint, &K::Words::of_saved(&work.key)) {
+            let target = record.target();
+            let path = targets[target.index()].straight();
+            if path != NO_PATH && !record.expired(now, timeouts) && record.follow(now, work.tcp_flags, work.inner.len())
+            {
+                (work.target, work.path) = (target, path);
+                continue;
+            }
         }
-        if let Some(path) = target.path
-            && record.follow(now, work.parsed.tcp_flags, work.parsed.l3_len)
-        {
-            (work.target, work.path) = (record.target(), path);
-            found += 1;
-        }
+        others = true;
     }
-    found
+    others
 }
 
 /// New flows of a burst for whose entries room is made where none is free: in a table as full as it may be every 200th
@@ -63,13 +65,14 @@ pub(super) struct Round {
 
 /// One packet's visit to the flow table and, where that does not know it, to its virtual host.
 pub(super) struct Visit<'a> {
+    arrival: Arrival<'a>,
     pub(super) tables: &'a ForwardTables,
     pub(super) counters: &'a WorkerCounters,
     inserts: &'a InsertLimit,
     new_flows: &'a NewFlows,
     pub(super) now: Tick,
     pub(super) work: &'a Work,
-    pub(super) parsed: &'a Parsed,
+    pub(super) parsed: Parsed,
     /// The packet's first segment.
     pub(super) head: &'a [u8],
     /// What it shares with others.
@@ -85,7 +88,7 @@ impl<'a> Visit<'a> {
         head: &'a [u8],
     ) -> Visit<'a> {
         let Arrival { tables, now, .. } = arrival;
-        Visit { tables, counters, inserts, new_flows, now, work, parsed: &work.parsed, head, round: None }
+        Visit { arrival, tables, counters, inserts, new_flows, now, work, parsed: work.parsed(), head, round: None }
     }
 
     /// The target of the packet.
@@ -215,12 +218,8 @@ impl<'a> Visit<'a> {
 
     /// Tells the slow path where a flow goes that a parent has sent.
     fn tell<K: FlowKey + Into<Key>>(&self, words: &K::Words, target: TargetId) {
-        if self.tables.tells_new_flows
-            && self.parsed.l3_offset == 0
-            && !self.new_flows.push(NewFlow { key: K::from_words(words).into(), target })
-        {
-            self.counters.flows_untold.add(1);
-        }
+        let Visit { arrival, counters, inserts, new_flows, .. } = *self;
+        Desk { arrival, counters, inserts, new_flows }.tell::<K>(self.parsed.l3_offset, words, target);
     }
 
     pub(super) fn virtual_host<K: FlowKey>(&self, key: &K) -> Option<&'a VirtualHost> {

@@ -45,6 +45,8 @@ impl Ipv4Header {
     pub const LEN: usize = size_of::<Self>();
     /// [`version_ihl`](Self::version_ihl) of a header without options.
     pub const VERSION_IHL: u8 = 0x45;
+    /// The first word of such a header in host order, class and length still zero.
+    pub const START: u32 = (Self::VERSION_IHL as u32) << 24;
 
     /// The version, 4 in a valid header.
     #[inline]

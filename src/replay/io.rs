@@ -100,8 +100,4 @@ impl PacketIo for ReplayIo {
     fn cycles() -> u64 {
         dpdk::tsc::now()
     }
-
-    fn prefetch<T>(at: &T) {
-        dpdk::prefetch(at);
-    }
 }

@@ -192,6 +192,16 @@ impl Selector {
         shares
     }
 
+    /// Hands to `prefetch` what [`select`](Selector::select) then reads that may be far away.
+    #[inline]
+    pub fn prefetch(&self, hash: u64, prefetch: impl Fn(&u16)) {
+        if let Table::Hash(table) = &self.table
+            && let Some(slot) = table.slots().get(scale(hash, table.slots().len() as u32))
+        {
+            prefetch(slot);
+        }
+    }
+
     /// The candidate, by its position, that gets the new flow whose key has this
     /// [`ClusterHash`](super::maglev::ClusterHash);
     /// `None` where no candidate can take any.

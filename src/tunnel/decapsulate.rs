@@ -8,7 +8,7 @@ use crate::packet::checksum;
 use crate::packet::ipv4::Ipv4Header;
 use crate::packet::ipv6::Ipv6Header;
 use crate::packet::parse::{Family, Fragment, ParseError, Parsed, parse_ip};
-use crate::packet::plain;
+use crate::packet::plain::{self, Plain};
 use crate::packet::protocol;
 use crate::packet::udp::UdpHeader;
 
@@ -31,7 +31,7 @@ pub enum DecapsulateError {
 #[derive(Clone, Copy, Debug)]
 pub struct Decapsulated {
     /// The inner packet, which starts the buffer now.
-    pub inner: Parsed,
+    pub inner: Plain,
     /// TTL or hop limit with which the outer packet arrived.
     pub outer_ttl: u8,
 }
@@ -48,6 +48,7 @@ pub fn is_tunnel(packet: &Parsed, gue_port: u16) -> bool {
 }
 
 /// Removes everything in front of the inner packet; `outer` is what [`is_tunnel`].
+#[inline(always)]
 pub fn decapsulate<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<Decapsulated, DecapsulateError> {
     if outer.is_fragment() {
         return Err(DecapsulateError::Fragment);
@@ -68,15 +69,19 @@ pub fn decapsulate<B: PacketBuffer>(packet: &mut B, outer: &Parsed) -> Result<De
     };
     packet.trim_front(usize::from(outer.l4_offset) + offset);
     let (head, len) = (packet.head(), packet.frame_len());
-    let mut inner =
-        plain::read_ip(head, len).map_or_else(|| parse_ip(head, len), Ok).map_err(DecapsulateError::Inner)?;
-    if (inner.family == Family::V6) != (carried == protocol::IPV6) {
+    let mut inner = match plain::read_ip(head, len) {
+        Some(inner) => inner,
+        None => Plain::of(parse_ip(head, len).map_err(DecapsulateError::Inner)?),
+    };
+    let family = inner.parsed.family;
+    if (family == Family::V6) != (carried == protocol::IPV6) {
         return Err(DecapsulateError::Inner(ParseError::IpVersion));
     }
-    let marks = ecn::on_decapsulation(inner.traffic_class, outer_class).ok_or(DecapsulateError::Ecn)?;
-    if marks != inner.traffic_class & ecn::MASK {
-        mark(packet.head_mut(), inner.family, outer_class).ok_or(DecapsulateError::Ecn)?;
-        inner.traffic_class = inner.traffic_class & !ecn::MASK | marks;
+    let class = inner.parsed.traffic_class;
+    let marks = ecn::on_decapsulation(class, outer_class).ok_or(DecapsulateError::Ecn)?;
+    if marks != class & ecn::MASK {
+        mark(packet.head_mut(), family, outer_class).ok_or(DecapsulateError::Ecn)?;
+        inner = Plain::of(Parsed { traffic_class: class & !ecn::MASK | marks, ..inner.parsed });
     }
     Ok(Decapsulated { inner, outer_ttl })
 }

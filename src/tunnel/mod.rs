@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`template`]: the header towards one child, of every kind.
+//! - [`inner`]: what of that differs with the packet.
 //! - [`shim`]: what may stand between the two IP packets.
 //! - [`decapsulate`]: which packets of a parent's are taken off their header, and which are refused. A parent may use
 //!   `ipip`, `gue` and `gre`; what it sends by `mac` is a plain packet by then, and labelled packets are none of ours: they are
@@ -15,6 +16,7 @@
 
 pub mod decapsulate;
 pub mod ecn;
+pub mod inner;
 pub mod shim;
 pub mod split;
 pub mod template;

@@ -23,8 +23,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::inner::{Inner, third};
 use super::shim;
 use crate::packet::buffer::PacketBuffer;
+use crate::packet::ipv4::DONT_FRAGMENT;
 use crate::packet::parse::{Family, Parsed};
 use crate::packet::{checksum, ethernet, protocol};
 use crate::units::{GueVariant, MacAddr};
@@ -41,12 +43,6 @@ const UDP: usize = 8;
 const LABEL: usize = 4;
 /// The longest template.
 const LEN_MAX: usize = TAGGED + IPV6 + UDP + shim::GUE_LEN;
-
-/// The first word of an IPv4 header without options, its class and length still zero.
-const V4_START: u64 = 0x4500_0000;
-
-/// The IPv4 flags and fragment offset of a packet that must not be fragmented (RFC 791 section 3.1).
-const DONT_FRAGMENT: u32 = 0x4000;
 
 /// Where a tunnel begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,23 +126,6 @@ enum Kind {
     Mac,
 }
 
-/// The IP protocol number of a packet within a packet.
-#[inline(always)]
-fn protocol_of(inner: &Parsed) -> u8 {
-    match inner.family {
-        Family::V4 => protocol::IPV4,
-        Family::V6 => protocol::IPV6,
-    }
-}
-
-#[inline(always)]
-fn ethertype_of(inner: &Parsed) -> u16 {
-    match inner.family {
-        Family::V4 => ethernet::IPV4,
-        Family::V6 => ethernet::IPV6,
-    }
-}
-
 /// A ready-made header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -225,7 +204,7 @@ impl Template {
             }
         };
         let sum = match endpoints {
-            Endpoints::V4 { destination, .. } => V4_START + source + u64::from(destination.to_bits()),
+            Endpoints::V4 { destination, .. } => source + u64::from(destination.to_bits()),
             Endpoints::V6 { .. } => 0,
         };
         let template = Template::on_link(kind, ethertype, &[&ip[..len], behind].concat(), link, mtu);
@@ -282,7 +261,6 @@ impl Template {
     /// Puts the header in the place of everything in front of the packet's IP header, and cuts off what is behind it.
     ///
     /// The IP packet itself is not touched. On error the buffer is unchanged.
-    #[inline(always)]
     pub fn encapsulate<B: PacketBuffer>(
         &self,
         packet: &mut B,
@@ -292,39 +270,52 @@ impl Template {
         if inner.l3_len > self.packet_max {
             return Err(EncapsulateError::TooBig);
         }
+        self.put_in_front(packet, &Inner::of(inner, per.ttl), per.flow_hash, per.identification)
+    }
+
+    /// The same, with what [`PerPacket`] says besides the TTL.
+    #[inline(always)]
+    pub fn put_in_front<B: PacketBuffer>(
+        &self,
+        packet: &mut B,
+        inner: &Inner,
+        flow_hash: u64,
+        identification: u16,
+    ) -> Result<(), EncapsulateError> {
+        if inner.len() > self.packet_max {
+            return Err(EncapsulateError::TooBig);
+        }
         let from = usize::from(inner.l3_offset);
-        let end = from + inner.l3_len as usize;
+        let end = from + inner.len() as usize;
         if packet.frame_len() > end {
             packet.truncate(end);
         }
         // By far the most common one, in line.
-        let PerPacket { flow_hash, ttl, identification } = per;
         if self.is_plain {
             let (ip, _) = split::<IPV4, 0>(self.put(packet, from, ETHERNET + IPV4)?, ETHERNET)?;
-            self.fill_v4(ip, inner, 0, protocol_of(inner), PerPacket { flow_hash, ttl, identification });
+            self.fill_v4(ip, inner, 0, inner.third, flow_hash, identification);
             return Ok(());
         }
-        self.encapsulate_otherwise(packet, inner, flow_hash, ttl, identification)
+        self.put_otherwise(packet, inner, flow_hash, identification)
     }
 
     /// Goes on with every other kind of template. What it is told it is told one by one: else the common kind would store
     /// it, too.
     #[inline(never)]
-    fn encapsulate_otherwise<B: PacketBuffer>(
+    fn put_otherwise<B: PacketBuffer>(
         &self,
         packet: &mut B,
-        inner: &Parsed,
+        inner: &Inner,
         flow_hash: u64,
-        ttl: u8,
         identification: u16,
     ) -> Result<(), EncapsulateError> {
-        let per = PerPacket { flow_hash, ttl, identification };
+        let per = (flow_hash, identification);
         match self.kind {
-            Kind::IpIp => self.put_ip::<_, 0>(packet, inner, protocol_of(inner), per).map(|_| ()),
+            Kind::IpIp => self.put_ip::<_, 0>(packet, inner, inner.protocol(), per).map(|_| ()),
             Kind::Gue => self.put_udp::<_, { UDP + shim::GUE_LEN }>(packet, inner, per),
             Kind::GueDirect => self.put_udp::<_, UDP>(packet, inner, per),
             Kind::Gre => self.put_gre(packet, inner, per),
-            Kind::Mpls => self.put_label(packet, inner, per),
+            Kind::Mpls => self.put_label(packet, inner),
             Kind::Mac => self.put_link(packet, inner),
         }
     }
@@ -352,31 +343,31 @@ impl Template {
     fn put_ip<'p, B: PacketBuffer, const SHIM: usize>(
         &self,
         packet: &'p mut B,
-        inner: &Parsed,
+        inner: &Inner,
         protocol: u8,
-        per: PerPacket,
+        (flow_hash, identification): (u64, u16),
     ) -> Result<&'p mut [u8; SHIM], EncapsulateError> {
         let from = usize::from(inner.l3_offset);
         // A tag or none, one family or the other: for each the compiler knows all lengths, and copies with wide stores.
         match (self.family, self.is_tagged()) {
             (Family::V4, false) => {
                 let (ip, shim) = split(self.put(packet, from, ETHERNET + IPV4 + SHIM)?, ETHERNET)?;
-                self.fill_v4(ip, inner, SHIM, protocol, per);
+                self.fill_v4(ip, inner, SHIM, third(inner.ttl(), protocol), flow_hash, identification);
                 Ok(shim)
             }
             (Family::V4, true) => {
                 let (ip, shim) = split(self.put(packet, from, TAGGED + IPV4 + SHIM)?, TAGGED)?;
-                self.fill_v4(ip, inner, SHIM, protocol, per);
+                self.fill_v4(ip, inner, SHIM, third(inner.ttl(), protocol), flow_hash, identification);
                 Ok(shim)
             }
             (Family::V6, false) => {
                 let (ip, shim) = split(self.put(packet, from, ETHERNET + IPV6 + SHIM)?, ETHERNET)?;
-                self.fill_v6(ip, inner, SHIM, protocol, per);
+                self.fill_v6(ip, inner, SHIM, protocol, flow_hash);
                 Ok(shim)
             }
             (Family::V6, true) => {
                 let (ip, shim) = split(self.put(packet, from, TAGGED + IPV6 + SHIM)?, TAGGED)?;
-                self.fill_v6(ip, inner, SHIM, protocol, per);
+                self.fill_v6(ip, inner, SHIM, protocol, flow_hash);
                 Ok(shim)
             }
         }
@@ -386,78 +377,78 @@ impl Template {
     fn put_udp<B: PacketBuffer, const SHIM: usize>(
         &self,
         packet: &mut B,
-        inner: &Parsed,
-        per: PerPacket,
+        inner: &Inner,
+        (flow_hash, identification): (u64, u16),
     ) -> Result<(), EncapsulateError> {
-        let shim: &mut [u8; SHIM] = self.put_ip(packet, inner, protocol::UDP, per)?;
+        let shim: &mut [u8; SHIM] = self.put_ip(packet, inner, protocol::UDP, (flow_hash, identification))?;
         if let [s0, s1, _, _, l0, l1, _, _, gue @ ..] = shim.as_mut_slice() {
-            [*s0, *s1] = shim::source_port(per.flow_hash).to_be_bytes();
-            [*l0, *l1] = (inner.l3_len as u16 + SHIM as u16).to_be_bytes();
+            [*s0, *s1] = shim::source_port(flow_hash).to_be_bytes();
+            [*l0, *l1] = (inner.len() as u16 + SHIM as u16).to_be_bytes();
             if let [_, protocol, ..] = gue {
-                *protocol = protocol_of(inner);
+                *protocol = inner.protocol();
             }
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn put_gre<B: PacketBuffer>(&self, packet: &mut B, inner: &Parsed, per: PerPacket) -> Result<(), EncapsulateError> {
-        *self.put_ip(packet, inner, protocol::GRE, per)? = shim::gre(ethertype_of(inner));
+    fn put_gre<B: PacketBuffer>(&self, packet: &mut B, inner: &Inner, per: (u64, u16)) -> Result<(), EncapsulateError> {
+        *self.put_ip(packet, inner, protocol::GRE, per)? = shim::gre(inner.ethertype());
         Ok(())
     }
 
     #[inline(never)]
-    fn put_label<B: PacketBuffer>(
-        &self,
-        packet: &mut B,
-        inner: &Parsed,
-        per: PerPacket,
-    ) -> Result<(), EncapsulateError> {
+    fn put_label<B: PacketBuffer>(&self, packet: &mut B, inner: &Inner) -> Result<(), EncapsulateError> {
         let len = if self.is_tagged() { TAGGED } else { ETHERNET } + LABEL;
         if let Some([.., class_bottom, ttl]) = self.put(packet, inner.l3_offset.into(), len)?.last_chunk_mut::<LABEL>()
         {
-            *class_bottom |= shim::label_class(inner.traffic_class);
-            *ttl = per.ttl;
+            *class_bottom |= shim::label_class(inner.class());
+            *ttl = inner.ttl();
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn put_link<B: PacketBuffer>(&self, packet: &mut B, inner: &Parsed) -> Result<(), EncapsulateError> {
+    fn put_link<B: PacketBuffer>(&self, packet: &mut B, inner: &Inner) -> Result<(), EncapsulateError> {
         let len = if self.is_tagged() { TAGGED } else { ETHERNET };
         if let Some(ethertype) = self.put(packet, inner.l3_offset.into(), len)?.last_chunk_mut() {
-            *ethertype = ethertype_of(inner).to_be_bytes();
+            *ethertype = inner.ethertype().to_be_bytes();
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn fill_v4(&self, ip: &mut [u8; IPV4], inner: &Parsed, shim: usize, protocol: u8, per: PerPacket) {
-        let length = inner.l3_len + (IPV4 + shim) as u32;
+    fn fill_v4(
+        &self,
+        ip: &mut [u8; IPV4],
+        inner: &Inner,
+        shim: usize,
+        third: u32,
+        flow_hash: u64,
+        identification: u16,
+    ) {
+        // The length grows, and by what the template's longest packet allows for: class and version stay.
+        let first = inner.first + (IPV4 + shim) as u32;
         // RFC 6864 section 4.1: the identification of an atomic datagram has no meaning.
-        let identification = if inner.dont_fragment { DONT_FRAGMENT } else { u32::from(per.identification) << 16 };
-        // What varies in the words of the header, in host order; where the template says otherwise it is zero.
-        let class_and_length = u32::from(inner.traffic_class) << 16 | length;
-        let third = u32::from_be_bytes([per.ttl, protocol, 0, 0]);
-        let spread = (per.flow_hash & self.spread_mask) as u32;
-        let sum = [class_and_length, identification, third, spread].into_iter().map(u64::from).sum::<u64>();
+        let second = if inner.dont_fragment() { DONT_FRAGMENT.into() } else { u32::from(identification) << 16 };
+        let spread = (flow_hash & self.spread_mask) as u32;
+        let sum = [first, second, third, spread].into_iter().map(u64::from).sum::<u64>();
         let third = third | u32::from(!checksum::fold_u64(self.sum + sum));
-        let first = V4_START as u32 | class_and_length;
         let source = self.source as u32 | spread;
-        for (field, word) in ip.as_chunks_mut().0.iter_mut().zip([first, identification, third, source]) {
+        for (field, word) in ip.as_chunks_mut().0.iter_mut().zip([first, second, third, source]) {
             *field = word.to_be_bytes();
         }
     }
 
     #[inline]
-    fn fill_v6(&self, ip: &mut [u8; IPV6], inner: &Parsed, shim: usize, protocol: u8, per: PerPacket) {
-        let label = (per.flow_hash >> 44) as u32;
-        ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(inner.traffic_class) << 20 | label).to_be_bytes());
-        ip[4..6].copy_from_slice(&(inner.l3_len as u16 + shim as u16).to_be_bytes());
+    fn fill_v6(&self, ip: &mut [u8; IPV6], inner: &Inner, shim: usize, protocol: u8, flow_hash: u64) {
+        let label = (flow_hash >> 44) as u32;
+        ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(inner.class()) << 20 | label).to_be_bytes());
+        ip[4..6].copy_from_slice(&(inner.len() as u16 + shim as u16).to_be_bytes());
         ip[6] = protocol;
-        ip[7] = per.ttl;
+        ip[7] = inner.ttl();
         // Into the low half of the source.
-        let spread = per.flow_hash & self.spread_mask;
+        let spread = flow_hash & self.spread_mask;
         ip[16..24].copy_from_slice(&(self.source | spread).to_be_bytes());
     }
 }

@@ -105,7 +105,7 @@ impl SlowPath {
 /// A packet in the tunnel of a virtual host's child, to be sent; `None` while there is no way to it.
 fn carry(tables: &ForwardTables, host: usize, member: usize, packet: &[u8]) -> Option<Injection> {
     let target = tables.virtual_hosts.get(host)?.members.get(member)?.target;
-    let path = &tables.paths[tables.targets[target.index()].path?.index()];
+    let path = &tables.paths[tables.targets[target.index()].path()?.index()];
     // All packets of a check take one way where outer sources are spread.
     let flow_hash = tables.cluster.hash(&parse_ip(packet, packet.len()).ok()?.src_port().to_be_bytes());
     in_tunnel(path, flow_hash, packet)

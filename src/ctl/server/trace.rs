@@ -368,7 +368,7 @@ impl Tracing {
         child: &str,
     ) -> Result<(), &'static str> {
         self.next_hop(trace, router, address);
-        let path = self.known(trace, tables, tables.targets.get(target.index()).and_then(|target| target.path))?;
+        let path = self.known(trace, tables, tables.targets.get(target.index()).and_then(|target| target.path()))?;
         let kind = tunnel_of(router.config(), child);
         let (overhead, packet_max) = (path.template.overhead(), path.template.packet_max());
         trace.step(

@@ -132,7 +132,7 @@ fn a_hint_is_good_for_the_entry_that_stood_there_and_no_other() {
     insert(&mut table, 1, 0).expect("room");
     let (one, two) = (key(1), key(2));
     let hash = table.hash(&one);
-    let hint = table.locate(hash, |_| ());
+    let hint = table.locate(hash, &mut false);
     assert!(table.hinted(hint, &one.words()).is_some_and(|record| record.target() == TargetId(1)));
     assert!(table.hinted(hint, &two.words()).is_none());
     assert!(table.hinted(Hint::NONE, &one.words()).is_none());

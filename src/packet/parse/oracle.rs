@@ -1,7 +1,8 @@
 //! The parser against another one: `etherparse` slices the same frame strictly, and wherever both let it in they must agree.
 
 use super::*;
-use crate::packet::plain;
+use crate::packet::ipv4::DONT_FRAGMENT;
+use crate::packet::plain::{self, Plain};
 use etherparse::{
     IpAuthHeader, IpFragOffset, IpHeaders, IpNumber, Ipv4Options, Ipv6Extensions, Ipv6FragmentHeader, Ipv6RawExtHeader,
     Ipv6RoutingExtensions, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId,
@@ -177,7 +178,15 @@ fn is_stricter(error: ParseError) -> bool {
 
 /// The short way, with a tag or none.
 fn read_short(frame: &[u8], frame_len: usize) -> Option<Parsed> {
-    plain::read_frame(frame, frame_len).or_else(|| plain::read_tagged_frame(frame, frame_len))
+    plain::read_frame(frame, frame_len).or_else(|| plain::read_tagged_frame(frame, frame_len)).map(agreeing)
+}
+
+/// What the short way has read, where it does not contradict itself.
+fn agreeing(plain: Plain) -> Parsed {
+    let Plain { parsed, first, flags } = plain;
+    assert_eq!(first, Ipv4Header::START | u32::from(parsed.traffic_class) << 16 | parsed.l3_len, "{parsed:?}");
+    assert_eq!(flags & DONT_FRAGMENT != 0, parsed.dont_fragment, "{parsed:?}");
+    parsed
 }
 
 /// What the short way reads, the long way reads alike.
@@ -185,7 +194,7 @@ fn compare_short(frame: &[u8], frame_len: usize) -> Result<(), TestCaseError> {
     if let Some(parsed) = read_short(frame, frame_len) {
         prop_assert_eq!(parse(frame, frame_len), Ok(Frame::Ip(parsed)));
         let (l3, ip) = (usize::from(parsed.l3_offset), &frame[usize::from(parsed.l3_offset)..]);
-        let inner = plain::read_ip(ip, frame_len - l3);
+        let inner = plain::read_ip(ip, frame_len - l3).map(agreeing);
         prop_assert_eq!(inner.map(Ok), Some(parse_ip(ip, frame_len - l3)));
     }
     Ok(())

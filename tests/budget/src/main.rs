@@ -5,7 +5,8 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use slr::flow::memory::Heap;
+use slr::flow::memory::{Heap, Memory};
+use zerocopy::FromZeros;
 
 mod frame;
 #[path = "../../../benches/scenes/mod.rs"]
@@ -29,14 +30,25 @@ const SCENES: [Scene; 8] = [
     Scene { name: "new",    kind: Kind::New,         tunnel: Tunnel::IpIp,  flows: FLOWS },
 ];
 
-/// No clock, and prefetches that cost an instruction as the processor's do.
+/// No clock.
 struct Valgrind;
 
 impl Machine for Valgrind {
-    type Memory = Heap;
+    type Memory = Asked;
 
     fn cycles() -> u64 {
         0
+    }
+}
+
+/// The heap, with prefetches that cost an instruction as the processor's do.
+struct Asked;
+
+impl Memory for Asked {
+    type Slice<T: FromZeros + Send> = Vec<T>;
+
+    fn zeroed<T: FromZeros + Send>(len: usize) -> Option<Vec<T>> {
+        Heap::zeroed(len)
     }
 
     #[inline(always)]
