@@ -31,7 +31,7 @@ impl<I: PacketIo> Pipeline<I> {
             work.leaves_by = match paths.get(work.path.index()) {
                 Some(path) if path.template.put_in_front(packet, &work.inner, hash, id).is_ok() => {
                     identification = identification.wrapping_add(step);
-                    targets[work.target.index()].count(work.inner.len());
+                    targets[work.target.index()].count(work.inner.bytes());
                     path.port
                 }
                 _ => nowhere(),
@@ -77,7 +77,7 @@ impl<I: PacketIo> Pipeline<I> {
     pub(super) fn count(&mut self, target: Option<TargetId>, work: &Work) {
         self.identification = self.identification.wrapping_add(self.identification_step);
         if let Some(target) = target {
-            self.counters.target(target).count(work.inner.len());
+            self.counters.target(target).count(work.inner.bytes());
         }
     }
 

@@ -39,7 +39,9 @@ pub(super) fn recognise<K: FlowKey, M: Memory>(
         if let Some(record) = flows.hinted(work.hint, &K::Words::of_saved(&work.key)) {
             let target = record.target();
             let path = targets[target.index()].straight();
-            if path != NO_PATH && !record.expired(now, timeouts) && record.follow(now, work.tcp_flags, work.inner.len())
+            if path != NO_PATH
+                && !record.expired(now, timeouts)
+                && record.follow(now, work.tcp_flags, work.inner.bytes())
             {
                 (work.target, work.path) = (target, path);
                 continue;

@@ -139,7 +139,7 @@ impl Work {
         Parsed {
             l3_offset: self.inner.l3_offset,
             l4_offset: self.l4_offset,
-            l3_len: self.inner.len(),
+            l3_len: self.inner.bytes(),
             family,
             protocol: (last >> 32) as u8,
             tcp_flags: self.tcp_flags,

@@ -86,7 +86,7 @@ pub(super) fn ipv4_is_valid(header: &[u8; 20]) -> bool {
     let Words(first, second, last) = transmute!(*header);
     // 65,535 divides 2^64 - 1, so carries brought round change no remainder; and where it divides a sum of words, that of
     // their halves folds to 0xFFFF. The compiler makes this one multiplication.
-    add_carry(add_carry(first, second), last.into()) % 0xffff == 0
+    add_carry(add_carry(first, second), last.into()).is_multiple_of(0xffff)
 }
 
 /// The sum over the pseudo-header of TCP and UDP over IPv4 (RFC 9293 section 3.1, RFC 768); `length` in bytes of

@@ -39,7 +39,7 @@ impl Inner {
 
     /// Bytes of the IP packet.
     #[inline(always)]
-    pub fn len(&self) -> u32 {
+    pub fn bytes(&self) -> u32 {
         self.first & 0xffff
     }
 

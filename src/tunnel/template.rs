@@ -282,11 +282,11 @@ impl Template {
         flow_hash: u64,
         identification: u16,
     ) -> Result<(), EncapsulateError> {
-        if inner.len() > self.packet_max {
+        if inner.bytes() > self.packet_max {
             return Err(EncapsulateError::TooBig);
         }
         let from = usize::from(inner.l3_offset);
-        let end = from + inner.len() as usize;
+        let end = from + inner.bytes() as usize;
         if packet.frame_len() > end {
             packet.truncate(end);
         }
@@ -383,7 +383,7 @@ impl Template {
         let shim: &mut [u8; SHIM] = self.put_ip(packet, inner, protocol::UDP, (flow_hash, identification))?;
         if let [s0, s1, _, _, l0, l1, _, _, gue @ ..] = shim.as_mut_slice() {
             [*s0, *s1] = shim::source_port(flow_hash).to_be_bytes();
-            [*l0, *l1] = (inner.len() as u16 + SHIM as u16).to_be_bytes();
+            [*l0, *l1] = (inner.bytes() as u16 + SHIM as u16).to_be_bytes();
             if let [_, protocol, ..] = gue {
                 *protocol = inner.protocol();
             }
@@ -444,7 +444,7 @@ impl Template {
     fn fill_v6(&self, ip: &mut [u8; IPV6], inner: &Inner, shim: usize, protocol: u8, flow_hash: u64) {
         let label = (flow_hash >> 44) as u32;
         ip[..4].copy_from_slice(&(0x6000_0000 | u32::from(inner.class()) << 20 | label).to_be_bytes());
-        ip[4..6].copy_from_slice(&(inner.len() as u16 + shim as u16).to_be_bytes());
+        ip[4..6].copy_from_slice(&(inner.bytes() as u16 + shim as u16).to_be_bytes());
         ip[6] = protocol;
         ip[7] = inner.ttl();
         // Into the low half of the source.

@@ -141,6 +141,47 @@ fn a_hint_is_good_for_the_entry_that_stood_there_and_no_other() {
     assert!(table.hinted(hint, &one.words()).is_none(), "removed since");
 }
 
+#[test]
+fn a_room_that_was_found_is_good_until_somebody_has_it() {
+    let mut table: Table<KeyV4> = Table::new(100, SEED).expect("memory");
+    let (hash, mut seconds) = (table.hash(&key(1)), false);
+    let hint = table.locate(hash, &mut seconds);
+    assert!(hint.is_room() && !seconds && table.hinted(hint, &key(1).words()).is_none());
+    let vacancy = table.hinted_room(hint).expect("it is there");
+    table.fill(vacancy, hash, key(1), TargetId(1), FlowState::Udp, Tick(0));
+    assert_eq!(target(&table, 1), Some(1));
+    assert!(table.hinted_room(hint).is_none(), "taken since");
+    for hint in [Hint::NONE, Hint::SECOND, table.locate(hash, &mut seconds)] {
+        assert!(!hint.is_room() && table.hinted_room(hint).is_none());
+    }
+}
+
+#[test]
+fn who_stands_in_the_second_group_is_found_by_a_second_look_and_no_room_is_found_for_others() {
+    let mut table: Table<KeyV4> = Table::new(1_000, SEED).expect("memory");
+    let numbers = colliding(&table, GROUP + 5);
+    let locate = |table: &Table<KeyV4>, number| {
+        let (hash, mut seconds) = (table.hash(&key(number)), false);
+        match table.locate(hash, &mut seconds) {
+            Hint::SECOND if seconds => table.locate_second(hash),
+            hint => hint,
+        }
+    };
+    let rooms: Vec<Hint> = numbers.iter().map(|number| locate(&table, *number)).collect();
+    for number in &numbers[..GROUP + 4] {
+        insert(&mut table, *number, 0).expect("room");
+    }
+    for number in &numbers[..GROUP + 4] {
+        let hint = locate(&table, *number);
+        assert!(table.hinted(hint, &key(*number).words()).is_some_and(|record| record.target() == TargetId(*number)));
+    }
+    assert_eq!(locate(&table, numbers[GROUP + 4]), Hint::NONE);
+    // There may be an entry of the same key among the displaced ones, so that a free slot is no room.
+    let slot = table.find(table.hash(&key(0)), &key(0)).expect("it is there");
+    table.remove(slot);
+    assert!(rooms.iter().all(|hint| hint.is_room() && table.hinted_room(*hint).is_none()));
+}
+
 /// One step of the model test.
 #[derive(Clone, Debug)]
 enum Operation {

@@ -96,7 +96,7 @@ impl<'a> Desk<'a> {
             let target = by.host.members[member].target;
             let words = K::Words::of_saved(&work.key);
             let state = FlowState::of_first(words.protocol(), work.tcp_flags);
-            flows.fill_words(vacancy, work.hash, words, target, state, now).count(now, work.inner.len());
+            flows.fill_words(vacancy, work.hash, words, target, state, now).count(now, work.inner.bytes());
             self.counters.target(target).flows.add(1);
             self.tell::<K>(work.inner.l3_offset, &words, target);
             work.settle(tables, target);
