@@ -20,8 +20,10 @@
 //! closure, 763 against 621; the full parser for every packet, 671 against 599; one way for known and new flows, and ports in
 //! host order in between, 501 against 440; keys, traffic class and DF read from the packet again in steps 3 and 5, 441 against
 //! 405; packets dealt out to ports one by one, and entry and header in one step, 405 against 379; both families in one loop,
-//! whose tables do not fit into the registers, 379 against 371. And of a new flow: packets without an entry one by one behind
-//! the others, 1,220 against 977; its key as bytes, 975 against 888.
+//! whose tables do not fit into the registers, 379 against 371; all that the parser has found kept from step to step, 371
+//! against 352; steps 1 and 5 in one function, which keeps nothing of both in registers, 352 against 323. And of a new flow:
+//! packets without an entry one by one behind the others, 1,220 against 977; its key as bytes, 975 against 888; each given its
+//! child and entry before the next, with nothing asked for ahead but the record, 911 against 656, and 186 ns against 61.
 
 use std::mem;
 use std::sync::Arc;
