@@ -417,7 +417,6 @@ fn tables(tunnel: Tunnel) -> ForwardTables {
         }
     };
     let own = ["198.51.100.1", "2001:db8:1::1"].map(|address| address.parse::<IpAddr>().expect("an address"));
-    let takes_new = Box::new([true; CHILDREN.len()]);
     ForwardTables {
         own: own.into_iter().collect(),
         parents: ["198.51.100.254/32".parse().expect("a prefix")].into_iter().collect(),
