@@ -1,5 +1,5 @@
 # A large hierarchy, simulated. To be sourced by scripts/soak, not run.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2153  # WORK and ROOT are those of scripts/soak
 
 # The sample of a large topology: as it is, without its failure by least cost, and with another one.
 show_study() {
