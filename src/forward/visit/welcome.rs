@@ -123,8 +123,11 @@ impl<'a> Desk<'a> {
 fn host<'a, K: FlowKey>(tables: &'a ForwardTables, key: &K) -> Option<Host<'a>> {
     let id = tables.index.find(key.destination(), key.protocol(), key.destination_port())?;
     let host = &tables.virtual_hosts[id.index()];
-    let selector = &tables.selection(host).selector;
-    let has_more_to_weigh =
-        host.granularity != Granularity::FiveTuple || host.quic.is_some() || host.on_unknown.is_some();
+    let selection = tables.selection(host);
+    let selector = &selection.selector;
+    let has_more_to_weigh = host.granularity != Granularity::FiveTuple
+        || host.quic.is_some()
+        || host.on_unknown.is_some()
+        || selection.by_region.is_some();
     (!has_more_to_weigh && !selector.is_empty()).then_some(Host { host, selector })
 }
