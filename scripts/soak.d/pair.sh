@@ -55,7 +55,7 @@ end_pings() {
 start_many_downloads() {
     # shellcheck disable=SC2016 # for the shell on the client
     (run_on client bash -c 'for ((i = 0; i < $1; i++)); do
-            (curl -sSf -m 120 --limit-rate 100k "http://$0/1M" | sha256sum) &
+            (curl -sSf -m 120 --limit-rate 130k "http://$0/1M" | sha256sum) &
         done; wait' "$VIP" "$DOWNLOAD_COUNT" >"$WORK/downloads" 2>&1) &
     DOWNLOADING=$!
 }
