@@ -468,6 +468,8 @@ mod tests {
         let expression = Expression::new(source, Kind::Child).unwrap();
         assert!(expression.asks_for_region());
         assert_eq!(expression.regions(), ["asia", ""]);
+        let listed = Expression::new("client_region in ['asia', 'europe'] ? 1.0 : 2.0", Kind::Child).unwrap();
+        assert_eq!(listed.regions(), ["asia", "europe"]);
         assert!(!Expression::new("load", Kind::Child).unwrap().asks_for_region());
     }
 

@@ -26,8 +26,8 @@ pub(super) enum Number {
 #[derive(Clone, Debug)]
 pub(super) enum Truth {
     Compared(fn(Ordering) -> bool, Box<[Number; 2]>),
-    /// The word, by its position, is this one.
-    Is(usize, String),
+    /// The word, by its position, is one of these.
+    Is(usize, Vec<String>),
     Not(Box<Truth>),
     And(Box<[Truth; 2]>),
     Or(Box<[Truth; 2]>),
@@ -97,7 +97,7 @@ impl Truth {
     fn compared<'a>(&'a self, word: usize, texts: &mut Vec<&'a str>) {
         match self {
             Truth::Compared(_, pair) => pair.iter().for_each(|one| one.compared(word, texts)),
-            Truth::Is(at, text) if *at == word => texts.push(text),
+            Truth::Is(at, those) if *at == word => texts.extend(those.iter().map(String::as_str)),
             Truth::Is(..) => {}
             Truth::Not(one) => one.compared(word, texts),
             Truth::And(both) | Truth::Or(both) => both.iter().for_each(|one| one.compared(word, texts)),
@@ -120,6 +120,7 @@ impl Truth {
                 Some(is) => Some(Truth::Not(Box::new(is))),
                 None => compared(Ordering::is_ne),
             },
+            operators::IN => is_listed(args),
             operators::LESS => compared(Ordering::is_lt),
             operators::LESS_EQUALS => compared(Ordering::is_le),
             operators::GREATER => compared(Ordering::is_gt),
@@ -136,7 +137,7 @@ impl Truth {
                 let [one, other] = [pair[0].value(variables, words)?, pair[1].value(variables, words)?];
                 Some(of(one.partial_cmp(&other)?))
             }
-            Truth::Is(word, text) => Some(words[*word] == text),
+            Truth::Is(word, those) => Some(those.iter().any(|text| text == words[*word])),
             Truth::Not(one) => Some(!value(one)?),
             Truth::And(both) => Some(value(&both[0])? && value(&both[1])?),
             Truth::Or(both) => Some(value(&both[0])? || value(&both[1])?),
@@ -152,12 +153,26 @@ fn pair<T>(arguments: &[IdedExpr], of: impl Fn(&IdedExpr) -> Option<T>) -> Optio
 /// A comparison of a word with a text.
 fn is_word(arguments: &[IdedExpr]) -> Option<Truth> {
     let [one, other] = arguments else { return None };
-    let texts = |name: &Expr, text: &Expr| match (name, text) {
-        (Expr::Ident(name), Expr::Literal(LiteralValue::String(text))) => {
-            let word = WORDS.iter().position(|known| known == name)?;
-            Some(Truth::Is(word, text.inner().to_owned()))
-        }
+    let is = |name: &Expr, other: &Expr| Some(Truth::Is(word(name)?, vec![text(other)?]));
+    is(&one.expr, &other.expr).or_else(|| is(&other.expr, &one.expr))
+}
+
+/// A word that is in a list of texts.
+fn is_listed(arguments: &[IdedExpr]) -> Option<Truth> {
+    let [name, list] = arguments else { return None };
+    let Expr::List(list) = &list.expr else { return None };
+    let those: Option<Vec<String>> = list.elements.iter().map(|one| text(&one.expr)).collect();
+    Some(Truth::Is(word(&name.expr)?, those?))
+}
+
+fn word(name: &Expr) -> Option<usize> {
+    let Expr::Ident(name) = name else { return None };
+    WORDS.iter().position(|known| known == name)
+}
+
+fn text(literal: &Expr) -> Option<String> {
+    match literal {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner().to_owned()),
         _ => None,
-    };
-    texts(&one.expr, &other.expr).or_else(|| texts(&other.expr, &one.expr))
+    }
 }

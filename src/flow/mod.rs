@@ -11,5 +11,6 @@ mod group;
 pub mod key;
 pub mod limit;
 pub mod memory;
+pub mod record;
 pub mod state;
 pub mod table;

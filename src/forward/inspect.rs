@@ -20,8 +20,9 @@ use super::orders::{Clerk, NewFlows, Rings};
 use crate::clock::Tick;
 use crate::flow::key::{FlowKey, KeyV4, KeyV6};
 use crate::flow::memory::Memory;
+use crate::flow::record::Entry;
 use crate::flow::state::{FlowState, Timeouts};
-use crate::flow::table::{Entry, GROUP, Table};
+use crate::flow::table::{GROUP, Table};
 use crate::units::TargetId;
 
 use zerocopy::FromZeros;

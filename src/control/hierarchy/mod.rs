@@ -326,9 +326,8 @@ impl Hierarchy {
                 outcome.steered.push(host as usize);
             }
         }
-        hosts.extend(
-            leaps.into_iter().filter(|host| self.shares[*host].go_ahead(now, self.interval)).map(|host| (host, true)),
-        );
+        let ahead = leaps.into_iter().filter(|(host, full)| self.shares[*host].go_ahead(now, self.interval, *full));
+        hosts.extend(ahead.map(|(host, _)| (host, true)));
         let turns = self.priced.due(now, self.interval).into_iter();
         hosts.extend(turns.filter(|host| self.shares[*host].take_turn(now)).map(|host| (host, true)));
         // Of each the one that steps, if any does.
@@ -460,8 +459,9 @@ struct Learned {
     hosts: Vec<(usize, bool)>,
     /// Members that cost something else, while all else is as it was.
     priced: Vec<Priced>,
-    /// Virtual hosts of which a child has another load that is not to wait for the end of the interval.
-    leaps: Vec<usize>,
+    /// Virtual hosts of which a child has another load that is not to wait for the end of the interval, and whether it can do no
+    /// more.
+    leaps: Vec<(usize, bool)>,
     /// Whether one of those makes a difference to what parents are told.
     is_telling: bool,
 }

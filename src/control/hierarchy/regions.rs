@@ -1,12 +1,9 @@
 //! Costs and shares for clients in each region, in virtual hosts that ask where clients are; beside those of clients in none.
 
-use super::shares::Shares;
+use super::shares::{Price, Shares};
 use super::{Hierarchy, Turn};
 use crate::config::Config;
 use crate::control::conditions::Steer;
-
-/// What a child costs, and how much it can do; `None` for one that takes no flows.
-pub(super) type Price = Option<(f64, f64)>;
 
 impl Hierarchy {
     /// Adds what is said of a virtual host's children for clients in each region to what `steers` says of them for clients
@@ -15,7 +12,7 @@ impl Hierarchy {
         &mut self,
         config: &Config,
         (position, steps): Turn,
-        prices: &[Price],
+        prices: &[Option<Price>],
         steers: &mut Vec<Steer>,
     ) {
         let host = &config.virtual_hosts[position];
@@ -30,8 +27,8 @@ impl Hierarchy {
                 if let Steer::Takes { cost, .. } = &mut steer {
                     let here = self.cost(config, position, (place, region));
                     *cost = Some(here);
-                    if let Some(Some((cost, _))) = prices.get_mut(place) {
-                        *cost = here;
+                    if let Some(Some(price)) = prices.get_mut(place) {
+                        price.cost = here;
                     }
                 }
                 steers.push(steer);
@@ -45,7 +42,7 @@ impl Hierarchy {
 }
 
 /// Lets shares go on where an interval is over, or somebody else takes flows, and says them.
-pub(super) fn share(shares: &mut Shares, prices: &[Price], steps: bool, steers: &mut [Steer]) {
+pub(super) fn share(shares: &mut Shares, prices: &[Option<Price>], steps: bool, steers: &mut [Steer]) {
     if steps || prices.iter().enumerate().any(|(at, price)| price.is_some() != (shares.of(at) > 0.0)) {
         shares.step(prices, steps);
     }

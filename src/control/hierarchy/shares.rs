@@ -7,6 +7,10 @@
 //! What has leapt need not wait for the end of the interval: shares take the step of their next turn at once, and none at that
 //! turn.
 //!
+//! A child that can hardly do more is another matter. From [`HIGH`] load on it wants less than its cost says, at [`FULL`] next to
+//! nothing, and what it gets falls as fast as news come. It comes back as slowly as anybody: so where many routers have the same
+//! news, what they do together is to leave one quickly, not to rush to another.
+//!
 //! A router that starts hears from one child after the other, and of loads that mean nothing yet: for its first intervals
 //! shares go by capacity alone, and at once.
 
@@ -30,11 +34,50 @@ const NOTICEABLE: f64 = 0.03;
 /// A cost that is less than this part of the highest counts as this part, so that shares differ by no more than that.
 const COST_MIN: f64 = 0.1;
 
+/// Load from which a child wants less than its cost says.
+const HIGH: f64 = 0.9;
+
+/// Load of a child that can do no more.
+const FULL: f64 = 1.0;
+
+/// What part of what its cost says that one wants.
+const LEFT: f64 = 0.05;
+
+/// By how much of itself the share of a child beyond [`HIGH`] falls in a step at most.
+const RELIEF_MAX: f64 = 0.75;
+
 /// Intervals at the start in which costs do not count.
 const SETTLING: u8 = 5;
 
 /// Weight of the largest share: fine enough, and coarse enough that equal children are seen to be equal.
 const WEIGHT_MAX: f64 = 1000.0;
+
+/// What shares of new flows go by, for a child that takes any.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// What it costs.
+    pub cost: f64,
+    /// How much it can do, in the unit of weights.
+    pub capacity: f64,
+    /// How much of that it does.
+    pub load: f64,
+}
+
+impl Price {
+    /// What part of what its cost says it wants.
+    fn headroom(&self) -> f64 {
+        (1.0 - (self.load - HIGH) / (FULL - HIGH) * (1.0 - LEFT)).clamp(LEFT, 1.0)
+    }
+}
+
+/// What a child wants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Want {
+    /// In proportion to what the others want.
+    part: f64,
+    /// Whether it is to get no more than that soon.
+    at_once: bool,
+}
 
 /// The shares of one virtual host's children; those that take flows add up to 1.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,9 +88,10 @@ pub struct Shares {
     settled: Vec<f64>,
     /// Intervals that have passed, up to [`SETTLING`].
     age: u8,
-    /// When the last step was taken, and whether that was the one of the next turn.
+    /// When the last step was taken, whether that was the one of the next turn, and whether that turn takes one all the same.
     stepped: Instant,
     is_ahead: bool,
+    is_due: bool,
 }
 
 /// Part of an interval that lies between two steps at least.
@@ -56,56 +100,58 @@ const APART: u32 = 4;
 impl Shares {
     /// Whether to take a step now, where it is their turn.
     pub fn take_turn(&mut self, now: Instant) -> bool {
-        let takes = !std::mem::take(&mut self.is_ahead);
+        let takes = !self.is_ahead || self.is_due;
+        (self.is_ahead, self.is_due) = (false, false);
         if takes {
             self.stepped = now;
         }
         takes
     }
 
-    /// Whether to take the step of the next turn now.
-    pub fn go_ahead(&mut self, now: Instant, interval: Duration) -> bool {
-        let goes = !self.is_ahead && now - self.stepped >= interval / APART;
+    /// Whether to take the step of the next turn now, or, since a child is `full` all of a sudden, one more.
+    pub fn go_ahead(&mut self, now: Instant, interval: Duration, full: bool) -> bool {
+        let goes = (full || !self.is_ahead) && now - self.stepped >= interval / APART;
         if goes {
             (self.stepped, self.is_ahead) = (now, true);
         }
+        self.is_due = !goes && (self.is_due || full);
         goes
     }
 
-    /// Goes towards what children with these costs and capacities want, `None` for one that takes no flows. `passed`: an
-    /// interval is over; else who takes flows has changed.
-    pub fn step(&mut self, children: &[Option<(f64, f64)>], passed: bool) {
+    /// Goes towards what children want, `None` for one that takes no flows. `passed`: an interval is over; else who takes
+    /// flows has changed.
+    pub fn step(&mut self, children: &[Option<Price>], passed: bool) {
         let settling = self.age < SETTLING;
         self.age = self.age.saturating_add(passed.into()).min(SETTLING);
-        let capacity = |(_, capacity): (f64, f64)| (1.0, capacity);
+        let by_capacity = |price: Price| Price { cost: 1.0, load: 0.0, ..price };
         match settling {
             true => {
                 self.moving.clear();
-                self.go(&wanted(&children.iter().map(|child| child.map(capacity)).collect::<Vec<_>>()));
+                self.go(&wanted(&children.iter().map(|child| child.map(by_capacity)).collect::<Vec<_>>()));
             }
             false => self.go(&wanted(children)),
         }
     }
 
-    fn go(&mut self, wanted: &[Option<f64>]) {
-        let sum: f64 = wanted.iter().flatten().sum();
+    fn go(&mut self, wanted: &[Option<Want>]) {
+        let sum: f64 = wanted.iter().flatten().map(|want| want.part).sum();
         let takers = wanted.iter().flatten().count().max(1) as f64;
-        let part = |want: &Option<f64>| match (want, sum > 0.0) {
-            (Some(want), true) => want / sum,
-            (Some(_), false) => 1.0 / takers,
-            (None, _) => 0.0,
-        };
+        let part = |want: &Want| if sum > 0.0 { want.part / sum } else { 1.0 / takers };
         if self.moving.len() != wanted.len() || self.moving.iter().sum::<f64>() <= 0.0 {
-            self.moving = wanted.iter().map(part).collect();
+            self.moving = wanted.iter().map(|want| want.as_ref().map_or(0.0, part)).collect();
             self.settled = self.moving.clone();
             return;
         }
         let small = SMALL / takers;
         for (share, want) in self.moving.iter_mut().zip(wanted) {
-            let limit = CHANGE_MAX * share.max(small);
-            *share = match want {
-                None => 0.0,
-                Some(_) => *share + (PART * (part(want) - *share)).clamp(-limit, limit),
+            let Some(want) = want else {
+                *share = 0.0;
+                continue;
+            };
+            let (way, limit) = (part(want) - *share, CHANGE_MAX * share.max(small));
+            *share += match want.at_once && way < 0.0 {
+                true => way.max(-RELIEF_MAX * *share),
+                false => (PART * way).clamp(-limit, limit),
             };
         }
         let sum: f64 = self.moving.iter().sum();
@@ -138,32 +184,45 @@ impl Shares {
     }
 }
 
-/// What children want that have these costs and capacities: in proportion to capacity, and against cost.
-fn wanted(children: &[Option<(f64, f64)>]) -> Vec<Option<f64>> {
-    let highest = children.iter().flatten().map(|(cost, _)| *cost).filter(|cost| cost.is_finite()).fold(0.0, f64::max);
+/// What children want: in proportion to capacity, and against cost.
+fn wanted(children: &[Option<Price>]) -> Vec<Option<Want>> {
+    let costs = children.iter().flatten().map(|price| price.cost);
+    let highest = costs.filter(|cost| cost.is_finite()).fold(0.0, f64::max);
     let floor = if highest > 0.0 { highest * COST_MIN } else { 1.0 };
-    // A cost without measure is that of a child that is not to be chosen as long as there is another.
-    children.iter().map(|child| child.map(|(cost, capacity)| capacity.max(1.0) / cost.max(floor))).collect()
+    let want = |price: &Price| {
+        let headroom = price.headroom();
+        // A cost without measure is that of a child that is not to be chosen as long as there is another.
+        Want { part: headroom * price.capacity.max(1.0) / price.cost.max(floor), at_once: headroom < 1.0 }
+    };
+    children.iter().map(|child| child.as_ref().map(want)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shares(steps: &[&[Option<f64>]]) -> Shares {
+    /// Children that want so much, none of them at once.
+    fn want(parts: &[Option<f64>]) -> Vec<Option<Want>> {
+        parts.iter().map(|part| part.map(|part| Want { part, at_once: false })).collect()
+    }
+
+    fn shares(start: &[Option<f64>]) -> Shares {
         let mut shares = Shares::default();
-        steps.iter().for_each(|wanted| shares.go(wanted));
+        shares.go(&want(start));
         shares
+    }
+
+    fn price(cost: f64, capacity: f64) -> Option<Price> {
+        Some(Price { cost, capacity, load: 0.5 })
     }
 
     #[test]
     fn shares_start_where_they_are_wanted_and_go_there_step_by_step() {
-        let start = [Some(100.0), Some(100.0), None];
-        let mut shares = shares(&[&start]);
+        let mut shares = shares(&[Some(100.0), Some(100.0), None]);
         assert_eq!([0, 1, 2].map(|at| shares.of(at)), [0.5, 0.5, 0.0]);
         let mut before = shares.clone();
         for step in 0..40 {
-            shares.go(&[Some(900.0), Some(100.0), None]);
+            shares.go(&want(&[Some(900.0), Some(100.0), None]));
             for at in [0, 1] {
                 let (now, then) = (shares.moving[at], before.moving[at]);
                 assert!((now - then).abs() <= CHANGE_MAX * then.max(0.5) * 1.2, "step {step}: {then} to {now}");
@@ -183,48 +242,61 @@ mod tests {
         let mut shares = Shares::default();
         assert!(shares.take_turn(at(4)));
         // Not right behind another one, and once for each turn.
-        let ahead: Vec<u64> = (4..8).filter(|s| shares.go_ahead(at(*s), interval)).collect();
+        let ahead: Vec<u64> = (4..8).filter(|s| shares.go_ahead(at(*s), interval, false)).collect();
         assert_eq!(ahead, [5]);
         assert!(!shares.take_turn(at(8)));
-        assert!(shares.go_ahead(at(9), interval) && !shares.take_turn(at(12)));
+        assert!(shares.go_ahead(at(9), interval, false) && !shares.take_turn(at(12)));
         assert!(shares.take_turn(at(16)) && shares.take_turn(at(20)));
     }
 
     #[test]
+    fn who_can_do_no_more_is_left_soon_even_right_behind_another_step() {
+        let interval = Duration::from_secs(4);
+        let at = |ms: u64| Instant::ZERO + Duration::from_millis(ms);
+        let mut shares = Shares::default();
+        assert!(shares.take_turn(at(4_000)) && shares.go_ahead(at(6_000), interval, false));
+        // Two leaps, of two servers of one site, say: not that soon, but at the turn.
+        assert!(!shares.go_ahead(at(6_100), interval, true) && !shares.go_ahead(at(6_200), interval, false));
+        assert!(shares.take_turn(at(8_000)));
+        assert!(shares.go_ahead(at(9_000), interval, false) && shares.go_ahead(at(10_000), interval, true));
+        assert!(!shares.take_turn(at(12_000)));
+    }
+
+    #[test]
     fn small_change_changes_nothing() {
-        let mut shares = shares(&[&[Some(100.0), Some(100.0)]]);
+        let mut shares = shares(&[Some(100.0), Some(100.0)]);
         let before = shares.settled.clone();
         for step in 0..50 {
             let swing = if step % 2 == 0 { 1.0 } else { -1.0 };
-            shares.go(&[Some(100.0 + swing * 5.0), Some(100.0 - swing * 5.0)]);
+            shares.go(&want(&[Some(100.0 + swing * 5.0), Some(100.0 - swing * 5.0)]));
             assert_eq!(shares.settled, before, "step {step}");
         }
     }
 
     #[test]
     fn who_takes_no_flows_has_no_share_at_once_and_who_comes_back_gets_it_slowly() {
-        let mut shares = shares(&[&[Some(100.0), Some(100.0)]]);
-        shares.go(&[Some(100.0), None]);
+        let mut shares = shares(&[Some(100.0), Some(100.0)]);
+        shares.go(&want(&[Some(100.0), None]));
         assert_eq!([shares.of(0), shares.of(1)], [1.0, 0.0]);
         let mut last = 0.0;
         let mut steps = 0;
         while shares.of(1) < 0.45 {
-            shares.go(&[Some(100.0), Some(100.0)]);
+            shares.go(&want(&[Some(100.0), Some(100.0)]));
             assert!(shares.of(1) - last <= 0.15, "{last} to {}", shares.of(1));
             (last, steps) = (shares.of(1), steps + 1);
             assert!(steps < 30);
         }
         assert!(steps > 3, "{steps}");
         // Nobody takes any, and then one does.
-        shares.go(&[None, None]);
+        shares.go(&want(&[None, None]));
         assert!(shares.weights().eq([Weight::DRAIN; 2]));
-        shares.go(&[None, Some(1.0)]);
+        shares.go(&want(&[None, Some(1.0)]));
         assert_eq!([shares.of(0), shares.of(1)], [0.0, 1.0]);
     }
 
     #[test]
     fn at_the_start_capacity_counts_alone_and_at_once() {
-        let (one, both) = ([Some((0.1, 100.0)), None], [Some((0.9, 100.0)), Some((0.1, 300.0))]);
+        let (one, both) = ([price(0.1, 100.0), None], [price(0.9, 100.0), price(0.1, 300.0)]);
         let mut shares = Shares::default();
         shares.step(&one, true);
         assert_eq!([shares.of(0), shares.of(1)], [1.0, 0.0]);
@@ -238,13 +310,46 @@ mod tests {
 
     #[test]
     fn shares_go_by_capacity_and_against_cost() {
-        let of = |children: &[Option<(f64, f64)>]| wanted(children);
-        assert_eq!(of(&[Some((0.5, 100.0)), Some((0.25, 100.0))]), [Some(200.0), Some(400.0)]);
-        assert_eq!(of(&[Some((0.5, 300.0)), None]), [Some(600.0), None]);
+        let of = |children: &[Option<Price>]| {
+            wanted(children).iter().map(|want| want.map(|want| want.part)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[price(0.5, 100.0), price(0.25, 100.0)]), [Some(200.0), Some(400.0)]);
+        assert_eq!(of(&[price(0.5, 300.0), None]), [Some(600.0), None]);
         // All for nothing: by capacity alone. One for nothing: cheap, but not infinitely so.
-        assert_eq!(of(&[Some((0.0, 100.0)), Some((0.0, 300.0))]), [Some(100.0), Some(300.0)]);
-        assert_eq!(of(&[Some((1.0, 100.0)), Some((0.0, 100.0))]), [Some(100.0), Some(1000.0)]);
-        assert_eq!(of(&[Some((f64::INFINITY, 100.0)), Some((1.0, 100.0))]), [Some(0.0), Some(100.0)]);
+        assert_eq!(of(&[price(0.0, 100.0), price(0.0, 300.0)]), [Some(100.0), Some(300.0)]);
+        assert_eq!(of(&[price(1.0, 100.0), price(0.0, 100.0)]), [Some(100.0), Some(1000.0)]);
+        assert_eq!(of(&[price(f64::INFINITY, 100.0), price(1.0, 100.0)]), [Some(0.0), Some(100.0)]);
+    }
+
+    /// Shares of three children of which the first has this load, while the others have half.
+    fn loaded(shares: &mut Shares, load: f64) -> f64 {
+        let children = [load, 0.5, 0.5].map(|load| Some(Price { cost: 0.1 + load, capacity: 100.0, load }));
+        shares.step(&children, true);
+        shares.of(0)
+    }
+
+    #[test]
+    fn a_child_that_can_do_no_more_has_next_to_nothing_after_three_steps_and_comes_back_slowly() {
+        let mut shares = Shares::default();
+        let fair = (0..10).map(|_| loaded(&mut shares, 0.5)).last().unwrap();
+        let falling: Vec<f64> = (0..3).map(|_| loaded(&mut shares, 1.2)).collect();
+        assert!(falling[0] >= (1.0 - RELIEF_MAX) * fair && falling[2] < fair / 10.0, "{falling:?}");
+        let still = (0..20).map(|_| loaded(&mut shares, 1.2)).last().unwrap();
+        assert!(still > 0.0 && still < fair / 20.0, "{still}");
+        let rising: Vec<f64> = (0..30).map(|_| loaded(&mut shares, 0.5)).collect();
+        let bound = fair * CHANGE_MAX * 1.1;
+        assert!(rising.is_sorted() && rising[0] - still < bound && rising[2] < 0.8 * fair, "{rising:?}");
+        assert!((rising[29] - fair).abs() < 0.02, "{rising:?}");
+    }
+
+    #[test]
+    fn where_all_can_do_no_more_shares_go_by_cost() {
+        let mut shares = Shares::default();
+        for _ in 0..60 {
+            let children = [1.1, 2.2].map(|load| Some(Price { cost: load, capacity: 100.0, load }));
+            shares.step(&children, true);
+        }
+        assert!((shares.of(0) - 2.0 / 3.0).abs() < 0.02, "{shares:?}");
     }
 
     /// Load is what the last interval's share has brought, and cost is that load: shares settle and do not swing.
@@ -255,8 +360,11 @@ mod tests {
         let mut shares = Shares::default();
         let mut changes = 0;
         for step in 0..100 {
-            let children: Vec<_> =
-                loads.iter().zip(capacities).map(|(load, capacity)| Some((*load, capacity))).collect();
+            let children: Vec<_> = loads
+                .iter()
+                .zip(capacities)
+                .map(|(load, capacity)| Some(Price { cost: *load, capacity, load: *load }))
+                .collect();
             let before = shares.settled.clone();
             shares.step(&children, true);
             changes += u32::from(step > 50 && shares.settled != before);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::regions::share;
+use super::shares::Price;
 use super::{Hierarchy, Learned, Place, Priced, SaidOf, Turn};
 use crate::clock::{Instant, WallClock};
 use crate::config::{self, Config, Member, Register, RouteCost, VirtualHost};
@@ -145,6 +146,11 @@ fn capacity(serves: Option<Serves>, weight: Weight) -> f64 {
     serves.map_or(f64::from(weight.get()), |serves| f64::from(serves.capacity))
 }
 
+/// How much of that it does.
+fn load(serves: Option<Serves>) -> f64 {
+    serves.map_or(0.0, |serves| serves.load.ratio())
+}
+
 /// What an expression may know of a child with this weight, cost and tier in a virtual host.
 fn facts(
     child: &config::Child,
@@ -156,7 +162,7 @@ fn facts(
     Child {
         name: &child.name,
         client_region: "",
-        load: serves.map_or(0.0, |serves| serves.load.ratio()),
+        load: load(serves),
         capacity: capacity(serves, weight),
         route_cost: match child.route_cost {
             RouteCost::Given(cost) => cost,
@@ -224,7 +230,7 @@ impl Hierarchy {
                 && before.load.0.abs_diff(now.load.0) >= LEAP.0
             {
                 if pricing.shares {
-                    learned.leaps.push(host);
+                    learned.leaps.push((host, now.load >= Load::FULL));
                 }
                 learned.is_telling |= !self.parents.is_empty() && {
                     let all = self.known[members.clone()].iter().filter_map(|known| known.serves);
@@ -297,7 +303,7 @@ impl Hierarchy {
             return;
         }
         let timed = self.pricing[position].timed;
-        let mut costs = Vec::with_capacity(if host.shares { steers.len() } else { 0 });
+        let mut prices = Vec::with_capacity(if host.shares { steers.len() } else { 0 });
         for (place, steer) in steers.iter_mut().enumerate() {
             let known = self.known[first + place];
             let takes = known.takes();
@@ -314,14 +320,18 @@ impl Hierarchy {
                 let name = &config.children[member.child].name;
                 // What the operator or a check says counts for shares too.
                 let able = takes && !conditions.drained.contains(name) && !conditions.is_down(&host.name, name);
-                costs.push(able.then(|| (self.known[first + place].cost, capacity(known.serves, member.weight))));
+                prices.push(able.then(|| Price {
+                    cost: self.known[first + place].cost,
+                    capacity: capacity(known.serves, member.weight),
+                    load: load(known.serves),
+                }));
             }
         }
         if host.shares {
-            share(&mut self.shares[position], &costs, steps, steers);
+            share(&mut self.shares[position], &prices, steps, steers);
         }
         if host.by_region {
-            self.steer_by_region(config, (position, steps), &costs, steers);
+            self.steer_by_region(config, (position, steps), &prices, steers);
         }
     }
 

@@ -33,6 +33,10 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 /// From a snapshot to one that has urgent news, at least.
 const URGENT: Duration = Duration::from_millis(50);
 
+/// What part of an interval longer the next ones are until those that were cut short are made up for: so what is sent, and what
+/// it costs, is the same in the long run, whatever happens.
+const MADE_UP: u32 = 8;
+
 /// What the machine is told.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -143,6 +147,8 @@ pub struct ChildEnd {
     asked: Instant,
     unanswered: bool,
     early: Early,
+    /// By how much intervals have been cut short that are not made up for.
+    owed: Duration,
     acknowledged: Instant,
     draining: bool,
     /// The first update behind the word that we drain: who has acknowledged it has heard that.
@@ -173,6 +179,7 @@ impl ChildEnd {
             sequence: Sequence(0),
             asked: now,
             unanswered: false,
+            owed: Duration::ZERO,
             early: Early::No,
             acknowledged: now,
             draining: false,
@@ -311,7 +318,9 @@ impl ChildEnd {
 
     /// The next update does not wait for the end of the interval.
     fn hurry(&mut self, now: Instant) {
-        self.at = self.at.min(self.asked + URGENT).max(now);
+        let at = self.at.min(self.asked + URGENT).max(now);
+        self.owed = (self.owed + (self.at - at)).min(self.interval * MADE_UP);
+        self.at = at;
     }
 
     fn say_drain(&mut self, outputs: &mut Vec<Output>) {
@@ -427,7 +436,9 @@ impl ChildEnd {
                 self.give_up(now, why, outputs);
             }
             Stage::Established if self.at <= now => {
-                (self.asked, self.at, self.unanswered) = (now, now + self.interval, true);
+                let longer = self.owed.min(self.interval / MADE_UP);
+                self.owed -= longer;
+                (self.asked, self.at, self.unanswered) = (now, now + self.interval + longer, true);
                 self.early = if self.early == Early::Next { Early::Last } else { Early::No };
                 outputs.push(Output::Report);
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::key::{KeyV4, KeyV6};
+use crate::flow::key::KeyV4;
 
 const TIMEOUT: u32 = 1_000;
 /// Where flows land is chance; tests repeat.
@@ -79,22 +79,6 @@ fn an_expired_entry_is_not_found_alive() {
     assert!(table.find_live(hash, &key, Tick(TIMEOUT), &timeouts).is_some());
     assert!(table.find_live(hash, &key, Tick(TIMEOUT + 1), &timeouts).is_none());
     assert!(table.is_empty());
-}
-
-#[test]
-fn counters_carry_past_32_bits() {
-    let mut table: Table<KeyV6> = Table::new(8, SEED).expect("memory");
-    let key = KeyV6 { source: [1; 16], destination: [2; 16], ports: [0; 4], protocol: 6 };
-    let hash = table.hash(&key);
-    let vacancy = table.vacancy(hash, Tick(0), &timeouts()).expect("room");
-    let record = table.fill(vacancy, hash, key, TargetId(0), FlowState::TcpSyn, Tick(0));
-    record.packets_low = u32::MAX;
-    record.touch(Tick(7), FlowState::TcpEstablished, 1_500);
-    let slot = table.find(hash, &key).expect("it is there");
-    let entry = table.entry(slot);
-    assert_eq!((entry.packets, entry.bytes), (1 << 32, 1_500));
-    assert_eq!(entry.duration(), Duration::from_millis(7));
-    assert_eq!((entry.state, entry.target), (FlowState::TcpEstablished, TargetId(0)));
 }
 
 /// Keys that belong into the same two groups of a table, the first in the first; whoever knew the seed could send them.
