@@ -35,20 +35,53 @@ ask_idle() {
 
 end_idle() { exec {IDLE}>&-; }
 
-# start_pings: a line for each answer, with its time. Before all others, as what fping sleeps through looks like a gap.
+# start_pings: a line for each answer, with its time. Before all others, as what fping sleeps through looks like a gap. Beside
+# it somebody says when each processor stood still for anybody, as those of a virtual machine do.
 start_pings() {
     (run_on client chrt --fifo 2 fping -D -l -i 1 -p 1 -t 1000 "$VIP" >"$WORK/pings" 2>&1) &
     PINGS=$!
+    (exec cyclictest --quiet --smp --priority=3 --interval=1000 --spike=2000 --spike-nodes=100000 >"$WORK/still" 2>&1) &
+    STILL=$!
 }
 
-# end_pings: GAP is the longest time without an answer, in milliseconds, and WHEN it began, in seconds since FAULT.
+# end_pings: GAP is the longest time without an answer, in milliseconds, WHEN it began, in seconds since FAULT, and OURS the
+# longest of those times less those in which a processor stood still.
 end_pings() {
-    kill -INT "$PINGS" 2>/dev/null || true
-    wait "$PINGS" || true
-    # When an answer came: when it is told.
-    read -r GAP WHEN < <(sed -n 's/^\[\([0-9.]*\)\].* bytes, .*/\1/p' "$WORK/pings" |
-        awk -v fault="$FAULT" 'NR > 1 && $1 - last > most { most = $1 - last; at = last } { last = $1 }
-            END { printf "%.0f %.2f\n", most * 1000, at - fault }')
+    kill -INT "$PINGS" "$STILL" 2>/dev/null || true
+    wait "$PINGS" "$STILL" || true
+    read -r GAP WHEN OURS < <(gaps "$WORK/pings" "$WORK/still" "$FAULT")
+}
+
+# gaps PINGS STILL FAULT
+gaps() {
+    python3 - "$@" <<'END'
+import re
+import sys
+import time
+
+pings, still, fault = sys.argv[1:]
+# When an answer came: when it is told.
+answers = [float(at) for at in re.findall(r"^\[([0-9.]+)\].* bytes, ", open(pings).read(), re.M)]
+# Of the monotonic clock, when that was over.
+apart = time.time() - time.monotonic()
+spikes = re.findall(r"Spike: *(\d+): TS: *(\d+)", open(still).read())
+stood = sorted((apart + (int(end) - int(long)) / 1e6, apart + int(end) / 1e6) for long, end in spikes)
+
+
+def standing(since, until):
+    """For how long between the two."""
+    total = 0.0
+    for begin, end in stood:
+        total += max(0.0, min(end, until) - max(begin, since))
+        since = max(since, min(end, until))
+    return total
+
+
+times = list(zip(answers, answers[1:]))
+gap, when = max((until - since, since) for since, until in times)
+ours = max(until - since - standing(since, until) for since, until in times)
+print(f"{1000 * gap:.0f} {when - float(fault):.2f} {1000 * ours:.0f}")
+END
 }
 
 # start_many_downloads: slow ones, so that every round falls into them. Of one process: hundreds that begin and end would keep
@@ -98,7 +131,7 @@ rank_kernel() {
 }
 
 show_pair() {
-    local round failed=0 worst=0 broken
+    local round failed=0 worst=0 worst_ours=0 broken
     trap 'rank_kernel other 0; lab_down; rm -rf "$WORK"' EXIT
     rank_kernel fifo 1
     lab_up --pair --servers 3 --small --heartbeat 10 --preempt 2s
@@ -116,9 +149,11 @@ show_pair() {
         end_pings
         end_many_downloads
         broken=$(ask_idle)
-        printf '        round %d: gap %d ms %s s after the fault, downloads failed %d, idle connections failed %d\n' \
-            $round "$GAP" "$WHEN" $LOST "$broken"
+        printf '        round %d: gap %d ms %s s after the fault, %d ms but for a machine that stood still, ' \
+            $round "$GAP" "$WHEN" "$OURS"
+        printf 'downloads failed %d, idle connections failed %d\n' $LOST "$broken"
         ((GAP <= worst)) || worst=$GAP
+        ((OURS <= worst_ours)) || worst_ours=$OURS
         if ((LOST > 0 || broken > 0)) || [[ -s $WORK/rounds ]]; then failed=$((failed + 1)); fi
         : >"$WORK/rounds"
     done
@@ -128,7 +163,8 @@ show_pair() {
     rank_kernel other 0
     printf 'rounds %d, failed %d, worst gap %d ms\n' "$ROUNDS" $failed "$worst"
     holds "no connection failed in $ROUNDS rounds" test $failed -eq 0
-    holds "nothing was silent for more than 50 ms" test "$worst" -le 50
+    holds "nothing was silent for more than 50 ms: $worst_ours ms, but for a machine that stood still" \
+        test "$worst_ours" -le 50
 }
 
 # has ROUTER: whether keepalived has the pair's address.
