@@ -7,9 +7,10 @@
 //! What has leapt need not wait for the end of the interval: shares take the step of their next turn at once, and none at that
 //! turn.
 //!
-//! A child that can hardly do more is another matter. From [`HIGH`] load on it wants less than its cost says, at [`FULL`] next to
-//! nothing, and what it gets falls as fast as news come. It comes back as slowly as anybody: so where many routers have the same
-//! news, what they do together is to leave one quickly, not to rush to another.
+//! A child that has too much of other work is another matter: it does about all that it can, and clearly more than the others
+//! do. It wants less than its cost says, next to nothing in the end, and what it gets falls as fast as news come. It comes back
+//! as slowly as anybody: so where many routers have the same news, what they do together is to leave one quickly, not to rush to
+//! another. Where all do about all that they can, shares stay where costs would have them; else they would swing.
 //!
 //! A router that starts hears from one child after the other, and of loads that mean nothing yet: for its first intervals
 //! shares go by capacity alone, and at once.
@@ -34,16 +35,16 @@ const NOTICEABLE: f64 = 0.03;
 /// A cost that is less than this part of the highest counts as this part, so that shares differ by no more than that.
 const COST_MIN: f64 = 0.1;
 
-/// Load from which a child wants less than its cost says.
-const HIGH: f64 = 0.9;
+/// Loads from which on a child may have too much, and from which on that counts in full.
+const HIGH: [f64; 2] = [0.9, 1.0];
 
-/// Load of a child that can do no more.
-const FULL: f64 = 1.0;
+/// The same as a multiple of what the others do in the mean.
+const ABOVE: [f64; 2] = [1.3, 1.6];
 
-/// What part of what its cost says that one wants.
+/// What part of what its cost says a child wants that has too much.
 const LEFT: f64 = 0.05;
 
-/// By how much of itself the share of a child beyond [`HIGH`] falls in a step at most.
+/// By how much of itself its share falls in a step at most.
 const RELIEF_MAX: f64 = 0.75;
 
 /// Intervals at the start in which costs do not count.
@@ -64,9 +65,11 @@ pub struct Price {
 }
 
 impl Price {
-    /// What part of what its cost says it wants.
-    fn headroom(&self) -> f64 {
-        (1.0 - (self.load - HIGH) / (FULL - HIGH) * (1.0 - LEFT)).clamp(LEFT, 1.0)
+    /// What part of what its cost says it wants, where the others have this load in the mean.
+    fn headroom(&self, others: f64) -> f64 {
+        let on = |value: f64, [from, to]: [f64; 2]| ((value - from) / (to - from)).clamp(0.0, 1.0);
+        let much = on(self.load, HIGH).min(on(self.load, ABOVE.map(|times| times * others.max(f64::MIN_POSITIVE))));
+        1.0 - much * (1.0 - LEFT)
     }
 }
 
@@ -189,8 +192,12 @@ fn wanted(children: &[Option<Price>]) -> Vec<Option<Want>> {
     let costs = children.iter().flatten().map(|price| price.cost);
     let highest = costs.filter(|cost| cost.is_finite()).fold(0.0, f64::max);
     let floor = if highest > 0.0 { highest * COST_MIN } else { 1.0 };
+    let all = children.iter().flatten();
+    let (work, able) =
+        all.fold((0.0, 0.0), |(work, able), price| (work + price.load * price.capacity, able + price.capacity));
     let want = |price: &Price| {
-        let headroom = price.headroom();
+        let (work, able) = (work - price.load * price.capacity, able - price.capacity);
+        let headroom = if able > 0.0 { price.headroom(work / able) } else { 1.0 };
         // A cost without measure is that of a child that is not to be chosen as long as there is another.
         Want { part: headroom * price.capacity.max(1.0) / price.cost.max(floor), at_once: headroom < 1.0 }
     };
