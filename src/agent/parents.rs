@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Report ──► records ──► a session with each parent ──► ...
-//!    └ whenever a service fails, works again, or is about to stop: at once; else every interval of the parent's
+//!    └ whenever a service fails, works again, or is about to stop, or a load leaps: at once; else every interval of the parent's
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -126,6 +126,12 @@ impl Upward {
     /// Tells the parents what has changed without waiting for the end of the interval.
     pub fn hurry(&mut self, report: &Report) {
         self.tell(&Input::Urgent);
+        self.pass(report);
+    }
+
+    /// The same for a load that has leapt, but less often.
+    pub fn leap(&mut self, report: &Report) {
+        self.tell(&Input::Soon);
         self.pass(report);
     }
 

@@ -49,6 +49,13 @@ impl Report {
         self.virtual_hosts.iter_mut().for_each(|host| host.failure = checks.failure(&host.name));
     }
 
+    /// Whether the load of a virtual host has leapt since `before`.
+    pub fn leaps_from(&self, before: &Report) -> bool {
+        let load = |of: &HostReport| Load::from_ratio(of.sample.load);
+        let mut both = self.virtual_hosts.iter().zip(&before.virtual_hosts);
+        both.any(|(now, before)| now.name == before.name && load(now).leaps_from(load(before)))
+    }
+
     /// What a router above is to be told: each subnet with each service. Where several virtual hosts have the same, the one
     /// speaks for all that is in the worst state, and then the busiest.
     pub fn records(&self, capacity: u32) -> Vec<Record> {
@@ -117,5 +124,17 @@ mod tests {
         assert_eq!(told(false, vec![web(), mail()]), rows);
         let rows = vec![row(v4, 80, Down, 500_000), row(v6, 80, Draining, 250_000)];
         assert_eq!(told(true, vec![web(), same(Some("refused"))]), rows);
+    }
+
+    #[test]
+    fn a_load_that_leaps_is_seen_and_another_virtual_host_is_none() {
+        let report = |name, load| Report { draining: false, virtual_hosts: vec![host(name, &[], 80, load, None)] };
+        for (before, now, leaps) in
+            [(0.2, 0.3, false), (0.2, 0.45, true), (1.2, 0.9, true), (0.5, f64::NAN, true), (f64::NAN, f64::NAN, false)]
+        {
+            assert_eq!(report("web", now).leaps_from(&report("web", before)), leaps, "{before} to {now}");
+        }
+        assert!(!report("mail", 1.0).leaps_from(&report("web", 0.0)));
+        assert!(!report("web", 1.0).leaps_from(&Report::default()));
     }
 }

@@ -176,7 +176,12 @@ async fn serve(config: HostConfig, file: &Path, journal: &mut Journal) -> Result
         let mut changed = false;
         tokio::select! {
             _ = tick.tick() => {
+                let before = newest.borrow().clone();
                 of.sample(draining.is_some(), &reports);
+                let report = newest.borrow().clone();
+                if report.leaps_from(&before) {
+                    of.upward.leap(&report);
+                }
                 if draining.as_mut().is_some_and(|drain| drain.is_over(&of.config, &of.upward, &of.sampling.sockets)) {
                     break;
                 }

@@ -335,14 +335,12 @@ mod tests {
 
     #[test]
     fn equal_weights_get_equal_shares() {
-        for count in [2, 3, 7, 10, 33, 64, 100, 1000] {
-            for (names, key) in name_sets(count).into_iter().zip(KEYS) {
-                let fair = SIZE / count as u32;
-                for share in counts(&build(&equal(&names), &key), count) {
-                    // Whole slots: with up to 100 members one of them is 0.2 % of a share at most, with 1000 it is 1.5
-                    // %.
-                    assert!(share == fair || share == fair + 1, "{count} members: {share} slots of {fair}");
-                }
+        for (at, count) in [2, 3, 7, 10, 33, 64, 100, 1000].into_iter().enumerate() {
+            let (names, key) = (&name_sets(count)[at % 3], KEYS[at / 3]);
+            let fair = SIZE / count as u32;
+            for share in counts(&build(&equal(names), &key), count) {
+                // Whole slots: with up to 100 members one of them is 0.2 % of a share at most, with 1000 it is 1.5 %.
+                assert!(share == fair || share == fair + 1, "{count} members: {share} slots of {fair}");
             }
         }
     }
@@ -352,7 +350,7 @@ mod tests {
         for (names, key) in name_sets(10).into_iter().zip(KEYS) {
             let members = equal(&names);
             let before = build(&members, &key);
-            for (removed, name) in names.iter().enumerate() {
+            for (removed, name) in names.iter().enumerate().step_by(3) {
                 let moved = disruption(&before, &members, removed, &key);
                 assert!(moved <= 0.005, "{moved} without {name}");
             }
@@ -402,20 +400,15 @@ mod tests {
     #[test]
     fn nudging_a_weight_moves_little_more_than_its_difference() {
         let names = &name_sets(10)[1];
-        for (from, to) in [(100, 110), (100, 90), (100, 101)] {
-            for key in KEYS {
-                let mut members: Vec<Named> = names.iter().map(|name| (name.clone(), weight(100))).collect();
-                members[4].1 = weight(from);
-                let before = build(&members, &key);
-                members[4].1 = weight(to);
-                let after = build(&members, &key);
-                let moved = before.slots().iter().zip(after.slots().iter()).filter(|(a, b)| a != b).count() as u32;
-                let needed = counts(&after, 10)[4].abs_diff(counts(&before, 10)[4]);
-                assert!(
-                    moved >= needed && moved - needed < SIZE / 200,
-                    "{from} to {to}: {moved} moved, {needed} needed"
-                );
-            }
+        for ((from, to), key) in [(100, 110), (100, 90), (100, 101)].into_iter().zip(KEYS) {
+            let mut members: Vec<Named> = names.iter().map(|name| (name.clone(), weight(100))).collect();
+            members[4].1 = weight(from);
+            let before = build(&members, &key);
+            members[4].1 = weight(to);
+            let after = build(&members, &key);
+            let moved = before.slots().iter().zip(after.slots().iter()).filter(|(a, b)| a != b).count() as u32;
+            let needed = counts(&after, 10)[4].abs_diff(counts(&before, 10)[4]);
+            assert!(moved >= needed && moved - needed < SIZE / 200, "{from} to {to}: {moved} moved, {needed} needed");
         }
     }
 

@@ -353,7 +353,7 @@ mod tests {
     fn where_all_can_do_no_more_shares_go_by_cost() {
         let mut shares = Shares::default();
         for _ in 0..60 {
-            let children = [1.1, 2.2].map(|load| Some(Price { cost: load, capacity: 100.0, load }));
+            let children = [(1.0, 1.1), (2.0, 1.3)].map(|(cost, load)| Some(Price { cost, capacity: 100.0, load }));
             shares.step(&children, true);
         }
         assert!((shares.of(0) - 2.0 / 3.0).abs() < 0.02, "{shares:?}");

@@ -15,10 +15,7 @@ use crate::control::wire::{Load, State};
 use crate::cost::{Child, Here};
 use crate::units::Weight;
 
-/// A load that has changed by so much since the last update has leapt: it counts before the interval is over.
-const LEAP: Load = Load(250_000);
-
-/// The same for what parents are told: the mean load of all children has changed by so much.
+/// Parents are told before the interval is over when the mean load of all children has changed by so much.
 const LEAP_UPWARD: Load = Load(100_000);
 
 /// What a child's word means for new flows, without cost and share.
@@ -227,7 +224,7 @@ impl Hierarchy {
             let first = self.starts[host];
             let members = first..self.starts.get(host + 1).copied().unwrap_or(self.known.len());
             if let (Some(before), Some(now)) = (known.serves, serves)
-                && before.load.0.abs_diff(now.load.0) >= LEAP.0
+                && now.load.leaps_from(before.load)
             {
                 if pricing.shares {
                     learned.leaps.push((host, now.load >= Load::FULL));

@@ -33,6 +33,9 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 /// From a snapshot to one that has urgent news, at least.
 const URGENT: Duration = Duration::from_millis(50);
 
+/// What part of an interval is between a snapshot and one that says that something has leapt, at least.
+const APART: u32 = 4;
+
 /// What part of an interval longer the next ones are until those that were cut short are made up for: so what is sent, and what
 /// it costs, is the same in the long run, whatever happens.
 const MADE_UP: u32 = 8;
@@ -54,7 +57,7 @@ pub enum Input<'a> {
     Revoke(Vec<TunnelEnd>),
     /// Something has changed that should not wait for the end of the interval.
     Urgent,
-    /// Something has leapt: the next update comes early, unless the last one did.
+    /// Something has leapt: the next update comes early, if not too many have.
     Soon,
     /// We want no new flows, or (false) as many as before.
     Drain(bool),
@@ -123,14 +126,6 @@ pub struct ChildCounters {
     pub attempts: Counter,
 }
 
-/// Which update comes early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Early {
-    No,
-    Next,
-    Last,
-}
-
 /// The machine.
 pub struct ChildEnd {
     hello: Hello,
@@ -146,7 +141,6 @@ pub struct ChildEnd {
     /// When the last update was asked for.
     asked: Instant,
     unanswered: bool,
-    early: Early,
     /// By how much intervals have been cut short that are not made up for.
     owed: Duration,
     acknowledged: Instant,
@@ -180,7 +174,6 @@ impl ChildEnd {
             asked: now,
             unanswered: false,
             owed: Duration::ZERO,
-            early: Early::No,
             acknowledged: now,
             draining: false,
             drained_by: Sequence(0),
@@ -284,16 +277,13 @@ impl ChildEnd {
             }
             (Input::Shortcuts(told), Stage::Established) => self.send(Message::Shortcuts(told), &mut outputs),
             (Input::Revoke(ends), Stage::Established) => self.send(Message::Revoke(ends), &mut outputs),
-            (Input::Urgent, Stage::Established) => self.hurry(now),
-            (Input::Soon, Stage::Established) if self.early == Early::No => {
-                self.early = Early::Next;
-                self.hurry(now);
-            }
+            (Input::Urgent, Stage::Established) => self.hurry(now, URGENT),
+            (Input::Soon, Stage::Established) if self.owed <= self.interval => self.hurry(now, self.interval / APART),
             (Input::Drain(draining), stage) => {
                 let new = std::mem::replace(&mut self.draining, draining) != draining;
                 if new && stage == Stage::Established {
                     self.say_drain(&mut outputs);
-                    self.hurry(now);
+                    self.hurry(now, URGENT);
                 }
             }
             (Input::Leave(why), stage) => {
@@ -316,9 +306,9 @@ impl ChildEnd {
         outputs.push(Output::Send(bytes));
     }
 
-    /// The next update does not wait for the end of the interval.
-    fn hurry(&mut self, now: Instant) {
-        let at = self.at.min(self.asked + URGENT).max(now);
+    /// The next update does not wait for the end of the interval, but is at least this far from the last one.
+    fn hurry(&mut self, now: Instant, apart: Duration) {
+        let at = self.at.min(self.asked + apart).max(now);
         self.owed = (self.owed + (self.at - at)).min(self.interval * MADE_UP);
         self.at = at;
     }
@@ -439,7 +429,6 @@ impl ChildEnd {
                 let longer = self.owed.min(self.interval / MADE_UP);
                 self.owed -= longer;
                 (self.asked, self.at, self.unanswered) = (now, now + self.interval + longer, true);
-                self.early = if self.early == Early::Next { Early::Last } else { Early::No };
                 outputs.push(Output::Report);
             }
             _ => {}

@@ -18,6 +18,11 @@ impl Load {
         if ratio.is_nan() { Load(u32::MAX) } else { Load((ratio * f64::from(Load::FULL.0)).round() as u32) }
     }
 
+    /// Whether so much has changed since `before`, a quarter of all, that it is not to wait for the end of an interval.
+    pub fn leaps_from(self, before: Load) -> bool {
+        self.0.abs_diff(before.0) >= Load::FULL.0 / 4
+    }
+
     /// 1 where it does all that it can.
     pub fn ratio(self) -> f64 {
         f64::from(self.0) / f64::from(Load::FULL.0)
