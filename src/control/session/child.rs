@@ -37,7 +37,7 @@ const URGENT: Duration = Duration::from_millis(50);
 const APART: u32 = 4;
 
 /// What part of an interval longer the next ones are until those that were cut short are made up for: so what is sent, and what
-/// it costs, is the same in the long run, whatever happens.
+/// it costs, is the same in the long run, whatever happens. No more than so many intervals are made up for.
 const MADE_UP: u32 = 8;
 
 /// What the machine is told.
