@@ -12,7 +12,9 @@ use netlink_packet_core::{
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_sock_diag::{SOCK_DESTROY, SockDiagMessage};
 use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
 
@@ -104,6 +106,42 @@ impl Netlink<SockDiagMessage> {
     pub fn sockets() -> io::Result<Self> {
         Netlink::open(NETLINK_SOCK_DIAG)
     }
+
+    /// Hands every TCP socket of either family in one of these states to `each`, with what `more` asks for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn tcp(
+        &mut self,
+        states: StateFlags,
+        more: ExtensionFlags,
+        mut each: impl FnMut(InetResponse),
+    ) -> io::Result<()> {
+        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+            let (extensions, states) = (more.clone(), states.clone());
+            let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
+            self.list(SockDiagMessage::InetRequest(request), |message| {
+                if let SockDiagMessage::InetResponse(response) = message {
+                    each(*response);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends a TCP connection, as listed: both programs hear that it was reset.
+    ///
+    /// # Errors
+    /// What the kernel says; not every kernel can.
+    pub fn reset(&mut self, family: u8, socket_id: SocketId) -> io::Result<()> {
+        let (extensions, states) = (ExtensionFlags::empty(), StateFlags::all());
+        let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
+        let mut packet = self.packet(SockDiagMessage::InetRequest(request), NLM_F_REQUEST | NLM_F_ACK);
+        // The same request, for another end.
+        packet.header.message_type = SOCK_DESTROY;
+        self.send_packet(&packet)?;
+        self.receive(&mut |_| ())
+    }
 }
 
 impl<M: NetlinkSerializable + NetlinkDeserializable + Debug> Netlink<M> {
@@ -133,11 +171,20 @@ impl<M: NetlinkSerializable + NetlinkDeserializable + Debug> Netlink<M> {
     }
 
     fn send(&mut self, message: M, flags: u16) -> io::Result<()> {
+        let packet = self.packet(message, flags);
+        self.send_packet(&packet)
+    }
+
+    fn packet(&mut self, message: M, flags: u16) -> NetlinkMessage<M> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
         packet.header.flags = flags;
         packet.header.sequence_number = self.sequence;
         packet.finalize();
+        packet
+    }
+
+    fn send_packet(&mut self, packet: &NetlinkMessage<M>) -> io::Result<()> {
         let mut bytes = vec![0; packet.buffer_len()];
         packet.serialize(&mut bytes);
         self.socket.send(&bytes, 0).map(drop)

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "dpdk")]
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -91,11 +91,13 @@ fn iperf3_and_packets_in_fragments_pass() {
     }
 }
 
-/// Starts a server's agent again.
+/// Starts a server's agent again, which goes on with its log.
 fn start_agent(lab: &Lab, server: u32) -> Child {
+    let log = lab.directory().join(format!("server{server}-agent.log"));
+    let log = OpenOptions::new().append(true).open(log).expect("a log");
     let config = lab.directory().join(format!("server{server}/agent.yaml"));
     let words = format!("{} --config {}", env!("CARGO_BIN_EXE_slr-host"), config.display());
-    lab.command(&format!("server{server}"), &words).stderr(Stdio::piped()).spawn().expect("slr-host")
+    lab.command(&format!("server{server}"), &words).stderr(log).spawn().expect("slr-host")
 }
 
 fn is_connected(lab: &Lab, server: &str) -> bool {
@@ -202,7 +204,7 @@ fn after_a_crash_the_next_agent_cleans_up_and_serves_again() {
     assert!(pages.contains("server1") && pages.contains("server2"), "{pages}");
     signal(agent.id(), "-TERM");
     wait_for("the agent's end", Duration::from_secs(20), || agent.try_wait().expect("a process").is_some());
-    let words = String::from_utf8_lossy(&agent.wait_with_output().expect("its words").stderr).into_owned();
+    let words = agent_log(&lab, 2);
     assert!(words.contains("that an agent had left behind") && words.contains("all changes are undone"), "{words}");
     assert!(!lab.on("server2", "ip address show dev lo").contains(VIP));
 }

@@ -399,6 +399,16 @@ impl Journal {
         &self.made
     }
 
+    /// The addresses and prefixes among that.
+    pub fn taken(&self) -> Vec<IpNet> {
+        let taken = self.made.iter().filter_map(|change| match change {
+            Change::Address(address) => Some((*address).into()),
+            Change::Prefix(prefix) => Some(*prefix),
+            Change::Setting { .. } | Change::Advmss { .. } => None,
+        });
+        taken.collect()
+    }
+
     fn make(&mut self, changes: Vec<Change>) -> Result<(), ChangeError> {
         if changes.is_empty() {
             return Ok(());

@@ -18,9 +18,8 @@ use std::time::{Duration, Instant as Clock, SystemTime};
 
 use arc_swap::ArcSwap;
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse, StateFlags};
 use rustix::net::{
     AddressFamily, Protocol, RawProtocol, SendFlags, SocketFlags, SocketType, bind, sendto, socket_with,
 };
@@ -182,15 +181,9 @@ impl Sender {
     fn stuck(&mut self, prefixes: &Prefixes) -> io::Result<Vec<FlowId>> {
         let mut flows = Vec::new();
         let states = StateFlags::ESTABLISHED | StateFlags::FIN_WAIT1 | StateFlags::CLOSE_WAIT | StateFlags::LAST_ACK;
-        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            let (extensions, states) = (ExtensionFlags::INFO, states.clone());
-            let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
-            self.netlink.list(SockDiagMessage::InetRequest(request), |message| {
-                if let SockDiagMessage::InetResponse(response) = message {
-                    flows.extend(stuck_flow(&response).filter(|flow| prefixes.find(flow.destination.ip()).is_some()));
-                }
-            })?;
-        }
+        self.netlink.tcp(states, ExtensionFlags::INFO, |response| {
+            flows.extend(stuck_flow(&response).filter(|flow| prefixes.find(flow.destination.ip()).is_some()));
+        })?;
         Ok(flows)
     }
 

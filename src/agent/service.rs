@@ -5,8 +5,8 @@
 //!                                                                            │      ▲ └─ SIGHUP: reload ─┐
 //!                                                                            │      └────────────────────┘
 //!                                                                            │ SIGTERM
-//!   all undone ◄── goodbye ◄── no connection is left ◄── no parent sends new flows ◄── draining is reported
-//!                      ◄────────────────── or the time is over
+//!   all undone ◄── what is left is reset ◄── goodbye ◄── no connection is left ◄── no parent sends new flows ◄── draining
+//!                                                ◄────────────────── or the time is over                  is reported
 //! ```
 
 use std::io;
@@ -23,7 +23,7 @@ use super::changes::{ChangeError, Journal};
 use super::checks::Checks;
 use super::decapsulate::{DecapsulateError, Decapsulator};
 use super::echo::Echoes;
-use super::load::sockets::Sockets;
+use super::load::sockets::{self, Sockets};
 use super::mtu::Room;
 use super::parents::Upward;
 use super::reload::{self, Serving};
@@ -105,6 +105,13 @@ pub fn run(config: HostConfig, file: &Path) -> Result<(), AgentError> {
         eprintln!("slr-host: undid {} changes that an agent had left behind", left.len());
     }
     let served = runtime.block_on(serve(config, file, &mut journal));
+    // With its tasks the last of what takes tunnels off goes: nothing comes for these addresses any more.
+    drop(runtime);
+    match sockets::reset(&journal.taken()) {
+        Ok(0) => {}
+        Ok(left) => eprintln!("slr-host: {left} connections are reset"),
+        Err(error) => eprintln!("slr-host: connections that are left end by themselves: cannot reset them: {error}"),
+    }
     let undone = journal.undo();
     served?;
     undone?;

@@ -98,10 +98,12 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!(
-                "slrd of the lab said:\n{}",
-                fs::read_to_string(self.directory().join("slrd.log")).unwrap_or_default()
-            );
+            for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name == "slrd.log" || name.ends_with("-agent.log") {
+                    println!("{name} of the lab:\n{}", fs::read_to_string(entry.path()).unwrap_or_default());
+                }
+            }
         }
         down(&self.name);
     }

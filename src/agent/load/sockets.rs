@@ -3,14 +3,45 @@
 use std::io;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_LISTEN};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::constants::{TCP_ESTABLISHED, TCP_LISTEN};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, StateFlags};
 
 use crate::agent::prefixes::Prefixes;
 use crate::config::host::HostedService;
 use crate::netlink::Netlink;
 use crate::packet::protocol::TCP;
+
+/// States of connections that clients have begun and that are not over.
+const CONNECTIONS: StateFlags = StateFlags::all()
+    .difference(StateFlags::TIME_WAIT.union(StateFlags::CLOSE).union(StateFlags::SYN_SENT).union(StateFlags::LISTEN));
+
+/// Resets the connections to addresses that this machine is about to give back: nobody answers them any more, and the next
+/// agent would take them for its own and wait for their end. Says how many there were.
+///
+/// # Errors
+/// What the kernel says.
+pub fn reset(addresses: &[IpNet]) -> io::Result<usize> {
+    let mut netlink = Netlink::sockets()?;
+    let mut left = Vec::new();
+    netlink.tcp(CONNECTIONS, ExtensionFlags::empty(), |response| {
+        let header = response.header;
+        let address = header.socket_id.source_address.to_canonical();
+        if addresses.iter().any(|net| net.contains(&address)) {
+            left.push((header.family, header.socket_id));
+        }
+    })?;
+    let count = left.len();
+    for (family, id) in left {
+        match netlink.reset(family, id) {
+            // It has ended by itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(count)
+}
 
 /// What the sockets of a virtual host come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -74,21 +105,13 @@ impl Sockets {
     /// What the kernel says.
     pub fn count(&mut self, prefixes: &Prefixes) -> io::Result<()> {
         self.counts.fill(Count::default());
-        let states = StateFlags::all() & !(StateFlags::TIME_WAIT | StateFlags::CLOSE | StateFlags::SYN_SENT);
-        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            let extensions = ExtensionFlags::empty();
-            let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states: states.clone(), socket_id };
-            let (owners, counts) = (&self.owners, &mut self.counts);
-            self.netlink.list(SockDiagMessage::InetRequest(request), |message| {
-                if let SockDiagMessage::InetResponse(response) = message {
-                    let header = &response.header;
-                    let (address, port) = (header.socket_id.source_address, header.socket_id.source_port);
-                    let waiting = (header.recv_queue, header.send_queue);
-                    owners.count(Socket { state: header.state, address, port, waiting }, prefixes, counts);
-                }
-            })?;
-        }
-        Ok(())
+        let (owners, counts) = (&self.owners, &mut self.counts);
+        self.netlink.tcp(CONNECTIONS | StateFlags::LISTEN, ExtensionFlags::empty(), |response| {
+            let header = &response.header;
+            let (address, port) = (header.socket_id.source_address, header.socket_id.source_port);
+            let waiting = (header.recv_queue, header.send_queue);
+            owners.count(Socket { state: header.state, address, port, waiting }, prefixes, counts);
+        })
     }
 }
 
