@@ -244,8 +244,6 @@ fn main() -> Result<()> {
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
         match argument.as_str() {
-            // From `cargo bench`.
-            "--bench" => {}
             "--quick" => quick = true,
             "--json" => json = Some(value()?),
             "--capture" => capture = Some(value()?),

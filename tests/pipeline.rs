@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::common::router::{NEXT_HOP_MAC, OneLink, ROUTER_MAC, TestRouter};
 use etherparse::{IpHeaders, NetSlice, PacketBuilder, SlicedPacket};
+use slr::forward::io::BURST;
 
 /// Two families of virtual hosts on children of two families.
 const CONFIG: &str = r#"
@@ -448,9 +449,10 @@ fn a_full_table_still_forwards_and_counts() {
 fn what_the_port_does_not_take_is_counted() {
     let mut router = TestRouter::new(CONFIG);
     router.worker.io_mut().limit(20);
-    let sent = router.carry(vec![udp(FOUR).frame(); 40]);
-    assert_eq!(sent.len(), 28, "20 of the first burst of 32, all of the second of 8");
-    assert_eq!(router.moved(), [("received", 40), ("forwarded", 28), ("flows_inserted", 1), ("tx_queue_full", 12)]);
+    let (all, lost) = (BURST as u64 + 8, BURST as u64 - 20);
+    let sent = router.carry(vec![udp(FOUR).frame(); BURST + 8]);
+    assert_eq!(sent.len(), 28, "20 of the first burst, all of the second of 8");
+    assert_eq!(router.moved(), [("received", all), ("forwarded", 28), ("flows_inserted", 1), ("tx_queue_full", lost)]);
 }
 
 /// Ten children, so that a wrong choice shows.

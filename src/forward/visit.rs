@@ -54,7 +54,7 @@ pub(super) fn recognise<K: FlowKey, M: Memory>(
 
 /// New flows of a burst for whose entries room is made where none is free: in a table as full as it may be every 200th
 /// needs that, so that only a flood of chosen keys needs it for more.
-const EFFORTS: u8 = 2;
+const EFFORTS: u8 = 4;
 
 /// What the visits of one burst share.
 #[derive(Default)]

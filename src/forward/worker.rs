@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::Cache;
 
 use super::inspect::Inspector;
-use super::io::{Burst, PacketIo};
+use super::io::{BURST, Burst, PacketIo};
 use super::pipeline::Pipeline;
 use super::punt::{Handling, InjectRing};
 use super::tables::{ForwardTables, Published};
 use super::verdict::InjectDrop;
 use crate::clock::Instant;
+use crate::flow::table::GROUP;
 use crate::units::PortIndex;
 
-/// Groups of flow entries aged after each burst; at 32 packets a burst a table that is full of dead flows is swept while it
-/// takes in as many new ones.
-const AGED_GROUPS: usize = 1;
+/// Groups of flow entries aged after each burst: about as many entries as a full burst has packets, so that a table that is full
+/// of dead flows is swept while it takes in as many new ones.
+const AGED_GROUPS: usize = BURST / GROUP;
 
 /// Frames of the slow path that are taken in one turn of the loop.
 const INJECTED: usize = 4;
