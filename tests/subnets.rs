@@ -243,9 +243,9 @@ fn equal_children_with_equal_shares_have_one_table_in_its_size_and_unused_ones_g
     small.update();
     let distinct: BTreeSet<[usize; EACH]> = (0..SMALL.subnets).map(|subnet| SMALL.members(subnet)).collect();
     assert!(distinct.len() < SMALL.subnets);
-    // Those of the snapshot before are still there, and what each child prefers: 8 bytes for each slot.
+    // Those of the snapshot before are still there, and what each child prefers: 4 bytes for each slot.
     let bytes = |sets: usize| sets * 31 * size_of::<u16>();
-    let preferences = SMALL.children * 31 * 8;
+    let preferences = SMALL.children * 31 * 4;
     let held = small.machines.compiler.table_bytes() - preferences;
     assert!((bytes(distinct.len())..=bytes(2 * distinct.len())).contains(&held), "{held}");
     // However often shares change, there are no more than one for each subnet of two snapshots, and a third above.

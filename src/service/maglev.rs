@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
-use super::preferences::{Draw, Preferences};
+use super::preferences::{Preference, Preferences, SLOTS_MAX};
 use crate::units::Weight;
 
 /// The hash by which all routers of a cluster place a flow: SipHash-1-3 with the cluster's key.
@@ -111,14 +111,14 @@ impl Maglev {
         preferences: &mut Preferences,
     ) -> Maglev {
         let mut claimants = claimants(members, table_size, key);
-        let draws = |claimant: &Claimant| {
-            let mut stream = claimant.stream;
-            preferences.of(claimant.stream, table_size, || scale(draw(&mut stream), table_size))
-        };
-        let few = claimants.len() <= SEEN_AT_A_GLANCE;
-        let draws: Option<Vec<Arc<[Draw]>>> = if few { claimants.iter().map(draws).collect() } else { None };
-        let slots = match draws {
-            Some(draws) => claim_drawn(&mut claimants, &draws, table_size),
+        let small = claimants.len() <= SEEN_AT_A_GLANCE && table_size <= SLOTS_MAX;
+        let places = small.then(|| known(&claimants, table_size, preferences)).flatten();
+        let slots = match places {
+            Some(places) => {
+                let preferences: Vec<Preference<'_>> =
+                    places.into_iter().map(|place| preferences.at(place, table_size)).collect();
+                claim_known(&claimants, &preferences, table_size)
+            }
             None => claim(&mut claimants, table_size),
         };
         Maglev { slots }
@@ -154,16 +154,25 @@ fn claimants(members: &[(&str, Weight)], table_size: u32, key: &[u8; 16]) -> Vec
     for (claimant, quota) in claimants.iter_mut().zip(apportion(&shares, table_size)) {
         claimant.quota = quota;
     }
+    claimants.retain(|claimant| claimant.quota > 0);
     claimants
+}
+
+/// Where in `preferences` those of each claimant are; `None` where they are not kept.
+fn known(claimants: &[Claimant], table_size: u32, preferences: &mut Preferences) -> Option<Vec<usize>> {
+    preferences.make_room(claimants.len(), table_size);
+    let place = |claimant: &Claimant| {
+        let mut stream = claimant.stream;
+        preferences.place(claimant.stream, table_size, || scale(draw(&mut stream), table_size))
+    };
+    claimants.iter().map(place).collect()
 }
 
 /// Each slot's member.
 fn claim(claimants: &mut [Claimant], table_size: u32) -> Arc<[u16]> {
     let mut slots = vec![None; table_size as usize];
-    let mut turns: BinaryHeap<_> = (0..claimants.len())
-        .filter(|&index| claimants[index].quota > 0)
-        .map(|index| Reverse((claimants[index].first_turn, index)))
-        .collect();
+    let mut turns: BinaryHeap<_> =
+        claimants.iter().enumerate().map(|(index, claimant)| Reverse((claimant.first_turn, index))).collect();
     // Quotas add up to the number of slots, and a stream visits every slot sooner or later, so this ends.
     while let Some(mut turn) = turns.peek_mut() {
         let claimant = &mut claimants[turn.0.1];
@@ -180,34 +189,90 @@ fn claim(claimants: &mut [Claimant], table_size: u32) -> Arc<[u16]> {
     slots.into_iter().flatten().collect()
 }
 
-/// The same where the slots that each claimant draws are known: those that are taken by then are passed over.
-fn claim_drawn(claimants: &mut [Claimant], draws: &[Arc<[Draw]>], table_size: u32) -> Arc<[u16]> {
-    const NEVER: u64 = u64::MAX;
-    // The time of its next turn, and its position below: the least one is the first of the earliest. No time gets near 2^58.
-    let turn = |claimant: &Claimant, draw: &Draw, at: usize| {
-        (claimant.first_turn + u64::from(draw.turns) * claimant.period) * SEEN_AT_A_GLANCE as u64 + at as u64
-    };
-    let mut slots = vec![None; table_size as usize];
-    let mut places = [0; SEEN_AT_A_GLANCE];
-    let mut turns: Vec<u64> = (claimants.iter().zip(draws).enumerate())
-        .map(|(at, (claimant, draws))| if claimant.quota > 0 { turn(claimant, &draws[0], at) } else { NEVER })
-        .collect();
-    while let Some(next) = turns.iter().copied().min().filter(|next| *next != NEVER) {
-        let next = next as usize % SEEN_AT_A_GLANCE;
-        let (claimant, draws) = (&mut claimants[next], &draws[next]);
-        let slot = &mut slots[usize::from(draws[places[next]].slot)];
-        if slot.is_none() {
-            *slot = Some(claimant.member);
-            claimant.quota -= 1;
+/// The same where it is known in which turn each claimant comes to each slot: every slot goes to the first one to come. Whoever
+/// has more than its quota then gives the latest ones back, each to the first of those that would still take it. No two come
+/// to a slot at the same time, so that ends as claiming in turn does, whoever gives back first (Gale and Shapley, "College
+/// Admissions and the Stability of Marriage", 1962).
+fn claim_known(claimants: &[Claimant], preferences: &[Preference<'_>], table_size: u32) -> Arc<[u16]> {
+    let mut held: Vec<Vec<Coming>> = claimants.iter().map(|one| Vec::with_capacity(2 * one.quota as usize)).collect();
+    let mut free = Vec::with_capacity(table_size as usize);
+    for (slot, coming) in first_to_come(claimants, preferences, table_size).into_iter().enumerate() {
+        match coming {
+            Coming::NEVER => free.push(slot),
+            coming => held[coming.who()].push(coming),
         }
-        let free = |draw: &Draw| slots[usize::from(draw.slot)].is_none();
-        let free = if claimant.quota > 0 { draws[places[next]..].iter().position(free) } else { None };
-        places[next] += free.unwrap_or_default();
-        turns[next] = free.map_or(NEVER, |_| turn(claimant, &draws[places[next]], next));
     }
-    // Where there is anybody, there is none without a member.
-    let all = if claimants.is_empty() { Vec::new() } else { slots };
-    all.into_iter().map(Option::unwrap_or_default).collect()
+    // From when on each takes no more.
+    let mut ends = [Coming::NEVER; SEEN_AT_A_GLANCE];
+    loop {
+        for slot in free.drain(..) {
+            let all = claimants.iter().zip(preferences).enumerate();
+            let all = all.map(|(at, (claimant, of))| Coming::of(claimant, at, of.turns[slot], slot));
+            // Where there is anybody, somebody would: quotas add up to the number of slots.
+            if let Some(next) = all.filter(|coming| *coming < ends[coming.who()]).min() {
+                held[next.who()].push(next);
+            }
+        }
+        let over = held.iter().zip(claimants).position(|(held, one)| held.len() > one.quota as usize);
+        let Some(over) = over else { break };
+        let quota = claimants[over].quota as usize;
+        ends[over] = *held[over].select_nth_unstable(quota).1;
+        free.extend(held[over].drain(quota..).map(Coming::slot));
+    }
+    let mut slots = vec![0; if claimants.is_empty() { 0 } else { table_size as usize }];
+    for (held, claimant) in held.iter().zip(claimants) {
+        held.iter().for_each(|coming| slots[coming.slot()] = claimant.member);
+    }
+    slots.into()
+}
+
+/// Who comes to each slot first, where that is soon: for a few slots, to which nobody comes soon, it is quicker to ask everybody.
+fn first_to_come(claimants: &[Claimant], preferences: &[Preference<'_>], table_size: u32) -> Vec<Coming> {
+    // All together have three turns for each slot until then, which leaves 5 % of them.
+    let weights: u64 = claimants.iter().map(|claimant| u64::from(claimant.weight.get())).sum();
+    let soon = Coming::at(3 * u64::from(table_size) * Claimant::PERIOD / weights.max(1));
+    let mut first = vec![Coming::NEVER; table_size as usize];
+    for (at, (claimant, Preference { turns, order })) in claimants.iter().zip(preferences).enumerate() {
+        let comings = order.iter().map(|slot| usize::from(*slot));
+        let comings = comings.map(|slot| Coming::of(claimant, at, turns[slot], slot));
+        for coming in comings.take_while(|coming| *coming < soon) {
+            let first = &mut first[coming.slot()];
+            *first = coming.min(*first);
+        }
+    }
+    first
+}
+
+/// A claimant comes to a slot: the time, the claimant's place among all and the slot, in one number of which the least is the
+/// first. The time has 48 bits: 2^16 turns of a claimant of weight 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Coming(u64);
+
+impl Coming {
+    const NEVER: Coming = Coming(u64::MAX);
+
+    const SLOT_BITS: u32 = SLOTS_MAX.ilog2();
+
+    const BITS: u32 = Coming::SLOT_BITS + SEEN_AT_A_GLANCE.ilog2();
+
+    fn of(claimant: &Claimant, at: usize, turn: u16, slot: usize) -> Coming {
+        let Coming(time) = Coming::at(claimant.first_turn + u64::from(turn) * claimant.period);
+        Coming(time | (at << Coming::SLOT_BITS | slot) as u64)
+    }
+
+    /// The earliest one at that time.
+    fn at(time: u64) -> Coming {
+        Coming(time << Coming::BITS)
+    }
+
+    /// The claimant's place.
+    fn who(self) -> usize {
+        (self.0 >> Coming::SLOT_BITS) as usize % SEEN_AT_A_GLANCE
+    }
+
+    fn slot(self) -> usize {
+        self.0 as usize % SLOTS_MAX as usize
+    }
 }
 
 /// A number from 0 to `size` - 1 in proportion to `hash`: no division, and no value likelier than another by more than
