@@ -67,6 +67,9 @@ pub struct Price {
 impl Price {
     /// What part of what its cost says it wants, where the others have this load in the mean.
     fn headroom(&self, others: f64) -> f64 {
+        if self.load <= HIGH[0] {
+            return 1.0;
+        }
         let on = |value: f64, [from, to]: [f64; 2]| ((value - from) / (to - from)).clamp(0.0, 1.0);
         let much = on(self.load, HIGH).min(on(self.load, ABOVE.map(|times| times * others.max(f64::MIN_POSITIVE))));
         1.0 - much * (1.0 - LEFT)
