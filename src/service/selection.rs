@@ -13,6 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::quality::RandomState;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::maglev::{Maglev, apportion, scale};
@@ -227,10 +228,10 @@ const EQUAL: Weight = Weight::new(1).expect("1 is in the range of weights");
 pub struct TableCache {
     key: [u8; 16],
     /// By what is in them: 128 bits of SipHash, which no two that anybody configures have in common.
-    maglev: HashMap<u128, Maglev>,
-    turns: HashMap<Vec<u16>, Arc<[u16]>>,
-    members: HashSet<Arc<[u32]>>,
-    takers: HashSet<Arc<[bool]>>,
+    maglev: HashMap<u128, Maglev, RandomState>,
+    turns: HashMap<Vec<u16>, Arc<[u16]>, RandomState>,
+    members: HashSet<Arc<[u32]>, RandomState>,
+    takers: HashSet<Arc<[bool]>, RandomState>,
     /// To work with.
     scratch: Vec<u32>,
     bytes: usize,
@@ -248,10 +249,10 @@ impl TableCache {
     pub fn new(key: [u8; 16]) -> TableCache {
         TableCache {
             key,
-            maglev: HashMap::new(),
-            turns: HashMap::new(),
-            members: HashSet::new(),
-            takers: HashSet::new(),
+            maglev: HashMap::default(),
+            turns: HashMap::default(),
+            members: HashSet::default(),
+            takers: HashSet::default(),
             scratch: Vec::new(),
             bytes: 0,
             fresh: 0,
@@ -334,7 +335,7 @@ impl TableCache {
 }
 
 /// A list that all who have the same one share.
-fn shared<T: Copy + Eq + Hash>(lists: &mut HashSet<Arc<[T]>>, list: &[T]) -> Arc<[T]> {
+fn shared<T: Copy + Eq + Hash>(lists: &mut HashSet<Arc<[T]>, RandomState>, list: &[T]) -> Arc<[T]> {
     lists.get(list).cloned().unwrap_or_else(|| {
         let list: Arc<[T]> = list.into();
         lists.insert(list.clone());
