@@ -6,14 +6,14 @@
 //! ```
 
 mod datagrams;
+mod error;
+mod listeners;
+mod live;
 mod news;
 mod routes;
 pub mod site;
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use crate::commands::Commands;
-use crate::config::{self, Config, ConfigError};
-use crate::control::compile::{Compiler, Configured, TooManyTargets};
+use crate::config::{Config, ConfigError};
+use crate::control::compile::{Compiler, Configured};
 use crate::control::conditions::Conditions;
 use crate::control::health::Health;
 use crate::control::hierarchy::Hierarchy;
@@ -37,24 +37,22 @@ use crate::control::shortcuts::ENDS_MAX;
 use crate::control::slow_path::{HealthNews, Pairing, SlowPath, WorkerEnd};
 use crate::ctl::request::Request;
 use crate::ctl::server::{self as ctl, Asked, Control, Facts, Now, PortFacts};
-use crate::ctl::socket::{Listener, Outbox, SocketError};
-use crate::dpdk::lcore::{LcoreError, LcoreHandle};
-use crate::dpdk::{
-    self, Eal, EalError, EalOptions, HugeMemory, Hugepages, Mbuf, Pages, Pool, PoolError, Port, PortError, PortOptions,
-    RxQueue, TxQueue,
-};
+use crate::ctl::socket::Outbox;
+use crate::dpdk::lcore::LcoreHandle;
+use crate::dpdk::{self, Eal, EalOptions, Hugepages, Pages, Pool, Port, PortOptions, RxQueue, TxQueue};
 use crate::forward::counters::WorkerCounters;
 use crate::forward::inspect;
-use crate::forward::io::{Burst, PacketIo};
 use crate::forward::pipeline::{FlowCapacity, Pipeline};
 use crate::forward::punt::{InjectRing, PuntRing};
 use crate::forward::worker::Worker;
 use crate::metrics::collector::{ForwardCollector, PortStatistics};
 use crate::metrics::report::Report;
 use crate::metrics::server;
-use crate::transport::tls::{LEAVING, Renewal, Tls, TlsError};
+use crate::transport::tls::{LEAVING, Renewal, Tls};
 use crate::units::{MacAddr, PortIndex, TargetId, WorkerId};
-use datagrams::{Datagrams, Heard, Partner};
+pub use error::StartError;
+use listeners::Listeners;
+use live::{LiveIo, TscClock};
 use news::News;
 use routes::{LOOKING, Routes};
 pub use site::read;
@@ -87,83 +85,11 @@ const LINKS: Duration = Duration::from_millis(5);
 /// From a release of the pair's addresses to the end of the process.
 const RELEASING: Duration = Duration::from_millis(100);
 
-/// How long a worker sleeps that may, when nothing has arrived for a while.
-const NAP: Duration = Duration::from_micros(200);
-
 /// How often changes of neighbours and children are told.
 const TELLING: Duration = Duration::from_secs(1);
 
 /// How often it is told that our certificate ends.
 const EXPIRING: Duration = Duration::from_secs(6 * 3600);
-
-/// Why the router does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration has no ports.
-    #[error("the configuration has no ports; add them under `ports:`, or push a capture through it with slr-replay")]
-    NoPorts,
-    /// The DPDK environment.
-    #[error(transparent)]
-    Eal(#[from] EalError),
-    /// Packet buffers.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// A port.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// A worker.
-    #[error(transparent)]
-    Lcore(#[from] LcoreError),
-    /// Flow tables.
-    #[error(
-        "not enough memory for the flow tables; raise dpdk.memory or lower flows.capacity_v4 and flows.capacity_v6"
-    )]
-    FlowMemory,
-    /// Targets.
-    #[error(transparent)]
-    TooManyTargets(#[from] TooManyTargets),
-    /// The metrics endpoint.
-    #[error("metrics.listen {address}: {source}; choose another address, or turn it off with `listen: off`")]
-    Metrics {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The control socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// Sessions with parents and children.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The place where children's sessions come.
-    #[error("control.listen {address}: {source}; choose another address, or leave it out")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The place where other routers ask for flows.
-    #[error("recovery: whohas: listen {address}: {source}; choose another address, or leave whohas out")]
-    Peers {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The place where the other router of the pair is heard.
-    #[error("pair: peer: listen {address}: {source}; choose another address of this machine")]
-    Pair {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Signals or timers.
-    #[error("cannot set up the slow path: {0}")]
-    SlowPath(#[from] io::Error),
-}
 
 /// Starts DPDK for `workers` workers as `config` says, and announces on standard error which pages it uses.
 pub fn start_eal(config: &Config, workers: u16, pci: bool, memory_mib: u32) -> Result<&'static Eal, StartError> {
@@ -198,71 +124,6 @@ pub fn flow_capacity(config: &Config) -> FlowCapacity {
     }
 }
 
-/// One worker's queues of every port, and the machine's clock.
-struct LiveIo {
-    queues: Vec<(RxQueue, TxQueue)>,
-    pool: Pool,
-    clock: TscClock,
-    sleeps: bool,
-}
-
-/// Nanoseconds by the time-stamp counter.
-#[derive(Clone, Copy)]
-struct TscClock {
-    origin: u64,
-    /// Nanoseconds a cycle, times 2^32.
-    scale: u64,
-}
-
-impl TscClock {
-    fn new() -> TscClock {
-        let scale = (1_000_000_000_u128 << 32) / u128::from(dpdk::tsc::hz().max(1));
-        TscClock { origin: dpdk::tsc::now(), scale: scale as u64 }
-    }
-
-    #[inline]
-    fn now(&self) -> crate::clock::Instant {
-        let cycles = dpdk::tsc::now().wrapping_sub(self.origin);
-        crate::clock::Instant::from_nanos(((u128::from(cycles) * u128::from(self.scale)) >> 32) as u64)
-    }
-}
-
-impl PacketIo for LiveIo {
-    type Packet = Mbuf;
-    type Memory = HugeMemory;
-
-    fn ports(&self) -> u16 {
-        self.queues.len() as u16
-    }
-
-    fn rx_burst(&mut self, port: PortIndex, into: &mut Burst<Mbuf>) -> crate::clock::Instant {
-        self.queues[port.index()].0.burst(into);
-        self.clock.now()
-    }
-
-    fn tx_burst(&mut self, port: PortIndex, packets: &mut Burst<Mbuf>) -> usize {
-        self.queues[port.index()].1.burst(packets).unsent
-    }
-
-    fn alloc(&mut self, frame: &[u8]) -> Option<Mbuf> {
-        self.pool.alloc_from(frame)
-    }
-
-    fn piece(&mut self, header: &[u8], of: &Mbuf, range: Range<usize>) -> Option<Mbuf> {
-        self.pool.alloc_piece(header, of, range)
-    }
-
-    fn rest(&mut self) {
-        if self.sleeps {
-            std::thread::sleep(NAP);
-        }
-    }
-
-    fn cycles() -> u64 {
-        dpdk::tsc::now()
-    }
-}
-
 /// Runs the router until SIGTERM or SIGINT, and returns what it did. At SIGHUP it reads its configuration, which came
 /// from `file`, again.
 pub fn run(loaded: Loaded, file: &Path) -> Result<Report, StartError> {
@@ -272,69 +133,12 @@ pub fn run(loaded: Loaded, file: &Path) -> Result<Report, StartError> {
         return Err(StartError::NoPorts);
     }
     // What can fail without touching the machine comes first.
-    let metrics =
-        config.metrics.listen.map(|address| listen(address).map_err(|source| StartError::Metrics { address, source }));
-    let metrics = metrics.transpose()?;
-    let children =
-        config.sessions.listen.map(|address| listen(address).map_err(|source| StartError::Listen { address, source }));
-    let children = children.transpose()?;
-    let bind = |whohas: &config::Whohas| {
-        let address = whohas.listen;
-        Datagrams::bind(address).map_err(|source| StartError::Peers { address, source })
-    };
-    let peers = config.recovery.whohas.as_ref().map(bind).transpose()?;
-    let bind = |peer: &config::Peer| {
-        let address = peer.listen;
-        Partner::bind(address, peer.address).map_err(|source| StartError::Pair { address, source })
-    };
-    let pair = config.pair.as_ref().and_then(|pair| pair.peer.as_ref()).map(bind).transpose()?;
-    let control = config.control.socket.as_deref().map(Listener::bind).transpose()?;
+    let listeners = Listeners::bind(&config)?;
     let workers = config.workers.count;
     let eal = start_eal(&config, workers, true, config.dpdk.memory_mib)?;
-    let listeners = Listeners { metrics, control, children, peers, pair };
     let report = forward(Arc::new(config), (file, children_of, made_of), workers, listeners)?;
     eal.cleanup()?;
     Ok(report)
-}
-
-/// Where the router is asked.
-struct Listeners {
-    metrics: Option<TcpListener>,
-    control: Option<Listener>,
-    children: Option<TcpListener>,
-    peers: Option<Datagrams>,
-    pair: Option<Partner>,
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-}
-
-/// Lets the slow path hear other routers.
-fn listen_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::clock::Instant) {
-    if let Some(peers) = &listeners.peers {
-        peers.take(|from, bytes| thinking.hear(now, from, bytes));
-    }
-    if let Some(pair) = &listeners.pair {
-        pair.take(|heard| match heard {
-            Heard::Datagram(bytes) => thinking.hear_peer(now, bytes),
-            Heard::Refused => thinking.refused_by_peer(now),
-        });
-    }
-}
-
-/// Sends other routers what the slow path has to say.
-fn speak_to_others(thinking: &mut SlowPath, listeners: &Listeners, now: crate::clock::Instant) {
-    if let Some(peers) = &listeners.peers {
-        thinking.take_datagrams().iter().for_each(|(to, datagram)| peers.send(*to, datagram));
-    }
-    if let Some(pair) = &listeners.pair {
-        // Of all of them: a refusal is heard once.
-        let refused = thinking.take_peer_datagrams().iter().fold(false, |refused, one| pair.send(one) | refused);
-        if refused {
-            thinking.refused_by_peer(now);
-        }
-    }
 }
 
 /// Opens the ports, runs the workers and the slow path beside them, and takes all down again.
@@ -584,9 +388,9 @@ fn slow_path(
                         thinking.set_links(watched.links.ports.iter().map(|port| port.link().up));
                     }
                     // First what has come: silence counts only when nothing is left to be heard.
-                    listen_to_others(&mut thinking, &listeners, clock.now());
+                    listeners.hear_for(&mut thinking, clock.now());
                     neighbours.add(thinking.pass(clock.now()).into_iter().map(tell_neighbour));
-                    speak_to_others(&mut thinking, &listeners, clock.now());
+                    listeners.speak_for(&mut thinking, clock.now());
                     pair.add(thinking.take_pair_news().into_iter());
                     let HealthNews { commands: runs, changes } = thinking.take_health_news();
                     let told = match &mut tls {
@@ -653,7 +457,7 @@ fn slow_path(
         }
         if thinking.pair().is_some() {
             thinking.leave_pair(clock.now());
-            speak_to_others(&mut thinking, &listeners, clock.now());
+            listeners.speak_for(&mut thinking, clock.now());
             // The workers go on until the other one has taken over.
             tokio::time::sleep(RELEASING).await;
         }
