@@ -8,6 +8,7 @@
 //! | `rtt_ms`     | round-trip time of its session or checks in ms, 0.0 while it is not known      |                                |
 //! | `weight`, `cost`, `tier` | as configured for the child in the virtual host                    |                                |
 //! | `child`      | its name                                                                       |                                |
+//! | `labels`     | its `labels`, a list of texts: `'ssd' in labels`                                |                                |
 //! | `client_region` | name of the region that new flows come from, empty for clients in none       |                                |
 //! | `children`   |                                                                                | those that take flows, as maps of all of the above |
 //! | `level`      | level of this router                                                           | the same                       |
@@ -23,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use arithmetic::{Number, WORDS};
+use arithmetic::{LABELS, Number, WORDS, Words};
 use cel::{Context, ExecutionError, Program, Value};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -63,6 +64,7 @@ impl Kind {
                 "cost",
                 "tier",
                 "child",
+                "labels",
                 "client_region",
                 "level",
                 "hour",
@@ -90,6 +92,8 @@ const FUNCTIONS: [OfList; 4] = [
 pub struct Child<'a> {
     /// Its name.
     pub name: &'a str,
+    /// What the operator says of it.
+    pub labels: &'a [String],
     /// Name of the region whose new flows it would get; empty: of clients in none.
     pub client_region: &'a str,
     /// 1 where it does all that it can.
@@ -116,9 +120,12 @@ impl Child<'_> {
         [self.load, self.capacity, self.route_cost, self.rtt_ms, self.weight, self.cost, self.tier]
     }
 
-    /// In the order of their names.
-    fn words(&self) -> [&str; 2] {
-        [self.name, self.client_region]
+    fn words(&self) -> Words<'_> {
+        Words { single: [self.name, self.client_region], labels: self.labels }
+    }
+
+    fn label_list(&self) -> Vec<Value> {
+        self.labels.iter().map(|label| Value::String(Arc::new(label.clone()))).collect()
     }
 }
 
@@ -236,6 +243,7 @@ impl Expression {
         let expression = Expression { source: source.to_owned(), program: Arc::new(program), arithmetic, kind };
         let busy = Child {
             name: "server1",
+            labels: &[],
             client_region: "",
             load: 0.5,
             capacity: 100.0,
@@ -311,7 +319,11 @@ impl Expression {
         numbers.chain(Here::NUMBERS.into_iter().zip(here.numbers())).for_each(|(name, number)| {
             context.add_variable_from_value(name, number);
         });
-        WORDS.into_iter().zip(child.words()).for_each(|(name, word)| context.add_variable_from_value(name, word));
+        context.add_variable_from_value(LABELS, child.label_list());
+        WORDS
+            .into_iter()
+            .zip(child.words().single)
+            .for_each(|(name, word)| context.add_variable_from_value(name, word));
         self.number(&context)
     }
 
@@ -327,7 +339,8 @@ impl Expression {
             let numbers = Child::NUMBERS.into_iter().zip(child.numbers());
             let numbers = numbers.map(|(name, number)| (name.to_owned(), Value::Float(number)));
             let name = ("child".to_owned(), Value::String(Arc::new(child.name.to_owned())));
-            Value::from(numbers.chain([name]).collect::<HashMap<String, Value>>())
+            let labels = (LABELS.to_owned(), Value::from(child.label_list()));
+            Value::from(numbers.chain([name, labels]).collect::<HashMap<String, Value>>())
         });
         context.add_variable_from_value("children", children.collect::<Vec<Value>>());
         self.number(&context)
@@ -370,9 +383,13 @@ mod tests {
 
     use super::*;
 
+    static LABELLED: std::sync::LazyLock<[String; 2]> =
+        std::sync::LazyLock::new(|| ["ssd", "rack7"].map(str::to_owned));
+
     fn child(name: &str, load: f64, capacity: f64) -> Child<'_> {
         let (route_cost, rtt_ms, weight, cost, tier) = (2.0, 8.0, 100.0, 1.0, 0.0);
-        Child { name, client_region: "asia", load, capacity, route_cost, rtt_ms, weight, cost, tier }
+        let labels = if name == "far" { &LABELLED[..] } else { &[] };
+        Child { name, labels, client_region: "asia", load, capacity, route_cost, rtt_ms, weight, cost, tier }
     }
 
     /// A Saturday, a quarter past 13.
@@ -388,6 +405,8 @@ mod tests {
             ("hour + weekday * 100.0 + level * 1000.0 + minute * 10000.0", 152_613.0),
             ("client_region == 'asia' ? 1.0 : 7.0", 1.0),
             ("client_region in ['europe', ''] ? 1.0 : 7.0", 7.0),
+            ("'rack7' in labels && !('tape' in labels) ? 1.0 : 7.0", 1.0),
+            ("labels.exists(label, label.startsWith('rack')) ? 1.0 : 7.0", 1.0),
             ("most([load, 0.5, capacity / weight])", 3.0),
             ("3", 3.0),
             ("1.0 / (load - 0.25)", f64::INFINITY),
@@ -409,11 +428,12 @@ mod tests {
             Just("2".to_owned()),
         ];
         number.prop_recursive(5, 40, 3, |inner| {
-            let truth = (inner.clone(), inner.clone(), 0..9usize).prop_map(|(a, b, which)| match which {
+            let truth = (inner.clone(), inner.clone(), 0..10usize).prop_map(|(a, b, which)| match which {
                 0 => "child == 'far'".to_owned(),
                 1 => "'near' != child".to_owned(),
                 2 => "client_region == 'asia'".to_owned(),
-                which => format!("{a} {} {b}", ["<", "<=", ">", ">=", "==", "!="][which - 3]),
+                3 => "'ssd' in labels".to_owned(),
+                which => format!("{a} {} {b}", ["<", "<=", ">", ">=", "==", "!="][which - 4]),
             });
             let truth = truth.prop_recursive(2, 6, 2, |inner| {
                 (inner.clone(), inner, 0..3usize).prop_map(|(a, b, which)| match which {
@@ -454,6 +474,7 @@ mod tests {
             ("hour >= 8.0 && hour < 18.0 && weekday <= 5.0 ? 1.0 : 7.0", true),
             ("most([load, 0.5, capacity / weight])", true),
             ("client_region == 'asia' && minute < 30.0 ? load : cost", true),
+            ("'ssd' in labels ? load : 2.0 * load", true),
             ("child.startsWith('f') ? 1.0 : load", false),
             ("double(int(load))", false),
         ] {
@@ -499,6 +520,7 @@ mod tests {
             ("sum(children.map(c, c.load * c.capacity)) / sum(children.map(c, c.capacity))", 0.65),
             ("least(children.map(c, c.load))", 0.2),
             ("children.exists(c, c.child == 'b') ? 1.0 : 0.0", 1.0),
+            ("children.exists(c, 'ssd' in c.labels) ? 1.0 : 0.0", 0.0),
         ] {
             let expression = Expression::new(source, Kind::Upward).unwrap_or_else(|error| panic!("{source}: {error}"));
             let value = expression.upward(&children, HERE).unwrap();

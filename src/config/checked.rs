@@ -252,6 +252,8 @@ pub struct Child {
     pub register: Register,
     /// How far it is, for cost functions.
     pub route_cost: RouteCost,
+    /// What the operator says of it, for cost functions.
+    pub labels: Vec<String>,
 }
 
 /// How far a child is.

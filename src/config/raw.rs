@@ -109,6 +109,7 @@ raw! {
         tunnel: Option<Spanned<WordOr<Tunnel>>>,
         register: Option<Text>,
         route_cost: Option<Text>,
+        labels: Vec<Text>,
     }
     Tunnel {
         gue: Option<Gue>,

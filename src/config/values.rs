@@ -78,6 +78,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "key" => "key: 000102030405060708090a0b0c0d0e0f",
         "label" => "label: 1000",
         "length" => "length: 8",
+        "labels" => "labels: [ssd, rack7]",
         "level" => "level: site",
         "links" => "links: [outside]",
         "listen" => "listen: 127.0.0.1:9477",

@@ -10,6 +10,18 @@ use super::FUNCTIONS;
 /// Variables that are words, among those that are numbers.
 pub(super) const WORDS: [&str; 2] = ["child", "client_region"];
 
+/// The variable that is a list of words.
+pub(super) const LABELS: &str = "labels";
+
+/// The values of those.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    /// Of [`WORDS`].
+    pub single: [&'a str; 2],
+    /// Of [`LABELS`].
+    pub labels: &'a [String],
+}
+
 /// An expression that gives a number.
 #[derive(Clone, Debug)]
 pub(super) enum Number {
@@ -28,6 +40,8 @@ pub(super) enum Truth {
     Compared(fn(Ordering) -> bool, Box<[Number; 2]>),
     /// The word, by its position, is one of these.
     Is(usize, Vec<String>),
+    /// This is one of the labels.
+    Labelled(String),
     Not(Box<Truth>),
     And(Box<[Truth; 2]>),
     Or(Box<[Truth; 2]>),
@@ -66,7 +80,7 @@ impl Number {
     }
 
     /// Its value; `None` where CEL calls that an error.
-    pub fn value(&self, variables: &[f64], words: [&str; 2]) -> Option<f64> {
+    pub fn value(&self, variables: &[f64], words: Words<'_>) -> Option<f64> {
         let value = |one: &Number| one.value(variables, words);
         match self {
             Number::Given(number) => Some(*number),
@@ -98,7 +112,7 @@ impl Truth {
         match self {
             Truth::Compared(_, pair) => pair.iter().for_each(|one| one.compared(word, texts)),
             Truth::Is(at, those) if *at == word => texts.extend(those.iter().map(String::as_str)),
-            Truth::Is(..) => {}
+            Truth::Is(..) | Truth::Labelled(_) => {}
             Truth::Not(one) => one.compared(word, texts),
             Truth::And(both) | Truth::Or(both) => both.iter().for_each(|one| one.compared(word, texts)),
         }
@@ -120,7 +134,7 @@ impl Truth {
                 Some(is) => Some(Truth::Not(Box::new(is))),
                 None => compared(Ordering::is_ne),
             },
-            operators::IN => is_listed(args),
+            operators::IN => is_listed(args).or_else(|| is_labelled(args)),
             operators::LESS => compared(Ordering::is_lt),
             operators::LESS_EQUALS => compared(Ordering::is_le),
             operators::GREATER => compared(Ordering::is_gt),
@@ -129,7 +143,7 @@ impl Truth {
         }
     }
 
-    fn value(&self, variables: &[f64], words: [&str; 2]) -> Option<bool> {
+    fn value(&self, variables: &[f64], words: Words<'_>) -> Option<bool> {
         let value = |one: &Truth| one.value(variables, words);
         match self {
             // What is not a number compares to nothing.
@@ -137,7 +151,8 @@ impl Truth {
                 let [one, other] = [pair[0].value(variables, words)?, pair[1].value(variables, words)?];
                 Some(of(one.partial_cmp(&other)?))
             }
-            Truth::Is(word, those) => Some(those.iter().any(|text| text == words[*word])),
+            Truth::Is(word, those) => Some(those.iter().any(|text| text == words.single[*word])),
+            Truth::Labelled(text) => Some(words.labels.contains(text)),
             Truth::Not(one) => Some(!value(one)?),
             Truth::And(both) => Some(value(&both[0])? && value(&both[1])?),
             Truth::Or(both) => Some(value(&both[0])? || value(&both[1])?),
@@ -163,6 +178,13 @@ fn is_listed(arguments: &[IdedExpr]) -> Option<Truth> {
     let Expr::List(list) = &list.expr else { return None };
     let those: Option<Vec<String>> = list.elements.iter().map(|one| text(&one.expr)).collect();
     Some(Truth::Is(word(&name.expr)?, those?))
+}
+
+/// A text that is one of the labels.
+fn is_labelled(arguments: &[IdedExpr]) -> Option<Truth> {
+    let [label, list] = arguments else { return None };
+    let Expr::Ident(name) = &list.expr else { return None };
+    Some(Truth::Labelled(text(&label.expr).filter(|_| name == LABELS)?))
 }
 
 fn word(name: &Expr) -> Option<usize> {

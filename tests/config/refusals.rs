@@ -1001,7 +1001,7 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "services: [tcp/80]",
         "services: [tcp/80]\n    selection: shares\n    cost_function: load + lod",
-        r#"24:20: cost_function "load + lod" names lod, which is not there; there are load, capacity, route_cost, rtt_ms, weight, cost, tier, child, client_region, level, hour, minute, weekday (at its character 8); an example: cost_function: "load + 0.1 * route_cost""#,
+        r#"24:20: cost_function "load + lod" names lod, which is not there; there are load, capacity, route_cost, rtt_ms, weight, cost, tier, child, labels, client_region, level, hour, minute, weekday (at its character 8); an example: cost_function: "load + 0.1 * route_cost""#,
     ),
     (
         "services: [tcp/80]",

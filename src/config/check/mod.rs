@@ -301,6 +301,7 @@ fn is_prime(number: u32) -> bool {
 fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
     let mut once = Once::new("child");
     let child = |child: &raw::Child| {
+        let labels = child.labels.iter().map(|label| name("labels", label)).collect::<Result<_, Fault>>()?;
         let name = name("name", &child.name)?;
         once.add(name.clone(), &child.name)?;
         let Some(text) = &child.address else {
@@ -346,7 +347,7 @@ fn children(raw: &[raw::Child], config: &Config) -> Result<Vec<Child>, Fault> {
         }
         let register = or(&child.register, Register::Off, sessions::register)?;
         let route_cost = or(&child.route_cost, config.router.route_cost, sessions::route_cost)?;
-        Ok(Child { name, address, tunnel, register, route_cost })
+        Ok(Child { name, address, tunnel, register, route_cost, labels })
     };
     raw.iter().map(child).collect()
 }

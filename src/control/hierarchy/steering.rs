@@ -158,6 +158,7 @@ fn facts(
     let rtt_ms = away.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
     Child {
         name: &child.name,
+        labels: &child.labels,
         client_region: "",
         load: load(serves),
         capacity: capacity(serves, weight),
