@@ -165,6 +165,37 @@ fn low_rooms_do_without_clocks_sockets_threads_locks_and_logs() {
     }
 }
 
+/// What can be written through a shared reference has one of these in it.
+const WRITABLE: &[&str] = &["Atomic", "Cell<", "ArrayQueue", "ArcSwap", "OnceLock", "LazyLock", "static mut"];
+
+/// Where there is such a thing all the same, and why no worker writes to another one's cache lines for a packet of a known flow.
+const WRITTEN: &[(&str, &str, &str)] = &[
+    ("flow/limit.rs", "Cell<", "each worker has its own"),
+    ("service/selection.rs", "Atomic", "round robin's cursor, once for each new flow"),
+    ("forward/counters.rs", "Atomic", "each worker has its own, with room around them"),
+    ("forward/visit.rs", "Cell<", "on a worker's stack"),
+    ("forward/worker.rs", "Atomic", "whether to stop, which it only reads"),
+    ("forward/tables.rs", "ArcSwap", "which snapshot is in force, which it only reads"),
+    ("forward/inspect.rs", "Atomic", "what the slow path asks one worker; read"),
+    ("forward/inspect.rs", "ArrayQueue", "the answers"),
+    ("forward/punt.rs", "ArrayQueue", "what the slow path gets from one worker"),
+    ("forward/orders.rs", "ArrayQueue", "what one worker is told, and new flows that it tells"),
+];
+
+#[test]
+fn workers_write_to_nothing_that_they_share_but_what_is_known_and_why() {
+    for (room, path, text) in sources() {
+        if !matches!(room.as_str(), "packet" | "flow" | "service" | "tunnel" | "forward") {
+            continue;
+        }
+        let name = path.to_string_lossy();
+        for word in WRITABLE {
+            let known = WRITTEN.iter().any(|(file, what, _)| (*file, what) == (&*name, word));
+            assert_eq!(code(&text).contains(word), known, "{name}: {word}: say in WRITTEN why that is not shared");
+        }
+    }
+}
+
 #[test]
 fn unsafe_stands_in_one_room_and_says_why() {
     for (room, path, text) in sources() {
