@@ -65,6 +65,7 @@ fn rows() -> Vec<Row> {
         rte("rte-10M",                                     10_000_000, "10M"),
         row("tcp4-1M",   Kind::Tcp,         Tunnel::IpIp,  1_000_000,  ("established_tcp_ns", "1M")),
         row("v6-1M",     Kind::V6,          Tunnel::IpIp,  1_000_000,  ("established_v6_ns", "1M")),
+        row("v6-10M",    Kind::V6,          Tunnel::IpIp,  10_000_000, ("established_v6_ns", "10M")),
         row("over6-100k", Kind::V4,         Tunnel::IpIp6, 100_000,    ("over_v6_ns", "100k")),
         row("gue-100k",  Kind::V4,          Tunnel::Gue,   100_000,    ("gue_ns", "100k")),
         row("gre-100k",  Kind::V4,          Tunnel::Gre,   100_000,    ("gre_ns", "100k")),
@@ -203,8 +204,17 @@ fn print(rows: &[Row], counts: &BTreeMap<String, f64>) {
     }
 }
 
-fn save(path: &str, rows: &[Row], counts: &BTreeMap<String, f64>) -> Result<()> {
-    let mut out = json!({ "instructions": counts });
+/// Memory of this process, in bytes.
+fn resident() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let kib = |field: &str| status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
+    let parts = ["VmRSS:", "HugetlbPages:"].map(|field| kib(field).map_or(Ok(0), str::parse::<u64>));
+    let [ordinary, huge] = parts;
+    Ok((ordinary? + huge?) << 10)
+}
+
+fn save(path: &str, rows: &[Row], counts: &BTreeMap<String, f64>, resident: u64) -> Result<()> {
+    let mut out = json!({ "instructions": counts, "resident_bytes": resident });
     for row in rows {
         let (group, key) = row.json;
         out[group][key] = json!(row.quantile(if row.scene.kind.is_by_burst() { 0.99 } else { 0.5 }));
@@ -262,8 +272,12 @@ fn main() -> Result<()> {
     });
     ensure!(!rows.is_empty(), "no such scene");
 
-    let bytes = |row: &Row| u64::from(row.scene.flows) * if row.table == Table::Own { 120 } else { 160 };
-    let memory_mib = 64 + (rows.iter().map(bytes).sum::<u64>() >> 20) as u32;
+    // Each table has three parts, which begin with a page of 2 MB.
+    let bytes = |row: &Row| match row.table {
+        Table::Own => row.scene.capacity().bytes() + (8 << 20),
+        Table::RteHash => u64::from(row.scene.flows) * 160,
+    };
+    let memory_mib = 32 + (rows.iter().map(bytes).sum::<u64>() >> 20) as u32;
     let eal = Eal::init(&EalOptions {
         hugepages: Hugepages::Auto,
         memory_mib,
@@ -278,5 +292,7 @@ fn main() -> Result<()> {
     }
     let rows = lcore::launch(0, move || time(rows, quick))?.join()??;
     print(&rows, &counts);
-    json.map_or(Ok(()), |path| save(&path, &rows, &counts))
+    let resident = resident()?;
+    println!("\n{} MiB resident, huge pages included", resident >> 20);
+    json.map_or(Ok(()), |path| save(&path, &rows, &counts, resident))
 }

@@ -102,6 +102,16 @@ pub struct Scene {
     pub flows: u32,
 }
 
+impl Scene {
+    /// The room that its flows need.
+    pub fn capacity(&self) -> FlowCapacity {
+        let new = if self.kind.is_new() { self.flows / NEW_SHARE + BATCH as u32 } else { 0 };
+        let flows = self.flows + new;
+        let (v4, v6) = if self.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
+        FlowCapacity { v4, v6, fragments: 0, seed: SEED }
+    }
+}
+
 /// Writes the frames of numbered flows, 64 bytes on the wire for IPv4.
 pub struct Frames {
     template: Vec<u8>,
@@ -261,11 +271,7 @@ impl<P: PacketBuffer, X: Machine> Stage<P, X> {
     pub fn new(scene: Scene) -> Option<Stage<P, X>> {
         let tables = tables(scene.tunnel);
         let counters = Arc::new(WorkerCounters::new(tables.targets.len()));
-        let flows =
-            if scene.kind.is_new() { scene.flows + scene.flows / NEW_SHARE + BATCH as u32 } else { scene.flows };
-        let (v4, v6) = if scene.kind == Kind::V6 { (0, flows) } else { (flows, 0) };
-        let capacity = FlowCapacity { v4, v6, fragments: 0, seed: SEED };
-        let pipeline = Pipeline::new((WorkerId(0), 1), 1, capacity, counters.clone(), PuntRing::new(1))?;
+        let pipeline = Pipeline::new((WorkerId(0), 1), 1, scene.capacity(), counters.clone(), PuntRing::new(1))?;
         let (frames, now) = (Frames::new(scene.kind), Instant::from_nanos(1_000_000_000));
         let random = 0x9e37_79b9_7f4a_7c15 ^ u64::from(scene.flows);
         let crafted = if scene.kind == Kind::Colliding { crafted(scene.flows) } else { Vec::new() };

@@ -25,6 +25,11 @@
 //! that step; steps 1 and 5 in one function, 218 against 210 for both. And of a new flow: packets without an entry one by one
 //! behind the others, 1,220 against 977; its key as bytes, 975 against 888; each given its child and entry before the next, with
 //! nothing asked for ahead but the record, 911 against 659, and 186 ns against 61 with a million known.
+//!
+//! And in nanoseconds with a thousand and a million flows known: bursts of 32, 17.0 and 33.5 against 16.4 and 30.6; steps 1 to
+//! 3 over 8 packets of a burst at a time, each step some packets behind the one before, 18.3 and 40.5 against 17.5 and 34, since
+//! memory has less time to answer; all of it asked for into the second level cache alone, 17.3 and 28.7 against 16.4 and 30.6,
+//! which is no gain where few flows are known; compiled for the processor at hand, no difference.
 
 use std::mem;
 use std::sync::Arc;
