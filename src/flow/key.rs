@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::clock::Tick;
 use crate::packet::parse::Parsed;
 use crate::units::VirtualHostId;
 
@@ -22,6 +23,9 @@ pub const COARSE: u8 = 255;
 
 /// A key as a [`Table`](super::table::Table) keeps and compares it.
 pub trait Words: Copy + AsRef<[u64]> + FromZeros + Send + 'static {
+    /// What a record of such a key says of when it was made.
+    type Made: Made;
+
     /// The last word. The key has its low 40 bits.
     fn last(&self) -> u64;
 
@@ -50,13 +54,67 @@ pub trait Words: Copy + AsRef<[u64]> + FromZeros + Send + 'static {
     fn of_saved(saved: &[u64; WORDS_MAX]) -> Self;
 }
 
+/// When a record was made, where the record has room for that.
+pub trait Made: Copy + FromZeros + Send + 'static {
+    /// Whether it has none.
+    const IS_APART: bool;
+
+    /// Made now.
+    fn new(now: Tick) -> Self;
+
+    /// When, if it says so.
+    fn tick(self) -> Option<Tick>;
+}
+
+/// A record that fills half of a cache line.
+impl Made for () {
+    const IS_APART: bool = true;
+
+    #[inline(always)]
+    fn new(_now: Tick) {}
+
+    fn tick(self) -> Option<Tick> {
+        None
+    }
+}
+
+/// One that leaves some of a whole one.
+impl Made for u32 {
+    const IS_APART: bool = false;
+
+    #[inline(always)]
+    fn new(Tick(now): Tick) -> u32 {
+        now
+    }
+
+    fn tick(self) -> Option<Tick> {
+        Some(Tick(self))
+    }
+}
+
+/// Whether a record of a key with so many words has room for more.
+pub trait Room {
+    /// What it says of when it was made.
+    type Made: Made;
+}
+
+impl Room for [u64; 2] {
+    type Made = ();
+}
+
+impl Room for [u64; WORDS_MAX] {
+    type Made = u32;
+}
+
 /// Words of the longest key.
 pub const WORDS_MAX: usize = 5;
 
 impl<const N: usize> Words for [u64; N]
 where
-    [u64; N]: FromZeros,
+    [u64; N]: FromZeros + Room,
 {
+    type Made = <[u64; N] as Room>::Made;
+
     #[inline(always)]
     fn last(&self) -> u64 {
         self[N - 1]

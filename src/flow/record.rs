@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zerocopy::FromZeros;
 
-use super::key::{FlowKey, Words};
+use super::key::{FlowKey, Made, Words};
 use super::state::{FlowState, Timeouts};
 use crate::clock::Tick;
 use crate::units::TargetId;
@@ -25,13 +25,14 @@ const NOBODY: u64 = KEY_MASK;
 /// What is known of one flow, packed.
 #[derive(Clone, Copy, FromZeros)]
 #[repr(C, align(32))]
-pub struct Record<W> {
+pub struct Record<W: Words> {
     /// The key; above it in the last word the state, then the target.
     words: W,
     last_seen: u32,
     packets_low: u32,
     /// Bytes modulo 2^51, and above them the packets' high bits.
     volume: u64,
+    made: W::Made,
 }
 
 const _: () = assert!(size_of::<Record<[u64; 2]>>() == 32);
@@ -43,7 +44,7 @@ impl<W: Words> Record<W> {
     pub(super) fn new(mut key: W, target: TargetId, state: FlowState, now: Tick) -> Record<W> {
         debug_assert!(target.index() < TargetId::COUNT_MAX, "the target's number is too large");
         key.set_last(key.last() | (state as u64) << KEY_BITS | u64::from(target.0) << TARGET_SHIFT);
-        Record { words: key, last_seen: now.0, packets_low: 0, volume: 0 }
+        Record { words: key, last_seen: now.0, packets_low: 0, volume: 0, made: W::Made::new(now) }
     }
 
     /// Whether it is that of a key.
@@ -66,7 +67,12 @@ impl<W: Words> Record<W> {
         words
     }
 
-    /// All that it says; when it was made is kept apart.
+    /// When it was made, where that is not kept apart.
+    pub(super) fn made(&self) -> Option<Tick> {
+        self.made.tick()
+    }
+
+    /// All that it says.
     pub(super) fn entry<K: FlowKey<Words = W>>(&self, created: Tick) -> Entry<K> {
         Entry {
             key: K::from_words(&self.words),

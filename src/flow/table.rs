@@ -3,13 +3,13 @@
 //! ```text
 //! group   31 tags of 2 | displaced 2                        one cache line: which of 31 slots may hold a key
 //! record  key, state, target 16 or 40 | last seen 4 | packets 4 + 1.5 | bytes 6.5
-//!         = 32 bytes for IPv4, 64 bytes for IPv6, never across two cache lines; when it was made is kept apart
+//!         = 32 bytes for IPv4, 64 bytes for IPv6, never across two cache lines; when it was made is kept apart for IPv4
 //! ```
 //!
 //! A key's hash names two groups. An entry stands in the first of them unless that was full when it came; then it stands in
 //! the second, and the first counts it as displaced. So a known flow costs two cache lines that depend on each other, and a
 //! look into the second group only where something was displaced, which is rare: 24 of 31 slots are taken on average.
-//! With tags, times of making and at 3/4 load that is 51 bytes a flow over IPv4 and 94 over IPv6.
+//! With tags, times of making and at 3/4 load that is 51 bytes a flow over IPv4 and 88 over IPv6.
 //!
 //! Insertion takes a free slot of the two groups, else one of a few expired ones there, else moves one of a few entries to
 //! its own other group, else gives up and says so. Nothing ever looks at more than that, and the walk of a burst does so a few
@@ -27,7 +27,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 use super::group::{Group, SLOTS};
-use super::key::FlowKey;
+use super::key::{FlowKey, Made, Words};
 use super::memory::{Heap, Memory};
 use super::record::{Entry, Record};
 use super::state::{FlowState, Timeouts};
@@ -127,7 +127,7 @@ pub struct Full;
 pub struct Table<K: FlowKey, M: Memory = Heap> {
     groups: M::Slice<Group>,
     records: M::Slice<Record<K::Words>>,
-    /// When each entry was made, in ticks.
+    /// When each entry was made, in ticks, where records have no room for that; else empty.
     created: M::Slice<u32>,
     hasher: SeedableRandomState,
     capacity: usize,
@@ -138,6 +138,8 @@ pub struct Table<K: FlowKey, M: Memory = Heap> {
 }
 
 impl<K: FlowKey, M: Memory> Table<K, M> {
+    const CREATED_APART: bool = <K::Words as Words>::Made::IS_APART;
+
     /// A table for `capacity` flows, or `None` when there is not that much memory. Its hash has this seed, or one that
     /// nobody can foresee.
     pub fn new(capacity: u32, seed: Option<u64>) -> Option<Table<K, M>> {
@@ -147,7 +149,7 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         Some(Table {
             groups: M::zeroed(groups)?,
             records: M::zeroed(groups * GROUP)?,
-            created: M::zeroed(groups * GROUP)?,
+            created: M::zeroed(if Self::CREATED_APART { groups * GROUP } else { 0 })?,
             hasher,
             capacity: capacity as usize,
             len: 0,
@@ -158,7 +160,8 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
 
     /// Memory that a table for `capacity` flows takes, in bytes.
     pub fn bytes(capacity: u32) -> u64 {
-        (groups(capacity) * (size_of::<Group>() + GROUP * (size_of::<Record<K::Words>>() + size_of::<u32>()))) as u64
+        let apart = if Self::CREATED_APART { size_of::<u32>() } else { 0 };
+        (groups(capacity) * (size_of::<Group>() + GROUP * (size_of::<Record<K::Words>>() + apart))) as u64
     }
 
     /// Entries, including those that are past their time and not yet reclaimed.
@@ -226,7 +229,9 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
         let free = self.groups[group].free().first();
         if let Some(slot) = free {
             M::prefetch(&self.records[group * GROUP + slot]);
-            M::prefetch(&self.created[group * GROUP + slot]);
+            if let Some(created) = self.created.get(group * GROUP + slot) {
+                M::prefetch(created);
+            }
         }
         match free {
             Some(slot) if self.groups[group].displaced() == 0 => Hint(Hint::ROOM | Vacancy::place(group, slot)),
@@ -321,7 +326,8 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
 
     /// What is known of the flow in `slot`.
     pub fn entry(&self, Slot(slot): Slot) -> Entry<K> {
-        self.records[slot].entry(Tick(self.created[slot]))
+        let record = &self.records[slot];
+        record.entry(record.made().unwrap_or_else(|| Tick(self.created[slot])))
     }
 
     /// The entry in `slot`, to change.
@@ -399,7 +405,9 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
             self.groups[first].displace();
         }
         let slot = group * GROUP + slot;
-        self.created[slot] = now.0;
+        if let Some(created) = self.created.get_mut(slot) {
+            *created = now.0;
+        }
         let record = &mut self.records[slot];
         *record = Record::new(words, target, state, now);
         record
@@ -505,7 +513,10 @@ impl<K: FlowKey, M: Memory> Table<K, M> {
             let here = self.first_group(moved);
             let other = if here == slot / GROUP { self.second_group(moved) } else { here };
             if let Some(free) = self.free_in(other) {
-                (self.records[free], self.created[free]) = (self.records[slot], self.created[slot]);
+                self.records[free] = self.records[slot];
+                if Self::CREATED_APART {
+                    self.created[free] = self.created[slot];
+                }
                 self.vacate(slot);
                 self.occupy(free, moved);
                 return Some(slot);
