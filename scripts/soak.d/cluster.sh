@@ -52,6 +52,6 @@ show_cluster() {
     lab_up --cluster 3 --servers 3 --recovery none
     moved_twice
     holds "without either $WHOLE of $STEADY_COUNT downloads survive" test "$WHOLE" -eq 0
-    printf 'rounds %d, failed %d, worst gap %d ms\n' $((2 * ROUNDS)) $failed "$worst"
     holds "no download failed in $((2 * ROUNDS)) rounds" test $failed -eq 0
+    printf 'rounds %d, failed %d, worst gap %d ms\n' $((2 * ROUNDS)) $failed "$worst"
 }

@@ -161,10 +161,10 @@ show_pair() {
     kill $iperf3 || true
     end_idle
     rank_kernel other 0
-    printf 'rounds %d, failed %d, worst gap %d ms\n' "$ROUNDS" $failed "$worst"
     holds "no connection failed in $ROUNDS rounds" test $failed -eq 0
     holds "nothing was silent for more than 50 ms: $worst_ours ms, but for a machine that stood still" \
         test "$worst_ours" -le 50
+    printf 'rounds %d, failed %d, worst gap %d ms\n' "$ROUNDS" $failed "$worst"
 }
 
 # has ROUTER: whether keepalived has the pair's address.
