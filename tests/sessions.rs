@@ -21,7 +21,7 @@ use slr::config::host::HostConfig;
 use slr::control::session::child::{self, ChildEnd, hello};
 use slr::control::session::parents::Parents;
 use slr::control::session::{Carrier, Happening};
-use slr::control::wire::{Load, Record, State};
+use slr::control::wire::{Hello, Load, Record, State, TunnelEnd};
 use slr::service::filter::Filter;
 use slr::transport::tls::{Renewal, Tls};
 use slr::trust::authority::{self, Node};
@@ -154,6 +154,11 @@ struct Agent {
 
 impl Agent {
     fn start(credentials: Credentials, parent: &str, to: SocketAddr) -> Agent {
+        Agent::start_at(credentials, parent, to, Vec::new())
+    }
+
+    /// One that says where its tunnels end.
+    fn start_at(credentials: Credentials, parent: &str, to: SocketAddr, tunnels: Vec<TunnelEnd>) -> Agent {
         let ((says, orders), (tell, told)) = (channel(), channel());
         let (parent, start) = (parent.to_owned(), Instant::now());
         std::thread::spawn(move || {
@@ -161,7 +166,7 @@ impl Agent {
             runtime.block_on(async {
                 let mut tls = Tls::new(&credentials, None).expect("TLS");
                 let now = || slr::clock::Instant::ZERO + start.elapsed();
-                let hello = hello(credentials.identity.name.clone(), credentials.identity.level);
+                let hello = Hello { tunnels, ..hello(credentials.identity.name.clone(), credentials.identity.level) };
                 let mut parents: Parents<SocketAddr> =
                     [(ChildEnd::new(now(), hello, parent, 7), to)].into_iter().collect();
                 let mut records = Vec::new();
@@ -298,6 +303,59 @@ fn load(child: usize) -> impl Fn(&Value) -> Value {
 
 fn shares(answer: &Value) -> Value {
     answer[0]["children"].as_array().into_iter().flatten().map(|child| child["share"].clone()).collect()
+}
+
+#[test]
+fn who_says_hello_is_a_child_where_anyone_below_may_be_one() {
+    let (at, directory, now) = (free(), tempfile::tempdir().expect("a directory"), SystemTime::now());
+    authority::init(directory.path(), "test", now).expect("an authority");
+    for (name, level) in [("system1", 2), ("system2", 2), ("site1", 1), ("homeless", 1)] {
+        issue(directory.path(), name, level, &["192.0.2.0/24"], DAY, now);
+    }
+    let rest = format!(
+        r#"
+  listen: "{at}"
+  registration: anyone
+router: {{ name: system1, level: system, tunnel_addresses: [10.9.0.254], parents: [10.9.0.200] }}
+children: [{{ name: spare, address: 10.9.0.9 }}]
+virtual_hosts:
+  - {{ name: web, addresses: [192.0.2.80], services: [tcp/80], table_size: 251, children: all }}
+  - {{ name: own, addresses: [198.51.100.80], table_size: 251, children: [spare] }}
+"#
+    );
+    let system = Router::start(directory.path(), "system1", &rest);
+    system.wait("services", shares, &serde_json::json!([1.0]));
+    // Of another version, out of reach, a parent's, and good.
+    let end = |kind, address: &str| TunnelEnd { kind, port: 0, address: address.parse().expect("an address") };
+    let ends = vec![end(9, "10.9.0.1"), end(1, "203.0.113.1"), end(1, "10.9.0.200"), end(3, "10.9.0.1")];
+    let agent = Agent::start_at(credentials(directory.path(), "site1"), "system1", at, ends);
+    system.says("site1 is a child at 10.9.0.1 now");
+    system.wait("services", shares, &serde_json::json!([1.0, 0.0]));
+    agent.says("192.0.2.80/32", State::Serving, 0.5, 300);
+    let half = |answer: &Value| {
+        let share = answer[0]["children"][1]["share"].as_f64().unwrap_or_default();
+        serde_json::json!([(0.49..0.51).contains(&share), answer[1]["children"].as_array().map(Vec::len)])
+    };
+    system.wait("services", half, &serde_json::json!([true, 1]));
+    // It stays one when the configuration is read again.
+    system.text(&["reload"]);
+    system.wait("services", half, &serde_json::json!([true, 1]));
+
+    let homeless = Agent::start(credentials(directory.path(), "homeless"), "system1", at);
+    system.says("homeless is no child: it tells no tunnel end that can be reached");
+    let equal = Agent::start(credentials(directory.path(), "system2"), "system1", at);
+    system.says("system2 has level 2 in its certificate, which is not below 2 of system1");
+    system.wait("services", half, &serde_json::json!([true, 1]));
+    drop((homeless, equal));
+
+    agent.says.send(None).expect("an agent");
+    system.wait("services", shares, &serde_json::json!([1.0, 0.0]));
+    // It comes back, somewhere else.
+    let ends = vec![end(1, "10.9.0.2")];
+    let agent = Agent::start_at(credentials(directory.path(), "site1"), "system1", at, ends);
+    system.says("site1 is a child at 10.9.0.2 now");
+    agent.says("192.0.2.80/32", State::Serving, 0.5, 300);
+    system.wait("services", half, &serde_json::json!([true, 1]));
 }
 
 #[test]

@@ -240,7 +240,7 @@ impl TunnelKind {
 }
 
 /// A next-level gateway or host server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Child {
     /// Unique name.
     pub name: String,
@@ -309,6 +309,8 @@ pub struct VirtualHost {
     pub answers_echo: bool,
     /// Who serves it; never empty.
     pub members: Vec<Member>,
+    /// Whether these are all children, whoever that is.
+    pub takes_all: bool,
     /// How each of its children is checked; `None`: they count as up.
     pub health: Option<Health>,
     /// What becomes of a child's flows when its check fails.
@@ -436,6 +438,15 @@ pub struct Member {
     pub tier: u8,
 }
 
+impl Member {
+    /// A child of which nothing else is said.
+    pub fn unweighed(child: usize) -> Member {
+        /// Room for finer shares below, and for larger ones above.
+        const WEIGHT: Weight = Weight::new(100).expect("100 is below Weight::MAX");
+        Member { child, weight: WEIGHT, cost: 1.0, server_id: 0, tier: 0 }
+    }
+}
+
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {
@@ -457,6 +468,8 @@ pub struct Sessions {
     pub listen: Option<SocketAddr>,
     /// From one update of a child to the next.
     pub interval: Duration,
+    /// Whether nodes below us become children by their hello alone.
+    pub takes_anyone: bool,
     /// The routers above that are told how we are.
     pub parents: Vec<Parent>,
     /// By what we show who we are; there where there is somebody to speak with.
@@ -466,7 +479,7 @@ pub struct Sessions {
 impl Sessions {
     /// Whether they are the same but for the certificates, which may be renewed.
     pub fn same(&self, other: &Sessions) -> bool {
-        let of = |sessions: &Sessions| (sessions.listen, sessions.interval, sessions.parents.clone());
+        let of = |of: &Sessions| (of.listen, of.interval, of.takes_anyone, of.parents.clone());
         of(self) == of(other)
     }
 }

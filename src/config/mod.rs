@@ -59,6 +59,21 @@ fn read_file(path: &Path, sample: &str) -> Result<String, Fault> {
 }
 
 impl Config {
+    /// The same with more children, which serve the virtual hosts that take all. One whose name there is counts as the other.
+    pub fn with_children<'a>(&self, more: impl IntoIterator<Item = &'a Child>) -> Config {
+        let mut config = self.clone();
+        for child in more {
+            if config.children.iter().any(|other| other.name == child.name) {
+                continue;
+            }
+            let member = Member::unweighed(config.children.len());
+            let hosts = config.virtual_hosts.iter_mut().filter(|host| host.takes_all);
+            hosts.for_each(|host| host.members.push(member));
+            config.children.push(child.clone());
+        }
+        config
+    }
+
     /// Reads and checks a file; where a site has the children, with the copy of them that is kept.
     ///
     /// # Errors

@@ -213,6 +213,7 @@ raw! {
         certificate: Option<Text>,
         key: Option<Text>,
         authority: Option<Text>,
+        registration: Option<Text>,
     }
     Parent {
         name: Text,

@@ -117,6 +117,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "rise" => "rise: 2",
         "router" => "router: { name: edge1, tunnel_addresses: [192.0.2.1] }",
         "router_macs" => "router_macs: [\"02:00:5e:10:00:01\"]",
+        "registration" => "registration: listed or registration: anyone",
         "route_cost" => {
             "route_cost: 10, route_cost: rtt for the round-trip time in milliseconds, or route_cost: metric for the kernel's route"
         }

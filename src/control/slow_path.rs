@@ -8,7 +8,7 @@ mod recovery;
 mod sessions;
 mod shortcuts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::path_mtu::{Learned, PathMtuCounters, PathMtus};
 use super::shortcuts::proofs::Proofs;
 use super::waiting::{Waiting, WaitingDrop};
 use crate::clock::Instant;
-use crate::config::{Config, VirtualHost};
+use crate::config::{Child, Config, VirtualHost};
 use crate::forward::capture::Capture;
 use crate::forward::counters::{Counter, WorkerCounters};
 use crate::forward::punt::{Again, Handling, InjectRing, Injection, Punt, PuntRing};
@@ -140,7 +140,10 @@ const NAMED: usize = 10;
 
 /// The slow path, without its thread and its clock.
 pub struct SlowPath {
+    /// That which was read, with those who have become children since.
     config: Arc<Config>,
+    read: Arc<Config>,
+    registered: BTreeMap<String, Child>,
     conditions: Conditions,
     compiler: Compiler,
     neighbours: Neighbours,
@@ -187,7 +190,9 @@ impl SlowPath {
         let counters = Arc::new(SlowPathCounters { icmp: sent, path_mtu: learned, ..SlowPathCounters::default() });
         counters.table_bytes.set(compiler.table_bytes() as u64);
         SlowPath {
+            read: config.clone(),
             config,
+            registered: BTreeMap::new(),
             conditions: Conditions::default(),
             compiler,
             neighbours,
@@ -352,6 +357,8 @@ impl SlowPath {
     /// # Errors
     /// What stands in the way; nothing has changed.
     pub fn reload(&mut self, config: Config, now: Instant) -> Result<(), ReloadError> {
+        let read = config;
+        let config = read.with_children(self.registered.values());
         settled_at_start(&self.config, &config).map_or(Ok(()), |what| Err(ReloadError::NeedsRestart(what)))?;
         let neighbours = self.neighbours.reconfigured(&config);
         let health = self.health.as_ref().map(|health| health.reconfigured(now, &config));
@@ -371,6 +378,7 @@ impl SlowPath {
             }
         };
         (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::default());
+        self.read = Arc::new(read);
         (self.conditions, self.health) = (conditions, health);
         if let Some(hierarchy) = &mut self.hierarchy {
             hierarchy.reconfigure(&self.config);

@@ -207,6 +207,7 @@ impl World {
         config.sessions = Sessions {
             listen: Some(own),
             interval: self.topology.interval(),
+            takes_anyone: false,
             parents: parents.into_iter().collect(),
             // Nobody signs here: the network says who is who.
             credentials: Some(Credentials {

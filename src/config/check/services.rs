@@ -18,10 +18,6 @@ use crate::service::quic::Layout;
 use crate::service::selection::{Granularity, Policy};
 use crate::units::{TargetId, Weight};
 
-/// Weight of a child that is given by its name alone: room for finer shares below, and for larger ones above.
-const WEIGHT_DEFAULT: Weight = Weight::new(100).expect("100 is below Weight::MAX");
-const COST_DEFAULT: f64 = 1.0;
-
 /// Protocols by name; the flag says whether they have ports.
 const PROTOCOLS: [(&str, (u8, bool)); 5] =
     [("tcp", (6, true)), ("udp", (17, true)), ("sctp", (132, true)), ("icmp", (1, false)), ("icmpv6", (58, false))];
@@ -131,6 +127,7 @@ fn virtual_host(
         mss_clamp,
         table_size,
         answers_echo,
+        takes_all: matches!(raw.children.value, Members::All),
         members,
         health,
         on_failure,
@@ -304,11 +301,10 @@ fn members(
             return Err(Fault::at(&raw.children, format!("{message}: {}", example("children"))));
         }
         Members::All => {
-            let member = |child| Member { child, weight: WEIGHT_DEFAULT, cost: COST_DEFAULT, server_id: 0, tier: 0 };
             let mut all: Vec<&usize> = children.values().collect();
             all.sort_unstable();
             if !all.is_empty() {
-                return Ok(all.into_iter().copied().map(member).collect());
+                return Ok(all.into_iter().copied().map(Member::unweighed).collect());
             }
             &[]
         }
@@ -339,7 +335,7 @@ fn members(
         if let Some(text) = given.and_then(|given| given.server_id.as_ref()) {
             ids.add(text.value.to_ascii_lowercase(), text)?;
         }
-        let mut member = Member { child, weight: WEIGHT_DEFAULT, cost: COST_DEFAULT, server_id, tier: 0 };
+        let mut member = Member { server_id, ..Member::unweighed(child) };
         if let Some(given) = given {
             member.weight = or(&given.weight, member.weight, weight)?;
             member.cost = or(&given.cost, member.cost, cost)?;

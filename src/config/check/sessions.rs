@@ -27,11 +27,16 @@ const EXAMPLE: &str =
 
 pub(super) fn sessions(raw: &raw::Config) -> Result<Sessions, Fault> {
     let parents = parents(&raw.parents)?;
-    let mut sessions = Sessions { listen: None, interval: INTERVAL, parents, credentials: None };
+    let mut sessions = Sessions { listen: None, interval: INTERVAL, takes_anyone: false, parents, credentials: None };
     let control = raw.control.as_ref();
     if let Some(control) = control {
         sessions.listen = control.listen.as_ref().map(|text| address("listen", "10.255.0.1:9478", text)).transpose()?;
         sessions.interval = or(&control.interval, INTERVAL, interval)?;
+        let words = [("listed", false), ("anyone", true)];
+        sessions.takes_anyone = or(&control.registration, false, |text| word("registration", text, &words))?;
+        if let (Some(text), None) = (&control.registration, &control.listen) {
+            return Err(meaningless(text, "control: listen"));
+        }
     }
     // What needs certificates, as it was written.
     let listen = control.and_then(|control| control.listen.as_ref());

@@ -162,7 +162,7 @@ fn router_macs(list: Option<&Spanned<Vec<Text>>>, config: &mut HostConfig) -> Re
 fn parents(raw: &Config, config: &mut HostConfig) -> Result<(), Fault> {
     let control = raw.control.as_ref();
     if let Some((key, text)) = control.and_then(|of| {
-        [("listen", &of.listen), ("interval", &of.interval)]
+        [("listen", &of.listen), ("interval", &of.interval), ("registration", &of.registration)]
             .into_iter()
             .find_map(|(key, text)| Some((key, text.as_ref()?)))
     }) {

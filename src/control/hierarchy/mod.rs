@@ -37,7 +37,7 @@ use super::session::parents::Parents;
 use super::session::report::Serves;
 use super::session::{Carrier, Happening};
 use super::shortcuts::{self, Shortcuts};
-use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, WallClock};
+use super::wire::{RECORDS_MAX, TELLS_SHORTCUTS, TunnelEnd, WallClock};
 use crate::clock::Instant;
 use crate::config::{Config, Member, Register, RouteCost, VirtualHost};
 use crate::cost::{Expression, Here};
@@ -54,6 +54,9 @@ pub use view::{Look, View};
 /// Sessions of children beyond one for each: those that are about to replace one.
 const SESSIONS_SPARE: usize = 64;
 
+/// Children that are not configured, at most.
+pub const REGISTERED_MAX: usize = 1024;
+
 /// Happenings that are taken in in a pass at most, and the bytes in them, so that nobody keeps the slow path from its other
 /// work: a few updates of a thousand virtual subnets each.
 const PER_PASS: (usize, usize) = (256, 256 << 10);
@@ -66,6 +69,8 @@ const VIEWING: Duration = Duration::from_millis(500);
 pub struct Outcome {
     /// Virtual hosts that are to be steered in another way, by their positions.
     pub steered: Vec<usize>,
+    /// Who may be a child by its hello, and where its tunnels end.
+    pub registered: Vec<(String, Vec<TunnelEnd>)>,
     /// To be told in the log.
     pub told: Vec<String>,
     /// To be done with flows that go past a child, or are to.
@@ -137,13 +142,15 @@ impl Hierarchy {
     /// The sessions that `config` asks for; it is `wall` now. `seed` spreads attempts.
     pub fn new(now: Instant, wall: WallClock, config: &Config, seed: u64) -> Hierarchy {
         let router = &config.router;
+        let anyone = config.sessions.takes_anyone;
         let children = config.sessions.listen.map(|_| {
             let settings = Settings {
                 name: router.name.clone(),
                 level: router.level,
                 interval: config.sessions.interval,
-                sessions_max: config.children.len() + SESSIONS_SPARE,
+                sessions_max: config.children.len() + SESSIONS_SPARE + if anyone { REGISTERED_MAX } else { 0 },
                 records_max: RECORDS_MAX,
+                takes_anyone: anyone,
             };
             ParentEnd::new(now, wall, settings, registering(config))
         });
@@ -413,6 +420,7 @@ impl Hierarchy {
                 parent::Output::Send(id, bytes) => carrier.send(id, bytes),
                 parent::Output::Close(id) => carrier.close(id),
                 parent::Output::Changed(child) => drop(self.changed.insert(child)),
+                parent::Output::Registered(child, ends) => outcome.registered.push((child, ends)),
                 parent::Output::Shortcuts(child, level, told) => self.told(now, config, &child, level, told),
                 parent::Output::Revoked(child, ends) => self.revoked(now, &child, ends),
                 parent::Output::Told(line) => outcome.told.push(line),

@@ -44,6 +44,8 @@ pub struct Settings {
     pub sessions_max: usize,
     /// Records of one child at most.
     pub records_max: usize,
+    /// Whether who is below us is a child by its hello, whether it is waited for or not.
+    pub takes_anyone: bool,
 }
 
 impl Settings {
@@ -77,6 +79,8 @@ pub enum Output {
     Close(SessionId),
     /// What is known about a child has changed.
     Changed(String),
+    /// Somebody says hello, where anyone may be a child, whose tunnels end there.
+    Registered(String, Vec<TunnelEnd>),
     /// A child of this level tells where it sends flows.
     Shortcuts(String, u8, Vec<Shortcut>),
     /// A child sends no flows there any more.
@@ -216,14 +220,15 @@ impl ParentEnd {
     pub fn reconfigure(&mut self, children: BTreeSet<String>) -> Vec<Output> {
         self.expected = children;
         let mut outputs = Vec::new();
-        let gone = |session: &Session| !self.expected.contains(&session.identity.name);
+        let takes_anyone = self.settings.takes_anyone;
+        let gone = |session: &Session| !takes_anyone && !self.expected.contains(&session.identity.name);
         let ended: Vec<SessionId> = self.sessions.iter().filter(|(_, s)| gone(s)).map(|(id, _)| *id).collect();
         for id in ended {
             let name = &self.sessions[&id].identity.name;
             let end = End(Reason::UnknownChild, format!("{name} is no child of {} any more", self.settings.name));
             self.end(id, end, &mut outputs);
         }
-        self.children.retain(|name, _| self.expected.contains(name));
+        self.children.retain(|name, _| takes_anyone || self.expected.contains(name));
         outputs
     }
 
@@ -266,7 +271,7 @@ impl ParentEnd {
     fn open(&mut self, now: Instant, id: SessionId, identity: Identity, outputs: &mut Vec<Output>) {
         let Identity { name, level, not_after, .. } = &identity;
         let (own, own_level) = (&self.settings.name, self.settings.level);
-        let wrong = if !self.expected.contains(name) {
+        let wrong = if !self.settings.takes_anyone && !self.expected.contains(name) {
             Some(End(Reason::UnknownChild, format!("{own} has no child {name}")))
         } else if *level >= own_level {
             let text = format!("{name} has level {level} in its certificate, which is not below {own_level} of {own}");
@@ -439,6 +444,9 @@ impl ParentEnd {
         let welcome = Message::Welcome(Welcome { version, level, interval, expiry, wall, name: own });
         let told = format!("child {name}, level {}, has opened a session (version {version})", hello.level);
         outputs.extend([Output::Send(id, welcome.to_bytes()), Output::Told(told)]);
+        if self.settings.takes_anyone {
+            outputs.push(Output::Registered(name, hello.tunnels.clone()));
+        }
         self.due(now);
         self.due(now + expiry);
         Ok(())

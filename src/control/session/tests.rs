@@ -29,7 +29,14 @@ fn record(prefix: &str, load: u32) -> Record {
 }
 
 fn parent() -> ParentEnd {
-    let settings = Settings { name: "system1".into(), level: 2, interval: INTERVAL, sessions_max: 3, records_max: 100 };
+    let settings = Settings {
+        name: "system1".into(),
+        level: 2,
+        interval: INTERVAL,
+        sessions_max: 3,
+        records_max: 100,
+        takes_anyone: false,
+    };
     let children = ["site1", "site2"].map(String::from);
     ParentEnd::new(at(0), WallClock(1000), settings, BTreeSet::from(children))
 }
