@@ -456,18 +456,28 @@ fn what_is_changed_is_undone_at_the_end_and_after_a_crash_by_the_next_start() {
     assert_eq!(pair.settings(), before, "after the next one's end");
 }
 
+/// A process that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn connections_that_outlast_a_stop_are_reset() {
     if !may_run() {
         return;
     }
     let mut pair = Pair::new("reset");
-    let mut server = pair.on("h", "socat TCP-LISTEN:80,fork EXEC:cat").spawn().expect("socat");
+    let _server = Running(pair.on("h", "socat TCP-LISTEN:80,fork EXEC:cat").spawn().expect("socat"));
     pair.start("virtual_hosts: [{ name: web, addresses: [192.0.2.80], services: [tcp/80] }]");
     // One to the virtual host and one to somebody else's address, neither of which says anything.
     let connect = |to: &str| {
         let words = format!("socat -u TCP:{to}:80,bind={HOST},retry=50,interval=0.1 STDOUT");
-        pair.on("h", &words).stdout(Stdio::null()).spawn().expect("socat")
+        Running(pair.on("h", &words).stdout(Stdio::null()).spawn().expect("socat"))
     };
     let (mut client, mut other) = (connect("192.0.2.80"), connect(HOST));
     let established = |from: &str| pair.run("h", &format!("ss -Htan state established sport = 80 src {from}"));
@@ -477,12 +487,9 @@ fn connections_that_outlast_a_stop_are_reset() {
     pair.stop("-TERM");
     let log = pair.log();
     assert!(log.contains("1 connections are cut off") && log.contains("1 connections are reset"), "{log}");
-    wait_for("the client to hear of it", || client.try_wait().expect("a process").is_some());
+    wait_for("the client to hear of it", || client.0.try_wait().expect("a process").is_some());
     assert_eq!(pair.run("h", "ss -Htan src 192.0.2.80"), "");
-    assert!(other.try_wait().expect("a process").is_none(), "of no virtual host");
-    for process in [&mut server, &mut other] {
-        process.kill().and_then(|()| process.wait()).expect("a process that runs");
-    }
+    assert!(other.0.try_wait().expect("a process").is_none(), "of no virtual host");
 }
 
 #[test]

@@ -140,7 +140,7 @@ const NAMED: usize = 10;
 
 /// The slow path, without its thread and its clock.
 pub struct SlowPath {
-    /// That which was read, with those who have become children since.
+    /// The one in force: that which was read, and those who have become children by their hello.
     config: Arc<Config>,
     read: Arc<Config>,
     registered: BTreeMap<String, Child>,
@@ -357,8 +357,15 @@ impl SlowPath {
     /// # Errors
     /// What stands in the way; nothing has changed.
     pub fn reload(&mut self, config: Config, now: Instant) -> Result<(), ReloadError> {
-        let read = config;
-        let config = read.with_children(self.registered.values());
+        self.go_over(Arc::new(config), now)
+    }
+
+    /// Goes over to what was read, with those who have become children since.
+    fn go_over(&mut self, read: Arc<Config>, now: Instant) -> Result<(), ReloadError> {
+        let config = match self.registered.is_empty() {
+            true => read.clone(),
+            false => Arc::new(read.with_children(self.registered.values())),
+        };
         settled_at_start(&self.config, &config).map_or(Ok(()), |what| Err(ReloadError::NeedsRestart(what)))?;
         let neighbours = self.neighbours.reconfigured(&config);
         let health = self.health.as_ref().map(|health| health.reconfigured(now, &config));
@@ -377,8 +384,8 @@ impl SlowPath {
                 return Err(error.into());
             }
         };
-        (self.config, self.neighbours, self.outdated) = (Arc::new(config), neighbours, Outdated::default());
-        self.read = Arc::new(read);
+        (self.config, self.neighbours, self.outdated) = (config, neighbours, Outdated::default());
+        self.read = read;
         (self.conditions, self.health) = (conditions, health);
         if let Some(hierarchy) = &mut self.hierarchy {
             hierarchy.reconfigure(&self.config);

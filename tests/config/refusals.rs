@@ -965,6 +965,11 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "control: { socket: /run/slr/edge1.sock }",
+        "control: { registration: anyone }",
+        "30:26: this has no meaning without sessions; leave it out, or add control: listen",
+    ),
+    (
+        "control: { socket: /run/slr/edge1.sock }",
         "control: { interval: 2s }",
         "30:22: this has no meaning without sessions; leave it out, or add control: listen or parents:",
     ),
@@ -982,6 +987,11 @@ pub const REFUSALS: &[(&str, &str, &str)] = &[
         "address: 10.0.1.11 }",
         "address: 10.0.1.11, register: yes }",
         r#"16:52: register "yes" is not known; write one of off, optional, required: register: required"#,
+    ),
+    (
+        "address: 10.0.1.11 }",
+        "address: 10.0.1.11, labels: [\"a b\"] }",
+        r#"16:51: labels "a b" is not usable; write 1 to 64 of the characters A-Z a-z 0-9 . _ -, a letter or digit first: labels: [ssd, rack7]"#,
     ),
     (
         "address: 10.0.1.11 }",

@@ -295,6 +295,20 @@ fn another_load_is_another_cost_also_behind_a_virtual_host_that_asks_for_regions
 }
 
 #[test]
+fn costs_ask_for_what_the_operator_says_of_a_child() {
+    let network = Rc::default();
+    let keys = "services: [tcp/80], selection: least_cost, cost_function: \"'far' in labels ? 9.0 : 1.0\",";
+    let system = SYSTEM.replace("services: [tcp/80],", keys).replacen("register:", "labels: [far], register:", 1);
+    let mut nodes = [
+        node(&network, &system, Some("10.1.0.2:1"), &[]),
+        node(&network, SITE, None, &[("system1", "10.1.0.2:1")]),
+        node(&network, SITE2, None, &[("system1", "10.1.0.2:1")]),
+    ];
+    run(&mut nodes, 0, 5_000);
+    assert_eq!(nodes[0].steers(), [9.0, 1.0].map(|cost| Steer::Takes { cost: Some(cost), weight: None }));
+}
+
+#[test]
 fn shares_follow_costs_slowly_and_leave_at_once() {
     let keys = "selection: shares, cost_function: \"load\"";
     let mut nodes = priced(keys, ["0.9", "0.3"]);

@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 
 use super::SlowPath;
 use crate::clock::{Instant, WallClock};
-use crate::config::{Child, Config, Register, TunnelKind};
+use crate::config::{Child, Config, Register};
 use crate::control::hierarchy::{Hierarchy, Outcome, REGISTERED_MAX};
 use crate::control::session::Carrier;
 use crate::control::wire::TunnelEnd;
-use crate::units::GueVariant;
 
 impl SlowPath {
     /// The same, with sessions. The snapshot that is published has been compiled with what this says about children.
@@ -59,7 +58,7 @@ impl SlowPath {
         if self.registered == before {
             return;
         }
-        if let Err(error) = self.reload(self.read.as_ref().clone(), now) {
+        if let Err(error) = self.go_over(self.read.clone(), now) {
             told.push(format!("children stay as they are: {error}"));
             self.registered = before;
         }
@@ -90,13 +89,6 @@ impl SlowPath {
 
 /// A child that nobody has configured, at the first of its tunnel ends that can be reached.
 fn child_at(config: &Config, name: &str, ends: &[TunnelEnd]) -> Option<Child> {
-    let tunnel = |end: &TunnelEnd| match end.kind {
-        1 => Some(TunnelKind::IpIp),
-        2 => Some(TunnelKind::Gue { port: end.port, variant: GueVariant::Header }),
-        3 => Some(TunnelKind::Gre),
-        4 => Some(TunnelKind::Gue { port: end.port, variant: GueVariant::Direct }),
-        _ => None,
-    };
     let router = &config.router;
     let reached = |end: &&TunnelEnd| {
         let begins = if end.address.is_ipv4() { router.tunnel_v4.is_some() } else { router.tunnel_v6.is_some() };
@@ -104,7 +96,7 @@ fn child_at(config: &Config, name: &str, ends: &[TunnelEnd]) -> Option<Child> {
         let is_below = !config.owns(end.address) && !router.parents.iter().any(|net| net.contains(&end.address));
         begins && is_below && config.attachment(end.address).is_some()
     };
-    let (tunnel, end) = ends.iter().filter(reached).find_map(|end| Some((tunnel(end)?, end)))?;
+    let (tunnel, end) = ends.iter().filter(reached).find_map(|end| Some((end.tunnel()?, end)))?;
     Some(Child {
         name: name.to_owned(),
         address: end.address,
