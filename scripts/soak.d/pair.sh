@@ -105,14 +105,20 @@ end_many_downloads() {
 # One round: the active router dies, or loses its links; the other takes over; the first one comes back and takes over again.
 # pair_round NUMBER
 pair_round() {
-    local link
+    local link dead
     FAULT=$EPOCHREALTIME
     if (($1 % 2)); then
-        kill -9 "$(<"$DIR/router1/slrd.pid")"
+        dead=$(<"$DIR/router1/slrd.pid")
+        kill -9 "$dead"
         until_role 2 active || return 1
+        # Until then its addresses are taken.
+        while [[ -e /proc/$dead/exe ]]; do sleep 0.01; done
         (run_on router1 slrd --config "$DIR/router1/slrd.yaml" >>"$DIR/router1.log" 2>&1) &
         echo $! >"$DIR/router1/slrd.pid"
-        until [[ -n $(role 1) ]]; do sleep 0.1; done
+        until [[ -n $(role 1) ]]; do
+            [[ -e /proc/$(<"$DIR/router1/slrd.pid")/exe ]] || return 1
+            sleep 0.1
+        done
         # As scripts/lab does.
         chrt --all-tasks --fifo --pid 1 "$(<"$DIR/router1/slrd.pid")"
     else
