@@ -24,6 +24,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -185,11 +186,14 @@ impl Carrier for Tls {
     }
 
     fn send(&mut self, session: SessionId, bytes: Vec<u8>) {
-        if let Some(outbox) = self.sessions.get(&session)
-            && outbox.try_send(bytes).is_err()
-        {
-            self.sessions.remove(&session);
-            self.stuck.push_back(session);
+        let Some(outbox) = self.sessions.get(&session) else { return };
+        match outbox.try_send(bytes) {
+            // A session that has ended tells so, after what came before its end.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                self.sessions.remove(&session);
+                self.stuck.push_back(session);
+            }
         }
     }
 
@@ -371,15 +375,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
             bytes = waiting.recv() => {
                 let Some(bytes) = bytes else {
                     let _ = timeout(SENDING, stream.shutdown()).await;
-                    let rest = async {
-                        let mut left = LINGER.1;
-                        while let Ok(count @ 1..) = stream.read(&mut buffer).await
-                            && left > 0
-                        {
-                            left = left.saturating_sub(count);
-                        }
-                    };
-                    let _ = timeout(LINGER.0, rest).await;
+                    let _ = timeout(LINGER.0, rest(&mut stream, &mut buffer, |_| async { true })).await;
                     return;
                 };
                 let sent = timeout(SENDING, async {
@@ -388,11 +384,111 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
                 });
                 match sent.await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => break plain(&error),
+                    Ok(Err(error)) => {
+                        // What the other end said before it left, a goodbye perhaps, may not have been read yet.
+                        let tell = |bytes: Vec<u8>| async {
+                            sender.send(Event::Other(Happening::Received(id, bytes))).await.is_ok()
+                        };
+                        let _ = timeout(LINGER.0, rest(&mut stream, &mut buffer, tell)).await;
+                        break plain(&error);
+                    }
                     Err(_) => break format!("it does not take what is sent in {SENDING:?}"),
                 }
             }
         }
     };
     closed(&sender, id, why).await;
+}
+
+/// Reads what is left until its end, or until there is more than a peer that is about to leave has to say.
+async fn rest<S: AsyncRead + Unpin, F: Future<Output = bool>>(
+    stream: &mut S,
+    buffer: &mut [u8],
+    mut take: impl FnMut(Vec<u8>) -> F,
+) {
+    let mut left = LINGER.1;
+    while let Ok(count @ 1..) = stream.read(buffer).await
+        && left > 0
+        && take(buffer[..count].to_vec()).await
+    {
+        left = left.saturating_sub(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::WallClock;
+    use crate::trust::authority::{self, Node};
+    use crate::trust::{read_authority, read_chain, read_key};
+
+    fn credentials(directory: &std::path::Path, name: &str) -> Credentials {
+        let node = Node { name: name.into(), level: 0, offers: Vec::new() };
+        authority::issue(directory, &node, SystemTime::now(), Duration::from_secs(3600)).expect("a certificate");
+        let (chain, identity) = read_chain(&directory.join(format!("{name}.pem"))).expect("a certificate");
+        let key = read_key(&directory.join(format!("{name}.key"))).expect("a key");
+        Credentials {
+            identity,
+            chain,
+            key,
+            authority: read_authority(&directory.join("ca.pem")).expect("an authority"),
+        }
+    }
+
+    async fn next(tls: &mut Tls) -> Happening {
+        loop {
+            timeout(Duration::from_secs(10), tls.happens()).await.expect("something happens");
+            if let Some(happening) = tls.poll() {
+                return happening;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_told_though_we_were_sending_when_it_came() {
+        let directory = tempfile::tempdir().expect("a directory");
+        authority::init(directory.path(), "test", SystemTime::now()).expect("an authority");
+        let [parent, child] = ["parent", "child"].map(|name| credentials(directory.path(), name));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let mut parent = Tls::new(&parent, Some(listener)).expect("TLS");
+        let mut child = Tls::new(&child, None).expect("TLS");
+        let up = child.connect(&address);
+        let Happening::Opened(down, _) = next(&mut parent).await else { panic!("no session") };
+        assert!(matches!(next(&mut child).await, Happening::Opened(..)));
+        child.send(up, b"goodbye".to_vec());
+        child.close(up);
+        // By then the parent's task has heard all and has ended; the parent has not looked yet.
+        let outbox = parent.sessions[&down].clone();
+        timeout(Duration::from_secs(10), outbox.closed()).await.expect("an end");
+        parent.send(down, b"how are you?".to_vec());
+        assert!(matches!(next(&mut parent).await, Happening::Received(_, bytes) if bytes == b"goodbye"));
+        assert!(matches!(next(&mut parent).await, Happening::Closed(_, why) if why == "by the other end"));
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_reset_is_told() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let identity = Identity { name: "child".into(), level: 0, offers: Vec::new(), not_after: WallClock::default() };
+        let (sender, mut events) = mpsc::channel(HAPPENINGS);
+        let task = tokio::spawn(carry(SessionId(1), identity, stream, sender, false));
+        let Some(Event::Opened(_, _, outbox, _)) = events.recv().await else { panic!("no session") };
+        outbox.try_send(b"welcome".to_vec()).expect("room");
+        peer.read_exact(&mut [0; 7]).await.expect("a welcome");
+        // The task is told of all this at once. It takes what it is to send first, as only that needs no look at the socket.
+        peer.set_zero_linger().expect("an option");
+        peer.try_write(b"goodbye").expect("to send");
+        drop(peer);
+        outbox.try_send(b"how are you?".to_vec()).expect("room");
+        task.await.expect("a task");
+        let Some(Event::Other(Happening::Received(_, bytes))) = events.recv().await else { panic!("no goodbye") };
+        assert_eq!(bytes, b"goodbye");
+        assert!(matches!(events.recv().await, Some(Event::Other(Happening::Closed(..)))));
+    }
 }
