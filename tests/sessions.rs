@@ -347,6 +347,8 @@ virtual_hosts:
     system.says("system2 has level 2 in its certificate, which is not below 2 of system1");
     system.wait("services", half, &serde_json::json!([true, 1]));
     drop((homeless, equal));
+    assert_eq!(system.metrics("slr_registered_children "), ["slr_registered_children 1"]);
+    assert_eq!(system.metrics("slr_registrations_refused_total "), ["slr_registrations_refused_total 1"]);
 
     agent.says.send(None).expect("an agent");
     system.wait("services", shares, &serde_json::json!([1.0, 0.0]));

@@ -74,6 +74,10 @@ pub struct SlowPathCounters {
     waiting_dropped: [Counter; WaitingDrop::ALL.len()],
     /// Memory of the tables by which new flows find their child, in bytes.
     pub table_bytes: Counter,
+    /// Children by their hello alone.
+    pub registered: Counter,
+    /// Hellos that made nobody a child, as there was no way to who said them or no place left.
+    pub registrations_refused: Counter,
     /// What senders have been told about packets that could not be carried.
     pub icmp: Arc<IcmpCounters>,
     /// What came of errors about our own tunnel packets.

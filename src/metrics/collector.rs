@@ -322,6 +322,18 @@ impl ForwardCollector {
                 vec![(Vec::new(), slow_path.table_bytes.get() as f64)],
             ),
             (
+                "slr_registered_children",
+                "Children by their hello alone, which are not configured.",
+                GAUGE,
+                vec![(Vec::new(), slow_path.registered.get() as f64)],
+            ),
+            (
+                "slr_registrations_refused_total",
+                "Hellos that made nobody a child: no tunnel end of theirs is reached, or there is no place left.",
+                COUNTER,
+                vec![(Vec::new(), slow_path.registrations_refused.get() as f64)],
+            ),
+            (
                 "slr_waiting_packets",
                 "Packets that wait until their next hop is found.",
                 GAUGE,

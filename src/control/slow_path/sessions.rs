@@ -1,6 +1,6 @@
 //! How what children say reaches the snapshot, and what this router says reaches its parents.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use super::SlowPath;
@@ -42,17 +42,27 @@ impl SlowPath {
         let before = self.registered.clone();
         let is_listed = |name: &String| self.read.children.iter().any(|child| child.name == *name);
         for (name, ends) in registered.into_iter().filter(|(name, _)| !is_listed(name)) {
-            let full = self.registered.len() >= REGISTERED_MAX && !self.registered.contains_key(&name);
+            let is_here =
+                |child: &str| self.hierarchy.as_ref().is_some_and(|hierarchy| hierarchy.news(child).is_some());
             match child_at(&self.read, &name, &ends) {
-                _ if full => {
-                    told.push(format!("{name} is no child: there are {REGISTERED_MAX} that are not configured"))
+                None => {
+                    self.counters.registrations_refused.add(1);
+                    told.push(format!("{name} is no child: it tells no tunnel end that can be reached"));
                 }
-                None => told.push(format!("{name} is no child: it tells no tunnel end that can be reached")),
                 Some(child) if self.registered.get(&name) == Some(&child) => {}
-                Some(child) => {
-                    told.push(format!("{name} is a child at {} now", child.address));
-                    self.registered.insert(name, child);
-                }
+                Some(child) => match make_place(&mut self.registered, REGISTERED_MAX, &name, is_here) {
+                    Ok(left) => {
+                        told.extend(
+                            left.map(|left| format!("{left} is no child any more: it left, and others have come")),
+                        );
+                        told.push(format!("{name} is a child at {} now", child.address));
+                        self.registered.insert(name, child);
+                    }
+                    Err(Full) => {
+                        self.counters.registrations_refused.add(1);
+                        told.push(format!("{name} is no child: there are {REGISTERED_MAX} that are not configured"));
+                    }
+                },
             }
         }
         if self.registered == before {
@@ -62,6 +72,7 @@ impl SlowPath {
             told.push(format!("children stay as they are: {error}"));
             self.registered = before;
         }
+        self.counters.registered.set(self.registered.len() as u64);
     }
 
     /// The metrics of the machine's routes to children, by their names; infinite: there is no route.
@@ -87,6 +98,26 @@ impl SlowPath {
     }
 }
 
+/// All who are children are here, and there are as many as there may be.
+#[derive(Debug, PartialEq, Eq)]
+struct Full;
+
+/// Sees to it that `name` can be among those who are children by their hello, `max` at most. One who has left keeps its place,
+/// as it may come back and has its flows until then, for as long as nobody else needs that place; returns who had to give it.
+fn make_place(
+    registered: &mut BTreeMap<String, Child>,
+    max: usize,
+    name: &str,
+    is_here: impl Fn(&str) -> bool,
+) -> Result<Option<String>, Full> {
+    if registered.len() < max || registered.contains_key(name) {
+        return Ok(None);
+    }
+    let left = registered.keys().find(|child| !is_here(child)).cloned().ok_or(Full)?;
+    registered.remove(&left);
+    Ok(Some(left))
+}
+
 /// A child that nobody has configured, at the first of its tunnel ends that can be reached.
 fn child_at(config: &Config, name: &str, ends: &[TunnelEnd]) -> Option<Child> {
     let router = &config.router;
@@ -105,4 +136,26 @@ fn child_at(config: &Config, name: &str, ends: &[TunnelEnd]) -> Option<Child> {
         route_cost: config.router.route_cost,
         labels: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_gives_way_and_nobody_else_does() {
+        let text = "
+router: { name: site1, level: 1, tunnel_addresses: [10.0.0.1] }
+children: [{ name: a, address: 10.0.0.11 }, { name: b, address: 10.0.0.12 }]
+virtual_hosts: [{ name: web, addresses: [192.0.2.80], children: all }]
+";
+        let config = Config::parse(text, "t.yaml").expect("a configuration");
+        let mut registered: BTreeMap<_, _> = config.children.iter().map(|of| (of.name.clone(), of.clone())).collect();
+        assert_eq!(make_place(&mut registered, 3, "c", |_| false), Ok(None));
+        assert_eq!(make_place(&mut registered, 2, "a", |_| false), Ok(None));
+        assert_eq!(make_place(&mut registered, 2, "c", |_| true), Err(Full));
+        assert_eq!(registered.len(), 2);
+        assert_eq!(make_place(&mut registered, 2, "c", |child| child == "a"), Ok(Some("b".into())));
+        assert_eq!(registered.keys().collect::<Vec<_>>(), ["a"]);
+    }
 }
