@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio, id};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::tunnels::{Kind, ip, tunnelled, version};
+use crate::common::wait_for;
 use serde_json::Value;
 
 const VIP: &str = "192.0.2.80";
@@ -45,14 +46,6 @@ fn said(output: Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
-}
-
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
-        sleep(Duration::from_millis(20));
-    }
 }
 
 impl Pair {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::common::PATIENCE;
 
 /// A router that runs until this is dropped, and what it has said.
 struct Router {

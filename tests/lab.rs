@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::lab::{Capture, Lab, VIP, VIP6, may_run, said, wait_for};
+use crate::common::lab::{Capture, Lab, VIP, VIP6, may_run, said};
+use crate::common::wait_for;
 
 fn sha256(text: &str) -> &str {
     text.split_whitespace().next().expect("a sum")
@@ -108,7 +109,7 @@ fn no_request_fails_while_servers_are_drained_and_weighed_by_reloads() {
         assert_ne!(changed, text);
         fs::write(&config, changed).expect("a configuration");
         said(Command::new("kill").args(["-HUP", &lab.router().to_string()]).output().expect("kill"));
-        wait_for("the reload", Duration::from_secs(5), || lab.log().matches("slr: reloaded").count() > reload);
+        wait_for("the reload", || lab.log().matches("slr: reloaded").count() > reload);
         sleep(Duration::from_millis(300));
     }
     assert_no_request_failed(wrk);
@@ -169,7 +170,7 @@ fn a_cable_that_is_pulled_and_plugged_in_again_is_told() {
     for (state, up) in [("down", 0.0), ("up", 1.0)] {
         lab.on("gateway", &format!("ip link set vips {state}"));
         let line = format!("slr: port clients: link is {state}\n");
-        wait_for(&line, Duration::from_secs(5), || lab.log().contains(&line));
+        wait_for(&line, || lab.log().contains(&line));
         assert_eq!(lab.metrics().sum("slr_port_up", &["clients"]), up);
     }
     assert!(!lab.log().contains("port servers: link is"), "{}", lab.log());

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::lab::{Lab, VIP, VIP6, may_run, said, wait_for};
+use crate::common::lab::{Lab, VIP, VIP6, may_run, said};
+use crate::common::wait_for;
 
 fn agent_log(lab: &Lab, server: u32) -> String {
     fs::read_to_string(lab.directory().join(format!("server{server}-agent.log"))).expect("a log")
@@ -125,9 +126,9 @@ fn no_request_fails_when_an_agent_is_stopped_and_started_again() {
     sleep(Duration::from_secs(1));
     signal(process, "-TERM");
     // Nobody else says it to the router, and new connections go to the other server alone.
-    wait_for("the router to know", Duration::from_secs(5), || lab.log().contains("child server2 wants no new flows"));
+    wait_for("the router to know", || lab.log().contains("child server2 wants no new flows"));
     let agent = || agent_log(&lab, 2).contains("no parent sends new flows any more");
-    wait_for("the agent to know that", Duration::from_secs(5), agent);
+    wait_for("the agent to know that", agent);
     let pages = answers(&lab, 30);
     assert!(pages.contains("server1") && !pages.contains("server2"), "{pages}");
     assert!(lives(process), "connections of wrk are there still");
@@ -136,18 +137,18 @@ fn no_request_fails_when_an_agent_is_stopped_and_started_again() {
         assert!(!report.contains("Socket errors") && !report.contains("Non-2xx"), "{report}");
         assert!(report.contains(" requests in"), "{report}");
     }
-    wait_for("the agent's end", Duration::from_secs(20), || !lives(process));
+    wait_for("the agent's end", || !lives(process));
     let log = agent_log(&lab, 2);
     assert!(log.contains("draining: ") && log.contains("all changes are undone") && !log.contains("cut off"), "{log}");
-    wait_for("the goodbye", Duration::from_secs(5), || lab.log().contains("child server2 has left: it stops"));
+    wait_for("the goodbye", || lab.log().contains("child server2 has left: it stops"));
     let addresses = lab.on("server2", "ip address show dev lo");
     assert!(!addresses.contains(VIP) && !addresses.contains(VIP6), "{addresses}");
 
     let mut agent = start_agent(&lab, 2);
     let is_used = || answers(&lab, 10).contains("server2");
-    wait_for("server2 to be used again", Duration::from_secs(15), is_used);
+    wait_for("server2 to be used again", is_used);
     signal(agent.id(), "-TERM");
-    wait_for("the agent's end", Duration::from_secs(20), || agent.try_wait().expect("a process").is_some());
+    wait_for("the agent's end", || agent.try_wait().expect("a process").is_some());
 }
 
 #[test]
@@ -165,20 +166,18 @@ fn new_connections_leave_a_server_that_has_other_work_and_come_back() {
             serde_json::from_str(&lab.on("router", "slrctl --json services")).expect("JSON");
         services[0]["children"][0]["share"].as_f64().expect("a share")
     };
-    // Three intervals, and as much again for a machine that has other work too.
-    let soon = Duration::from_secs(6);
     let is_used = || answers(&lab, 10).contains("server1 ");
-    wait_for("server1 to be used", Duration::from_secs(20), is_used);
+    wait_for("server1 to be used", is_used);
 
     let mut work = lab.command("server1", "stress-ng --quiet --cpu 4 --timeout 60").spawn().expect("stress-ng");
-    wait_for("new connections to leave server1", soon, || share() == 0.0);
+    wait_for("new connections to leave server1", || share() == 0.0);
     let during = answers(&lab, 20);
     let children = lab.on("router", "slrctl children");
     signal(work.id(), "-TERM");
     work.wait().expect("stress-ng");
     assert!(!during.contains("server1 ") && during.contains("server2 "), "{during}\n{children}");
-    wait_for("new connections to come back", soon, || share() > 0.3);
-    wait_for("server1 to be used again", Duration::from_secs(20), is_used);
+    wait_for("new connections to come back", || share() > 0.3);
+    wait_for("server1 to be used again", is_used);
 }
 
 #[test]
@@ -189,21 +188,21 @@ fn after_a_crash_the_next_agent_cleans_up_and_serves_again() {
     let lab = Lab::up(&["--drain", "5"]);
     signal(agent_process(&lab, 2), "-KILL");
     let up = |server: &str| lab.metrics().sum("slr_child_up", &[&format!("child=\"{server}\"")]) == 1.0;
-    wait_for("server2 to be down", Duration::from_secs(5), || !up("server2"));
+    wait_for("server2 to be down", || !up("server2"));
     // The other one goes on, and nobody is sent to the one that is dead.
     let pages = answers(&lab, 30);
     assert!(pages.contains("server1") && !pages.contains("server2"), "{pages}");
 
     let mut agent = start_agent(&lab, 2);
     let works = || up("server2") && is_connected(&lab, "server2");
-    wait_for("server2 to be up and to say so", Duration::from_secs(10), works);
+    wait_for("server2 to be up and to say so", works);
     // It says first that its service has not been checked yet.
     let serves = || lab.metrics().sum("slr_child_serving", &["child=\"server2\""]) == 1.0;
-    wait_for("server2 to serve", Duration::from_secs(10), serves);
+    wait_for("server2 to serve", serves);
     let pages = answers(&lab, 40);
     assert!(pages.contains("server1") && pages.contains("server2"), "{pages}");
     signal(agent.id(), "-TERM");
-    wait_for("the agent's end", Duration::from_secs(20), || agent.try_wait().expect("a process").is_some());
+    wait_for("the agent's end", || agent.try_wait().expect("a process").is_some());
     let words = agent_log(&lab, 2);
     assert!(words.contains("that an agent had left behind") && words.contains("all changes are undone"), "{words}");
     assert!(!lab.on("server2", "ip address show dev lo").contains(VIP));

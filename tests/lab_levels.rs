@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::lab::{Capture, Lab, Metrics, VIP, VIP6, may_run, said, wait_for};
+use crate::common::lab::{Capture, Lab, Metrics, VIP, VIP6, may_run, said};
+use crate::common::wait_for;
 use serde_json::Value;
 
 const ROUTERS: [(&str, u8); 6] =
@@ -90,7 +91,7 @@ fn a_download_goes_past_the_routers_below_the_topmost_until_its_server_is_draine
     let words = format!("curl -sf -m 60 --limit-rate 8M -o /dev/null -w %{{size_download}} http://{VIP}/large");
     let download = lab.command("client", &words).stdout(Stdio::piped()).spawn().expect("curl");
     let mut shortcut = None;
-    wait_for("a shortcut", Duration::from_secs(5), || {
+    wait_for("a shortcut", || {
         shortcut = flow_in_use(&lab, "network").and_then(|(_, shortcut)| shortcut);
         shortcut.is_some()
     });
@@ -98,13 +99,11 @@ fn a_download_goes_past_the_routers_below_the_topmost_until_its_server_is_draine
     let number = end.rsplit('.').next().and_then(|last| last.parse::<u8>().ok()).expect("an address") - 10;
     let (server, site) = (format!("server{number}"), format!("site{}", number.div_ceil(2)));
     lab.on(&site, &format!("slrctl drain {server}"));
-    wait_for("the long way", Duration::from_secs(5), || {
-        flow_in_use(&lab, "network").is_some_and(|(_, shortcut)| shortcut.is_none())
-    });
+    wait_for("the long way", || flow_in_use(&lab, "network").is_some_and(|(_, shortcut)| shortcut.is_none()));
     let by_way_of_site = || metrics(&lab, &site).sum("slr_forwarded_packets_total", &[]);
     let before = by_way_of_site();
     // How many packets a client sends for so many bytes is its own affair.
-    wait_for("packets by way of the site", Duration::from_secs(5), || by_way_of_site() > before + 20.0);
+    wait_for("packets by way of the site", || by_way_of_site() > before + 20.0);
     assert_eq!(said(download.wait_with_output().expect("curl")), (100_u64 << 20).to_string());
     let network = metrics(&lab, "network");
     assert!(network.sum("slr_shortcuts_total", &["revoked"]) > 0.0, "{}", network.0);

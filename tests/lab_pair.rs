@@ -5,9 +5,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
-use crate::common::lab::{Lab, Metrics, VIP, VIP6, may_run, wait_for};
+use crate::common::lab::{Lab, Metrics, VIP, VIP6, may_run};
+use crate::common::wait_for;
 
 const DOWNLOADS: usize = 6;
 const IDLE: usize = 100;
@@ -62,9 +62,7 @@ fn role(lab: &Lab, router: u8) -> String {
 }
 
 fn until_roles(lab: &Lab, first: &str, second: &str) {
-    wait_for(&format!("{first}, {second}"), Duration::from_secs(20), || {
-        role(lab, 1) == first && role(lab, 2) == second
-    });
+    wait_for(&format!("{first}, {second}"), || role(lab, 1) == first && role(lab, 2) == second);
 }
 
 fn metrics(lab: &Lab, router: u8) -> Metrics {
@@ -73,7 +71,7 @@ fn metrics(lab: &Lab, router: u8) -> Metrics {
 
 /// Waits until the other router knows of so many flows of this one.
 fn until_mirrored(lab: &Lab, router: u8, flows: usize) {
-    wait_for("the flows", Duration::from_secs(20), || {
+    wait_for("the flows", || {
         let metrics = metrics(lab, router);
         metrics.sum("slr_mirror_flows", &[]) >= flows as f64 && metrics.sum("slr_mirror_pending_flows", &[]) == 0.0
     });
@@ -122,7 +120,7 @@ fn connections_survive_the_death_and_the_return_of_the_active_router() {
     until_mirrored(&lab, 1, IDLE + DOWNLOADS);
 
     kill(&lab, 1);
-    wait_for("the other one", Duration::from_secs(10), || role(&lab, 2) == "active");
+    wait_for("the other one", || role(&lab, 2) == "active");
     assert_eq!(idle.ask(), all);
 
     let configuration = lab.directory().join("router1/slrd.yaml");
@@ -173,7 +171,7 @@ fn connections_break_where_the_flows_of_the_other_router_are_not_known() {
     until_roles(&lab, "active", "standby");
     let mut idle = Idle::open(&lab, IDLE);
     kill(&lab, 1);
-    wait_for("the other one", Duration::from_secs(10), || role(&lab, 2) == "active");
+    wait_for("the other one", || role(&lab, 2) == "active");
     assert_ne!(idle.ask(), format!("answered {IDLE}, failed 0"));
 }
 
@@ -185,14 +183,14 @@ fn keepalived_and_slrd_agree_on_who_is_active() {
     let lab = Lab::up(&["--pair", "--peer", "keepalived", "--servers", "1", "--heartbeat", "100"]);
     let has = || lab.on("router2", "ip -4 address show dev clients").contains("10.0.1.10");
     let ours = || role(&lab, 1);
-    wait_for("slrd", Duration::from_secs(10), || ours() == "active" && !has());
+    wait_for("slrd", || ours() == "active" && !has());
     lab.on("client", &format!("curl -sf -m 5 -o /dev/null http://{VIP}/"));
     for _ in 0..2 {
         lab.on("router1", "slrctl ha standby");
-        wait_for("keepalived", Duration::from_secs(10), || ours() == "standby" && has());
+        wait_for("keepalived", || ours() == "standby" && has());
         assert!(metrics(&lab, 1).sum("slr_pair_advertisements_total", &["\"taken\""]) > 0.0);
         lab.on("router1", "slrctl ha active");
-        wait_for("slrd again", Duration::from_secs(10), || ours() == "active" && !has());
+        wait_for("slrd again", || ours() == "active" && !has());
     }
     let metrics = metrics(&lab, 1);
     for reason in ["checksum", "malformed", "hop_limit", "other_addresses"] {

@@ -12,8 +12,9 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio, id};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::common::wait_for;
 
 const NODES: [&str; 4] = ["client", "router", "server1", "server2"];
 
@@ -186,16 +187,6 @@ fn run(words: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
-}
-
-/// How long it took.
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
-        sleep(Duration::from_millis(20));
-    }
-    start.elapsed()
 }
 
 #[test]

@@ -9,8 +9,8 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio, id};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+
+use crate::common::wait_for;
 
 const CLIENT_SIDE: &str = "02:00:00:00:aa:01";
 const SERVER_SIDE: &str = "02:00:00:00:bb:01";
@@ -149,14 +149,6 @@ fn run(words: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
-}
-
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
-        sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

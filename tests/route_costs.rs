@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::lab::{may_run, wait_for};
+use crate::common::lab::may_run;
+use crate::common::wait_for;
 
 /// A namespace with a router in it; both are gone when it is dropped.
 struct Namespace(String, Option<Child>);
@@ -82,9 +82,7 @@ control: {{ socket: {} }}
         children.iter().map(|child| child["cost"].as_f64()).collect()
     };
     let become_these = |expected: [f64; 3]| {
-        wait_for(&format!("the costs {expected:?}"), Duration::from_secs(60), || {
-            costs().is_some_and(|costs| costs == expected)
-        });
+        wait_for(&format!("the costs {expected:?}"), || costs().is_some_and(|costs| costs == expected));
     };
     become_these([321.0, 77.0, 7.5]);
     namespace.ip("route del 10.9.0.0/24");

@@ -27,8 +27,7 @@ use slr::transport::tls::{Renewal, Tls};
 use slr::trust::authority::{self, Node};
 use slr::trust::{Credentials, read_authority, read_chain, read_key};
 
-/// How long the routers may take to do what they are to do, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::PATIENCE;
 
 /// A running router; killed when the test fails.
 struct Router {

@@ -8,14 +8,13 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use slr::config::draft::Draft;
 use slr::transport::site::{Answer, Table, fetch};
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{PATIENCE, wait_for};
 
 const TABLE: &str = "children:\n  - { name: first, address: 10.9.0.1 }\n  - { name: second, address: 10.9.0.2 }\n";
 
@@ -86,12 +85,7 @@ impl Site {
         nginx.arg("-c").arg(self.path("nginx.conf")).args(["-g", "user root;"]);
         nginx.arg("-e").arg(self.path("error.log"));
         self.server = Some(nginx.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nginx is installed"));
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let said = fs::read_to_string(self.path("error.log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "nginx does not start: {said}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for("nginx", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     fn stop(&mut self) {
@@ -105,6 +99,13 @@ impl Site {
     fn statuses(&self) -> Vec<String> {
         let log = fs::read_to_string(self.path("access.log")).unwrap_or_default();
         log.lines().filter_map(|line| line.split("\" ").nth(1)?.split(' ').next().map(str::to_owned)).collect()
+    }
+
+    /// Waits until it has written down that its first answers were these, which it does after it has given them.
+    fn answered(&self, expected: &[&str]) {
+        wait_for(&format!("{expected:?}"), || {
+            self.statuses().get(..expected.len()).is_some_and(|first| first == expected)
+        });
     }
 
     /// A configuration whose children the site has at `path`.
@@ -147,7 +148,7 @@ fn what_a_site_answers_is_the_table_or_a_clear_reason() {
     let Answer::Table(Table { text, etag: Some(etag) }) = first else { panic!("{first:?}") };
     assert_eq!(text, TABLE);
     assert_eq!(ask(&site, "table.yaml", "ca.pem", Some(&etag)), Ok(Answer::Unchanged));
-    assert_eq!(site.statuses(), ["200", "304"]);
+    site.answered(&["200", "304"]);
     site.put(&format!("{TABLE}  - {{ name: third, address: 10.9.0.3 }}\n"));
     let changed = ask(&site, "table.yaml", "ca.pem", Some(&etag)).expect("a table");
     assert!(
@@ -245,12 +246,9 @@ fn a_router_follows_its_site_and_keeps_what_it_has_while_that_is_broken_or_gone(
     let line = router.says("metrics at http://");
     let address = line.split("http://").nth(1).expect("an address").trim_end_matches("/metrics").to_owned();
     assert_eq!(children(&address), ["first", "second"]);
-    let deadline = Instant::now() + PATIENCE;
-    while polls(&address, "unchanged") == 0 {
-        assert!(Instant::now() < deadline, "the site is not asked again: {:?}", site.statuses());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(site.statuses()[..2], ["200", "304"], "asked by tag");
+    wait_for("the site to be asked again", || polls(&address, "unchanged") > 0);
+    // Asked by tag.
+    site.answered(&["200", "304"]);
     let copy = || fs::read_to_string(site.path("copies/copy.yaml")).expect("a copy");
     assert_eq!(copy(), TABLE);
 

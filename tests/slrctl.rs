@@ -7,14 +7,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
+use crate::common::{PATIENCE, wait_for};
 
-/// How long the router may take to do what it is asked, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A running router with its directory; killed when the test fails.
 struct Router {
@@ -109,11 +107,8 @@ impl Router {
 
     /// Waits until the router has carried the whole capture once.
     fn warm_up(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.json(&["status"])["counters"]["packets"]["rx"].as_u64().expect("a number") < 900 {
-            assert!(Instant::now() < deadline, "the router receives nothing");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let received = || self.json(&["status"])["counters"]["packets"]["rx"].as_u64().expect("a number");
+        wait_for("the router to receive", || received() >= 900);
     }
 }
 
@@ -354,10 +349,7 @@ fn a_capture_writes_the_frames_that_the_filter_takes() {
     let path = file("signal.pcap");
     let mut command = router.slrctl(&["capture", "--snap", "64", "ip or ip6", path.to_str().expect("UTF-8")]);
     let mut capturing = command.stdout(Stdio::piped()).spawn().expect("slrctl");
-    let deadline = Instant::now() + PATIENCE;
-    while fs::metadata(&path).map_or(0, |file| file.len()) < 1000 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for("packets", || fs::metadata(&path).map_or(0, |file| file.len()) >= 1000);
     let second = router.run(&["capture", "", file("second.pcap").to_str().expect("UTF-8")]);
     assert_has(&String::from_utf8_lossy(&second.stderr), &["a capture is under way"]);
     assert!(!file("second.pcap").exists());

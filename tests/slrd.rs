@@ -10,10 +10,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
+use crate::common::PATIENCE;
 
-/// How long the router may take to do what it is asked, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
 
 fn slrd() -> Command {
     let mut slrd = Command::new(env!("CARGO_BIN_EXE_slrd"));

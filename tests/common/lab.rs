@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio, id};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::wait_for;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/lab");
 
@@ -88,9 +90,7 @@ impl Lab {
         let mut command = self.command(node, &format!("tcpdump -n -q -e -i {interface} --immediate-mode -l"));
         command.arg(filter).stdout(File::create(&lines).expect("a file")).stderr(File::create(&words).expect("a file"));
         let capture = Capture { process: command.spawn().expect("scripts/lab"), lines };
-        wait_for("tcpdump", Duration::from_secs(10), || {
-            fs::read_to_string(&words).expect("UTF-8").contains("listening on")
-        });
+        wait_for("tcpdump", || fs::read_to_string(&words).expect("UTF-8").contains("listening on"));
         capture
     }
 }
@@ -147,15 +147,6 @@ pub fn said(output: Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
     text
-}
-
-/// Waits until something has happened.
-pub fn wait_for(what: &str, patience: Duration, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < patience, "waited in vain for {what}");
-        sleep(Duration::from_millis(50));
-    }
 }
 
 /// Takes down the labs of tests that were killed before they could.

@@ -19,7 +19,9 @@ use slr::control::wire::{Hello, Load, Message, Record, Sequence, State, Token, U
 use slr::service::filter::Filter;
 use slr::trust::{Credentials, SERVER_NAME};
 
-use super::{Agent, DAY, PATIENCE, Router, credentials, free, issue, shares, system};
+use crate::common::{PATIENCE, wait_for};
+
+use super::{Agent, DAY, Router, credentials, free, issue, shares, system};
 
 const GIGABYTE: usize = 1 << 30;
 
@@ -333,11 +335,7 @@ fn one_address_that_keeps_handshakes_open_leaves_room_for_others() {
     let attacker = Ipv4Addr::new(127, 0, 0, 2);
     let mut open: Vec<TcpStream> = (0..200).map(|_| from(attacker, scene.at)).collect();
     // All but 16 are closed at once.
-    let deadline = Instant::now() + PATIENCE;
-    while scene.refused("certificate") < before + 184 {
-        assert!(Instant::now() < deadline, "{} of 184 refused", scene.refused("certificate") - before);
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_for("184 refusals", || scene.refused("certificate") >= before + 184);
     // Another child comes in meanwhile.
     let other = Agent::start(credentials(scene.directory.path(), "site2"), "system1", scene.at);
     other.says("192.0.2.80/32", State::Serving, 0.5, 100);
