@@ -6,12 +6,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio, id};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::common::namespaces::Namespaces;
 use crate::common::tunnels::{Kind, ip, tunnelled, version};
-use crate::common::wait_for;
+use crate::common::{may_run, said, wait_for};
 use serde_json::Value;
 
 const VIP: &str = "192.0.2.80";
@@ -29,70 +30,40 @@ const SEND: &str = "import socket, sys\n\
 
 /// Two namespaces with a link between them: a router that says what it is told to, and a host with the agent.
 struct Pair {
-    name: String,
-    directory: tempfile::TempDir,
+    ends: Namespaces,
     agent: Option<Child>,
-}
-
-fn may_run() -> bool {
-    let root = fs::read_to_string("/proc/self/status").expect("a status").contains("Uid:\t0\t0\t");
-    if !root {
-        println!("skipped: not root");
-    }
-    root
-}
-
-fn said(output: Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text
 }
 
 impl Pair {
     fn new(test: &str) -> Pair {
-        let name = format!("slr-{test}-{}", id());
-        let pair = Pair { name, directory: tempfile::tempdir().expect("a directory"), agent: None };
-        let (host, router) = (pair.namespace("h"), pair.namespace("r"));
-        for line in [
-            format!("netns add {host}"),
-            format!("netns add {router}"),
-            // Addresses that are being tried out change by themselves.
-            format!("netns exec {host} sysctl -q -w net.ipv6.conf.default.accept_dad=0"),
-            format!("link add eth0 netns {host} mtu 1600 type veth peer name eth0 netns {router} mtu 1600"),
-            format!("-n {host} link set lo up"),
-            format!("-n {host} link set eth0 address 02:00:00:00:00:01"),
-            format!("-n {router} link set eth0 address 02:00:00:00:00:09"),
-            format!("-n {host} address add {HOST}/24 dev eth0"),
-            format!("-n {host} address add {HOST6}/64 dev eth0 nodad"),
-            format!("-n {host} link set eth0 up"),
-            format!("-n {router} address add {ROUTER}/24 dev eth0"),
-            format!("-n {router} address add {ROUTER6}/64 dev eth0 nodad"),
-            format!("-n {router} link set eth0 up"),
-            format!("-n {host} route add default via {ROUTER}"),
-            format!("-n {host} -6 route add default via {ROUTER6} metric 7"),
-        ] {
-            said(Command::new("ip").args(line.split(' ')).output().expect("ip"));
+        let ends = Namespaces::new(test, &["h", "r"]);
+        // Addresses that are being tried out change by themselves.
+        ends.on("h", "sysctl -q -w net.ipv6.conf.default.accept_dad=0");
+        ends.ip("h", &format!("link add eth0 mtu 1600 type veth peer name eth0 netns {} mtu 1600", ends.name("r")));
+        for (end, mac, address, address6) in
+            [("h", "02:00:00:00:00:01", HOST, HOST6), ("r", "02:00:00:00:00:09", ROUTER, ROUTER6)]
+        {
+            ends.ip(end, &format!("link set eth0 address {mac}"));
+            ends.ip(end, &format!("address add {address}/24 dev eth0"));
+            ends.ip(end, &format!("address add {address6}/64 dev eth0 nodad"));
+            ends.ip(end, "link set eth0 up");
         }
-        pair
+        ends.ip("h", &format!("route add default via {ROUTER}"));
+        ends.ip("h", &format!("-6 route add default via {ROUTER6} metric 7"));
+        Pair { ends, agent: None }
     }
 
-    fn namespace(&self, end: &str) -> String {
-        format!("{}-{end}", self.name)
-    }
-
-    /// A command in one of the namespaces.
+    /// A command on one of the two.
     fn on(&self, end: &str, words: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(end)]).args(words.split(' ')).stdin(Stdio::null());
-        command
+        self.ends.command(end, words)
     }
 
     fn run(&self, end: &str, words: &str) -> String {
-        said(self.on(end, words).output().expect("ip"))
+        self.ends.on(end, words)
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.ends.path(name)
     }
 
     /// Writes the agent's configuration; `more` are keys of it.
@@ -207,9 +178,6 @@ impl Drop for Pair {
             println!("the agent said:\n{}", self.log());
             let _ = agent.kill();
             let _ = agent.wait();
-        }
-        for end in ["h", "r"] {
-            let _ = Command::new("ip").args(["netns", "del", &self.namespace(end)]).output();
         }
     }
 }

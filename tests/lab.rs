@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::lab::{Capture, Lab, VIP, VIP6, may_run, said};
-use crate::common::wait_for;
+use crate::common::lab::{Capture, Lab, VIP, VIP6};
+use crate::common::{may_run, said, wait_for};
 
 fn sha256(text: &str) -> &str {
     text.split_whitespace().next().expect("a sum")

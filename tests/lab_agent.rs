@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::lab::{Lab, VIP, VIP6, may_run, said};
-use crate::common::wait_for;
+use crate::common::lab::{Lab, VIP, VIP6};
+use crate::common::{may_run, said, wait_for};
 
 fn agent_log(lab: &Lab, server: u32) -> String {
     fs::read_to_string(lab.directory().join(format!("server{server}-agent.log"))).expect("a log")

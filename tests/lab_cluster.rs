@@ -7,7 +7,8 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::lab::{Lab, Metrics, VIP, may_run};
+use crate::common::lab::{Lab, Metrics, VIP};
+use crate::common::may_run;
 
 /// Downloads under way while the network changes its mind.
 const DOWNLOADS: usize = 8;

@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::lab::{Capture, Lab, Metrics, VIP, VIP6, may_run, said};
-use crate::common::wait_for;
+use crate::common::lab::{Capture, Lab, Metrics, VIP, VIP6};
+use crate::common::{may_run, said, wait_for};
 use serde_json::Value;
 
 const ROUTERS: [(&str, u8); 6] =

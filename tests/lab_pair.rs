@@ -6,8 +6,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::common::lab::{Lab, Metrics, VIP, VIP6, may_run};
-use crate::common::wait_for;
+use crate::common::lab::{Lab, Metrics, VIP, VIP6};
+use crate::common::{may_run, wait_for};
 
 const DOWNLOADS: usize = 6;
 const IDLE: usize = 100;

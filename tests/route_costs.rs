@@ -3,52 +3,20 @@
 #![cfg(feature = "dpdk")]
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::lab::may_run;
-use crate::common::wait_for;
-
-/// A namespace with a router in it; both are gone when it is dropped.
-struct Namespace(String, Option<Child>);
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        if let Some(mut router) = self.1.take() {
-            let _ = router.kill();
-            let _ = router.wait();
-        }
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
-    }
-}
-
-impl Namespace {
-    fn new() -> Namespace {
-        let namespace = Namespace(format!("slr-routes-{}", std::process::id()), None);
-        assert!(Command::new("ip").args(["netns", "add", &namespace.0]).status().expect("ip").success());
-        namespace
-    }
-
-    fn ip(&self, words: &str) {
-        let done = Command::new("ip").args(["-n", &self.0]).args(words.split(' ')).status().expect("ip");
-        assert!(done.success(), "ip {words}");
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, program]);
-        command
-    }
-}
+use crate::common::namespaces::Namespaces;
+use crate::common::{may_run, wait_for};
 
 #[test]
 fn costs_follow_the_metrics_of_the_kernels_routes() {
     if !may_run() {
         return;
     }
-    let directory = tempfile::tempdir().expect("a directory");
-    let (config, socket) = (directory.path().join("router.yaml"), directory.path().join("slrd.sock"));
+    let mut all = Namespaces::new("routes", &["router"]);
+    let (config, socket) = (all.path("router.yaml"), all.path("slrd.sock"));
     let text = format!(
         r#"router: {{ name: test, tunnel_addresses: [10.9.0.254, "2001:db8:9::fe"], route_cost: metric }}
 dpdk: {{ hugepages: never, memory: 128MiB, buffers: 4096 }}
@@ -66,14 +34,11 @@ control: {{ socket: {} }}
         socket.display()
     );
     fs::write(&config, text).expect("a file");
-    let mut namespace = Namespace::new();
-    namespace.ip("link set lo up");
-    namespace.ip("route add 10.9.0.0/24 dev lo metric 321");
-    namespace.ip("route add 10.9.0.0/16 dev lo metric 5");
-    namespace.ip("-6 route add 2001:db8:9::/64 dev lo metric 77");
-    let mut slrd = namespace.command(env!("CARGO_BIN_EXE_slrd"));
-    let slrd = slrd.arg("--config").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    namespace.1 = Some(slrd.expect("slrd"));
+    all.start("router", &format!("{} --config {}", env!("CARGO_BIN_EXE_slrd"), config.display()));
+    let ip = |words| all.ip("router", words);
+    ip("route add 10.9.0.0/24 dev lo metric 321");
+    ip("route add 10.9.0.0/16 dev lo metric 5");
+    ip("-6 route add 2001:db8:9::/64 dev lo metric 77");
     let costs = || -> Option<Vec<f64>> {
         let mut ask = Command::new(env!("CARGO_BIN_EXE_slrctl"));
         let said = ask.arg("--socket").arg(&socket).args(["--json", "services"]).output().ok()?;
@@ -85,10 +50,10 @@ control: {{ socket: {} }}
         wait_for(&format!("the costs {expected:?}"), || costs().is_some_and(|costs| costs == expected));
     };
     become_these([321.0, 77.0, 7.5]);
-    namespace.ip("route del 10.9.0.0/24");
-    namespace.ip("-6 route add unreachable 2001:db8:9::2/128");
+    ip("route del 10.9.0.0/24");
+    ip("-6 route add unreachable 2001:db8:9::2/128");
     become_these([5.0, f64::MAX, 7.5]);
-    namespace.ip("route del 10.9.0.0/16");
-    namespace.ip("-6 route del unreachable 2001:db8:9::2/128");
+    ip("route del 10.9.0.0/16");
+    ip("-6 route del unreachable 2001:db8:9::2/128");
     become_these([f64::MAX, 77.0, 7.5]);
 }

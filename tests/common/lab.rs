@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio, id};
+use std::process::{Child, Command, Stdio, id};
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::wait_for;
+use super::{said, wait_for};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/lab");
 
@@ -18,15 +18,6 @@ pub const VIP6: &str = "2001:db8:80::80";
 /// A running lab.
 pub struct Lab {
     name: String,
-}
-
-/// Whether namespaces may be made here; says so when not.
-pub fn may_run() -> bool {
-    let root = fs::read_to_string("/proc/self/status").expect("a status").contains("Uid:\t0\t0\t");
-    if !root {
-        println!("skipped: not root");
-    }
-    root
 }
 
 impl Lab {
@@ -140,13 +131,6 @@ impl Metrics {
         });
         ours.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
     }
-}
-
-/// What a command printed, which must have ended well.
-pub fn said(output: Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    text
 }
 
 /// Takes down the labs of tests that were killed before they could.
