@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! pipeline [--quick] [--json FILE] [--instructions FILE] [SCENE...]   times the scenes, round by round in turn
-//! pipeline --capture FILE --flows NUMBER                              writes one packet of each flow to a capture
+//! pipeline --capture FILE --flows NUMBER [--mixed]                    writes one packet of each flow to a capture
 //! ```
 
 use std::collections::BTreeMap;
@@ -230,14 +230,14 @@ fn save(path: &str, rows: &[Row], counts: &BTreeMap<String, f64>, resident: u64)
     fs::write(path, format!("{out:#}\n")).with_context(|| path.to_owned())
 }
 
-/// Writes a packet of each of `flows` flows, in random order, to a capture.
-fn write_capture(path: &str, flows: u32) -> Result<()> {
-    let mut frames = Frames::new(Kind::V4);
+/// Writes a packet of each of `flows` flows, in random order, to a capture; the kinds take turns.
+fn write_capture(path: &str, flows: u32, kinds: &[Kind]) -> Result<()> {
+    let mut frames: Vec<_> = kinds.iter().map(|kind| Frames::new(*kind)).collect();
     let mut writer = PcapWriter::new(fs::File::create(path).with_context(|| path.to_owned())?)?;
     // A step that is prime to the number of flows visits them all; how far it goes makes neighbours strangers.
     let step = (flows / 3..).find(|step| gcd(*step, flows) == 1).unwrap_or(1);
     for turn in 0..u64::from(flows) {
-        let frame = frames.of((turn * u64::from(step) % u64::from(flows)) as u32);
+        let frame = frames[turn as usize % kinds.len()].of((turn * u64::from(step) % u64::from(flows)) as u32);
         writer.write_packet(&PcapPacket::new(Duration::from_micros(turn), frame.len() as u32, frame))?;
     }
     Ok(())
@@ -250,7 +250,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut quick, mut json, mut counts, mut wanted) = (false, None, BTreeMap::new(), Vec::new());
-    let (mut capture, mut flows) = (None, 1);
+    let (mut capture, mut flows, mut kinds) = (None, 1, &[Kind::V4][..]);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
         match argument.as_str() {
@@ -258,12 +258,13 @@ fn main() -> Result<()> {
             "--json" => json = Some(value()?),
             "--capture" => capture = Some(value()?),
             "--flows" => flows = value()?.parse()?,
+            "--mixed" => kinds = &[Kind::V4, Kind::Tcp, Kind::V6, Kind::Decapsulate],
             "--instructions" => counts = instructions(&value()?)?,
             name => wanted.push(name.to_owned()),
         }
     }
     if let Some(path) = capture {
-        return write_capture(&path, flows);
+        return write_capture(&path, flows, kinds);
     }
     let mut rows = rows();
     rows.retain(|row| match wanted.as_slice() {

@@ -23,6 +23,7 @@ if [[ ! -d $TARGET/debug/incremental ]]; then export CARGO_INCREMENTAL=0; fi
     RECORD_PACKAGES=(bind9-dnsutils curl dnsmasq-base ethtool iperf3 iproute2 iputils-ping nginx-light openssl tcpdump
         tshark)
     SOAK_PACKAGES=(fping jq keepalived mawk python3 rt-tests stress-ng wrk)
+    TRAINING_PACKAGES=(llvm-19)
     TUNNEL_PACKAGES=(iproute2 mawk python3 util-linux)
     TEST_PACKAGES=(jq keepalived prometheus python3-scapy shellcheck socat stress-ng wrk)
 }
