@@ -102,25 +102,32 @@ end_many_downloads() {
     rm -f "$WORK"/download[0-9]*
 }
 
+# start_again ROUTER: until it answers. What the dead one had may not be free yet; then it ends and is started once more, as an
+# init would.
+start_again() {
+    local pid='' end=$((SECONDS + 20))
+    until [[ -n $(role "$1") ]]; do
+        ((SECONDS < end)) || return 1
+        if [[ -z $pid || ! -e /proc/$pid/exe ]]; then
+            (run_on "router$1" slrd --config "$DIR/router$1/slrd.yaml" >>"$DIR/router$1.log" 2>&1) &
+            pid=$!
+            disown $pid
+            echo $pid >"$DIR/router$1/slrd.pid"
+        fi
+        sleep 0.1
+    done
+    # As scripts/lab does.
+    chrt --all-tasks --fifo --pid 1 "$pid"
+}
+
 # One round: the active router dies, or loses its links; the other takes over; the first one comes back and takes over again.
 # pair_round NUMBER
 pair_round() {
-    local link dead
+    local link
     FAULT=$EPOCHREALTIME
     if (($1 % 2)); then
-        dead=$(<"$DIR/router1/slrd.pid")
-        kill -9 "$dead"
-        until_role 2 active || return 1
-        # Until then its addresses are taken.
-        while [[ -e /proc/$dead/exe ]]; do sleep 0.01; done
-        (run_on router1 slrd --config "$DIR/router1/slrd.yaml" >>"$DIR/router1.log" 2>&1) &
-        echo $! >"$DIR/router1/slrd.pid"
-        until [[ -n $(role 1) ]]; do
-            [[ -e /proc/$(<"$DIR/router1/slrd.pid")/exe ]] || return 1
-            sleep 0.1
-        done
-        # As scripts/lab does.
-        chrt --all-tasks --fifo --pid 1 "$(<"$DIR/router1/slrd.pid")"
+        kill -9 "$(<"$DIR/router1/slrd.pid")"
+        until_role 2 active && start_again 1 || return 1
     else
         for link in c-router1 router1 m-router1; do on switch ip link set $link down; done
         until_role 2 active || return 1
@@ -150,7 +157,7 @@ show_pair() {
         start_many_downloads
         start_pings
         sleep 2
-        pair_round $round || echo "round $round: roles are $(role 1), $(role 2)" >>"$WORK/rounds"
+        pair_round $round || echo "roles are $(role 1), $(role 2)" >>"$WORK/rounds"
         sleep 1
         end_pings
         end_many_downloads
@@ -160,7 +167,11 @@ show_pair() {
         printf 'downloads failed %d, idle connections failed %d\n' $LOST "$broken"
         ((GAP <= worst)) || worst=$GAP
         ((OURS <= worst_ours)) || worst_ours=$OURS
-        if ((LOST > 0 || broken > 0)) || [[ -s $WORK/rounds ]]; then failed=$((failed + 1)); fi
+        if ((LOST > 0 || broken > 0)) || [[ -s $WORK/rounds ]]; then
+            failed=$((failed + 1))
+            cat "$WORK/rounds"
+            tail -n 5 "$DIR"/router[12].log
+        fi
         : >"$WORK/rounds"
     done
     holds 'iperf3 goes on' kill -0 $iperf3
