@@ -39,6 +39,15 @@ show_servers() {
 take_out() { sed -i 's/, server10\]/]/' "$DIR/slrd.yaml"; }
 put_in() { sed -i 's/, server9\]/, server9, server10]/' "$DIR/slrd.yaml"; }
 
+# until_unused SERVER: until no connection is left there, as whoever takes a server out would.
+until_unused() {
+    local end=$((SECONDS + 30))
+    while [[ -n $(on "$1" ss -Htn state established "src $VIP") ]]; do
+        ((SECONDS < end)) || return 1
+        sleep 0.1
+    done
+}
+
 come_and_go() {
     local turn
     for ((turn = 0; turn < 100; turn++)); do
@@ -47,6 +56,7 @@ come_and_go() {
         sleep 0.5
         on router slrctl drain server10 || return 1
         sleep 0.5
+        until_unused server10 || return 1
         take_out
         on router slrctl reload || return 1
         on router slrctl undrain server10 || return 1
