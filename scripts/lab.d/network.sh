@@ -160,5 +160,5 @@ take_down() {
     remove_groups
     if [[ -L $DIR/www ]]; then rm -rf "$(readlink "$DIR/www")"; fi
     rm -rf "$DIR"
-    if rmdir /run/slr-lab 2>/dev/null; then restore_backlog $LABS_BACKLOG; fi
+    if rmdir /run/slr-lab 2>/dev/null; then restore_backlog "$LABS_BACKLOG"; fi
 }
