@@ -13,9 +13,6 @@ use serde_json::Value;
 const ROUTERS: [(&str, u8); 6] =
     [("network", 1), ("system1", 2), ("system2", 3), ("site1", 4), ("site2", 5), ("site3", 6)];
 
-/// How long the way past the routers takes to be found, on a machine that does nothing else.
-const FINDING: Duration = Duration::from_millis(50);
-
 fn metrics(lab: &Lab, node: &str) -> Metrics {
     Metrics(lab.on(node, "curl -sf http://127.0.0.1:9477/metrics"))
 }
@@ -72,7 +69,9 @@ fn a_download_goes_past_the_routers_below_the_topmost_until_its_server_is_draine
     };
     let below: Vec<Capture> = ROUTERS[1..].iter().copied().map(tunnels).collect();
     let at_client = lab.capture("client", "eth0", &format!("dst host {VIP}"));
-    let loaded = lab.on("client", &format!("curl -sf -m 60 -o /dev/null -w %{{size_download}} http://{VIP}/large"));
+    // Not in less than two seconds, in half of which a busy machine too has found the way past the routers.
+    let words = format!("curl -sf -m 60 --limit-rate 50M -o /dev/null -w %{{size_download}} http://{VIP}/large");
+    let loaded = lab.on("client", &words);
     assert_eq!(loaded, (100_u64 << 20).to_string());
     let sent = times(at_client);
     // One for many segments.
@@ -80,9 +79,9 @@ fn a_download_goes_past_the_routers_below_the_topmost_until_its_server_is_draine
     let mut first = 0;
     for ((node, _), capture) in ROUTERS[1..].iter().zip(below) {
         let passed = times(capture);
-        let late = passed.iter().filter(|at| **at > sent[0] + FINDING).count();
-        println!("{node}: {} of {} packets, {late} of them late", passed.len(), sent.len());
-        assert!(passed.len() * 10 < sent.len(), "{node} has carried {} of {} packets", passed.len(), sent.len());
+        let late = passed.iter().filter(|at| **at > sent[sent.len() / 2]).count();
+        println!("{node}: {} of {} packets, {late} of the second half", passed.len(), sent.len());
+        assert_eq!(late, 0, "{node} has carried {} of {} packets", passed.len(), sent.len());
         first += passed.len();
     }
     assert!(first >= 2, "a system's and a site's router have carried the first packet");
