@@ -96,9 +96,7 @@ impl Scene {
 
     /// The honest child is where it was, and its news are fresh.
     fn goes_on(&self) {
-        let tells = &self.system.json("children")[0]["tells"];
-        assert_eq!(tells["state"], "connected");
-        assert!(tells["age_seconds"].as_f64().expect("an age") < 2.0, "{tells:#}");
+        self.system.is_told_by(0);
         assert_eq!(shares(&self.system.json("services")), serde_json::json!([1.0, 0.0]));
     }
 
