@@ -12,12 +12,14 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use slr::clock::Tick;
-use slr::dpdk::{Eal, EalOptions, HugeMemory, Hugepages, Pages, lcore, tsc};
+use slr::dpdk::{HugeMemory, lcore, tsc};
 use slr::flow::key::{FlowKey, KeyV4, KeyV6};
 use slr::flow::state::{FlowState, Timeouts};
 use slr::flow::table::{FlowHash, Hint, Table};
 use slr::forward::io::BURST;
 use slr::units::TargetId;
+
+mod environment;
 
 /// Bursts that are measured together.
 const BURSTS: u32 = 16;
@@ -248,17 +250,7 @@ fn main() -> Result<()> {
     let bytes = |flows: &u32| Table::<KeyV4>::bytes(*flows) + Table::<KeyV6>::bytes(*flows);
     // The smaller ones, and pages of 2 MB that each part begins with.
     let memory_mib = 128 + (flows.iter().map(bytes).sum::<u64>() >> 20) as u32;
-    let eal = Eal::init(&EalOptions {
-        hugepages: Hugepages::Auto,
-        memory_mib,
-        file_prefix: format!("slr-bench-{}", std::process::id()),
-        lcores: vec![std::thread::available_parallelism()?.get() as u16 - 1],
-        devices: Vec::new(),
-        verbose: false,
-    })?;
-    if let Pages::Ordinary { why } = eal.pages() {
-        println!("ordinary pages, so expect more time: {why}");
-    }
+    environment::start(memory_mib)?;
     let figures = lcore::launch(0, move || measure(quick))?.join()??;
     json.map_or(Ok(()), |path| fs::write(&path, format!("{figures:#}\n")).context(path))
 }

@@ -14,10 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 use serde_json::json;
-use slr::dpdk::{Eal, EalOptions, HugeMemory, HugeSlice, Hugepages, Mbuf, Pages, Pool, lcore, tsc};
+use slr::dpdk::{HugeMemory, HugeSlice, Mbuf, Pool, lcore, tsc};
 use slr::flow::memory::Memory;
 use zerocopy::FromZeros;
 
+mod environment;
 mod reference;
 mod scenes;
 
@@ -279,18 +280,7 @@ fn main() -> Result<()> {
         Table::RteHash => u64::from(row.scene.flows) * 160,
     };
     let memory_mib = 32 + (rows.iter().map(bytes).sum::<u64>() >> 20) as u32;
-    let eal = Eal::init(&EalOptions {
-        hugepages: Hugepages::Auto,
-        memory_mib,
-        file_prefix: format!("slr-bench-{}", std::process::id()),
-        lcores: vec![std::thread::available_parallelism()?.get() as u16 - 1],
-        devices: Vec::new(),
-        verbose: false,
-    })?;
-    match eal.pages() {
-        Pages::Huge => println!("{memory_mib} MiB of hugepages"),
-        Pages::Ordinary { why } => println!("ordinary pages, so expect more time a packet: {why}"),
-    }
+    environment::start(memory_mib)?;
     let rows = lcore::launch(0, move || time(rows, quick))?.join()??;
     print(&rows, &counts);
     let resident = resident()?;
